@@ -1,0 +1,82 @@
+"""layerlock: self-supervised video representation learning with depth-wise training plans.
+
+    config = layerlock.recipe("layerlock-tiny", data="footage/", out="run")
+    layerlock.pretrain(config)
+    encoder = layerlock.load("run")
+    features = encoder(video)          # [B, N, D]
+
+Everything here is imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerlock.api import Embeddings, embed, info, load, pretrain, recipe, recipes, report, synth
+    from layerlock.config import Config, OptimConfig, RunConfig
+    from layerlock.data import ClipConfig
+    from layerlock.errors import ConfigError, LayerlockError
+    from layerlock.learn.decoders import BackboneDecoding
+    from layerlock.learn.learner import Learner
+    from layerlock.learn.masking import RandomMasking
+    from layerlock.learn.plan import FixedPlan, Plan, Progressive, Stage, Switch, SwitchLog, Tap, Target
+    from layerlock.model.encoder import Encoder
+    from layerlock.model.vit import ViT, ViTConfig
+
+_HOMES = {
+    "layerlock.api": ("Embeddings", "embed", "info", "load", "pretrain", "recipe", "recipes", "report", "synth"),
+    "layerlock.config": ("Config", "OptimConfig", "RunConfig"),
+    "layerlock.data": ("ClipConfig",),
+    "layerlock.errors": ("ConfigError", "LayerlockError"),
+    "layerlock.learn.decoders": ("BackboneDecoding",),
+    "layerlock.learn.learner": ("Learner",),
+    "layerlock.learn.masking": ("RandomMasking",),
+    "layerlock.learn.plan": ("FixedPlan", "Plan", "Progressive", "Stage", "Switch", "SwitchLog", "Tap", "Target"),
+    "layerlock.model.encoder": ("Encoder",),
+    "layerlock.model.vit": ("ViT", "ViTConfig"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604
+    "BackboneDecoding",
+    "ClipConfig",
+    "Config",
+    "ConfigError",
+    "Embeddings",
+    "Encoder",
+    "FixedPlan",
+    "LayerlockError",
+    "Learner",
+    "OptimConfig",
+    "Plan",
+    "Progressive",
+    "RandomMasking",
+    "RunConfig",
+    "Stage",
+    "Switch",
+    "SwitchLog",
+    "Tap",
+    "Target",
+    "ViT",
+    "ViTConfig",
+    "embed",
+    "info",
+    "load",
+    "pretrain",
+    "recipe",
+    "recipes",
+    "report",
+    "synth",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'layerlock' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""`python -m layerlock`."""
+
+from layerlock.cli import main
+
+main()

@@ -1,0 +1,145 @@
+"""The verbs, as functions; the commands are these."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layerlock.config import Config, load_config
+from layerlock.errors import LayerlockError
+from layerlock.learn.plan import Plan
+from layerlock.model.encoder import Encoder
+from layerlock.recipes import RECIPES
+from layerlock.recipes import recipe as _recipe
+from layerlock.train.folder import RunFolder
+from layerlock.train.loop import Outcome, load, train
+
+__all__ = ["Embeddings", "embed", "info", "load", "pretrain", "recipe", "recipes", "report", "synth"]
+
+
+def recipes() -> dict[str, str]:
+    """Names of the recipes and the first line of what each says of itself."""
+    return {name: (build.__doc__ or "").strip().splitlines()[0] for name, build in RECIPES.items()}
+
+
+def recipe(name: str, **changes: Any) -> Config:
+    """The config of a recipe, with `changes` to its fields. Raises LayerlockError for a name or a field that is not there."""
+    config = _recipe(name)
+    unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(config)})
+    if unknown:
+        raise LayerlockError(f"a config has no field {', '.join(unknown)}")
+    return dataclasses.replace(config, **changes)
+
+
+def pretrain(
+    config: Config, plan: Plan | None = None, *, resume: bool = False, overwrite: bool = False, quiet: bool = False
+) -> Outcome:
+    """Trains an encoder and leaves a run folder at `config.out`: the encoder, metrics, checkpoints and `report.html`.
+
+    `plan` is anything with `stage(step, log) -> Stage`; without one the config's own. Raises ConfigError for a config
+    that cannot be trained (with all its problems), LayerlockError for data, disk or losses that stop the run.
+    """
+    outcome = train(config, plan, resume=resume, overwrite=overwrite, quiet=quiet)
+    if outcome.signal is None:
+        _report(outcome.folder)
+    return outcome
+
+
+def _report(folder: Path) -> None:
+    try:
+        report(folder)
+    except ImportError as error:
+        RunFolder(folder).log(
+            "warning",
+            f"report.html was not written: {error.name} is missing (pip install 'layerlock[report]', then: layerlock report {folder})",
+        )
+
+
+def report(run: str | Path) -> Path:
+    """Writes `report.html` of a run folder, one self-contained page; returns its path. Needs the extra `report`."""
+    from layerlock.report.page import write_report
+
+    return write_report(run_folder(run))
+
+
+def run_folder(path: str | Path) -> RunFolder:
+    """The run folder at `path`. Raises LayerlockError where there is none."""
+    folder = RunFolder(path)
+    if not folder.exists:
+        raise LayerlockError(f"{path}: no run here (there is no config.json)")
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """One vector a video: `features` float32 `[V, D]`, `files` in the same order, `rejected` as (path, reason)."""
+
+    features: np.ndarray
+    files: tuple[str, ...]
+    rejected: tuple[tuple[str, str], ...]
+
+
+def embed(
+    encoder: Encoder | str | Path,
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    depth: int | None = None,
+    batch: int = 16,
+    workers: int = 2,
+) -> Embeddings:
+    """Mean-pooled features, after block `depth` (`floor(0.95 L)` without one), of the middle clip of every video of a folder.
+
+    `out` is an .npz file to write, with `features` and `files`. Raises LayerlockError for an encoder or data that cannot be used.
+    """
+    from layerlock.evaluate.features import embed_videos
+
+    model = encoder if isinstance(encoder, Encoder) else load(encoder)
+    found = embed_videos(model, str(data), depth=depth, batch=batch, workers=workers)
+    embeddings = Embeddings(features=found.features_vd.numpy(), files=found.names, rejected=found.rejected)
+    if out is not None:
+        path = Path(out)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                np.savez(file, features=embeddings.features, files=np.array(embeddings.files))
+        except OSError as error:
+            raise LayerlockError(f"{path}: cannot be written ({error.strerror})") from None
+    return embeddings
+
+
+def synth(
+    out: str | Path, *, videos: int = 1_000, seed: int = 0, size: int = 64, frames: int = 24, workers: int = 0
+) -> list[Path]:
+    """Writes videos of the synthetic world: H.264 in class folders, labels, 16-bit depth; returns their paths."""
+    from layerlock.data.synth import SynthConfig, write_videos
+
+    return write_videos(out, SynthConfig(videos=videos, seed=seed, size=size, frames=frames), workers=workers)
+
+
+def info(run: str | Path) -> dict[str, Any]:
+    """What a run is and where it stands: recipe, data, steps done, last figures, sizes, switches."""
+    from layerlock.train import checkpoint
+
+    folder = run_folder(run)
+    config = load_config(folder.config)
+    lines = list(folder.lines())
+    newest = checkpoint.latest(folder.checkpoints)
+    encoder = load(folder.path) if folder.encoder.is_dir() else None
+    return {
+        "run": str(folder.path),
+        "recipe": config.recipe,
+        "data": config.data,
+        "steps": f"{lines[-1]['step'] if lines else 0} of {config.steps}",
+        "losses": lines[-1]["losses"] if lines else {},
+        "frozen": lines[-1]["frozen"] if lines else 0,
+        "checkpoint": str(newest) if newest else None,
+        "encoder": None
+        if encoder is None
+        else f"{encoder.depth} blocks of width {encoder.width}, {sum(p.numel() for p in encoder.parameters()):,} parameters",
+        "clip": f"{config.clip.frames} frames, stride {config.clip.stride}, {config.clip.size} x {config.clip.size}",
+    }

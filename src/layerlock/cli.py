@@ -1,0 +1,185 @@
+"""The verbs, as commands: `layerlock VERB --help` says what each takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from layerlock import api
+from layerlock.config import Config, load_config
+from layerlock.errors import LayerlockError
+from layerlock.train.folder import RunFolder
+
+PRETRAIN_USAGE = """usage: layerlock pretrain RECIPE [--data DIR|synthetic] [--out RUN] [--steps N] [--any.field VALUE]
+                          [--resume | --overwrite] [--init-from PATH] [--dry-run]
+
+`layerlock recipes` lists the recipes; `layerlock pretrain RECIPE --help` all fields with the recipe's values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainArguments:
+    """Train an encoder on a folder of videos (--data DIR) or on the synthetic world."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+    resume: bool = False
+    """Continue the run that is at --out, exactly where its last checkpoint is."""
+    overwrite: bool = False
+    """Replace the run that is at --out."""
+    dry_run: bool = False
+    """Print the resolved config and the stages with their steps, parameters and FLOPs; touch nothing."""
+
+
+def pretrain(arguments: Sequence[str]) -> int:
+    """`layerlock pretrain RECIPE ...`."""
+    if not arguments or arguments[0].startswith("-"):
+        print(PRETRAIN_USAGE, file=sys.stdout if "--help" in arguments or "-h" in arguments else sys.stderr)
+        return 0 if "--help" in arguments or "-h" in arguments else 2
+    defaults = PretrainArguments(config=_defaults(arguments))
+    given = tyro.cli(
+        PretrainArguments,
+        args=list(arguments[1:]),
+        default=defaults,
+        prog=f"layerlock pretrain {arguments[0]}",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    if given.dry_run:
+        from layerlock.dry_run import show
+
+        show(given.config)
+        return 0
+    outcome = api.pretrain(given.config, resume=given.resume, overwrite=given.overwrite)
+    if outcome.signal is not None:
+        print(
+            f"stopped after step {outcome.step}; everything is saved: the same command with --resume goes on from here"
+        )
+        return 128 + outcome.signal
+    print(f"encoder: {outcome.folder / 'encoder'}")
+    report = outcome.folder / "report.html"
+    if report.exists():
+        print(f"report:  {report}")
+    return 0
+
+
+def _defaults(arguments: Sequence[str]) -> Config:
+    """The recipe's config; for a resume the run's own, so that the command need not repeat what it was told."""
+    config = replace(api.recipe(arguments[0]), out=f"runs/{arguments[0]}")
+    if "--resume" not in arguments:
+        return config
+    out = next((b for a, b in zip(arguments, arguments[1:], strict=False) if a == "--out"), config.out)
+    folder = RunFolder(next((a.removeprefix("--out=") for a in arguments if a.startswith("--out=")), out))
+    if not folder.exists:
+        raise LayerlockError(f"{folder.path}: no run to resume here")
+    before = load_config(folder.config)
+    if before.recipe != arguments[0]:
+        raise LayerlockError(f"{folder.path}: a run of {before.recipe}, not of {arguments[0]}")
+    return before
+
+
+def recipes() -> None:
+    """List the recipes: settings of the papers, and small ones."""
+    for name, text in api.recipes().items():
+        Console(highlight=False, soft_wrap=True).print(f"[bold]{name:26}[/bold] {text}")
+
+
+def synth(
+    out: tyro.conf.Positional[Path],
+    *,
+    videos: int = 1_000,
+    seed: int = 0,
+    size: int = 64,
+    frames: int = 24,
+    workers: int = 0,
+) -> None:
+    """Write the synthetic world as H.264 files in class folders, with labels and 16-bit depth.
+
+    Args:
+        out: folder to write; an interrupted call can be repeated.
+        videos: number of videos.
+        seed: which world.
+        size: height and width in pixels.
+        frames: frames a video, at 16 a second.
+        workers: processes, 0 for one a core.
+    """
+    paths = api.synth(out, videos=videos, seed=seed, size=size, frames=frames, workers=workers)
+    print(f"{len(paths)} videos in {out}")
+
+
+def embed(
+    run: tyro.conf.Positional[Path],
+    *,
+    data: Path,
+    out: Path,
+    depth: int | None = None,
+    batch: int = 16,
+    workers: int = 2,
+) -> None:
+    """Write one feature vector for each video of a folder.
+
+    Args:
+        run: a run folder or an encoder folder.
+        data: folder of videos.
+        out: .npz file to write: `features` [V, D] and `files`.
+        depth: block whose output is pooled; without one floor(0.95 x blocks).
+        batch: clips at a time.
+        workers: decoding processes.
+    """
+    found = api.embed(run, data, out=out, depth=depth, batch=batch, workers=workers)
+    print(
+        f"{found.features.shape[0]} videos x {found.features.shape[1]} features in {out}; {len(found.rejected)} files skipped"
+    )
+    for path, reason in found.rejected:
+        print(f"skipped {path}: {reason}")
+
+
+def info(run: tyro.conf.Positional[Path]) -> None:
+    """Say what a run is and where it stands.
+
+    Args:
+        run: a run folder.
+    """
+    for name, value in api.info(run).items():
+        print(f"{name:12} {value}")
+
+
+def report(run: tyro.conf.Positional[Path]) -> None:
+    """Write report.html of a run again.
+
+    Args:
+        run: a run folder.
+    """
+    print(api.report(run))
+
+
+def _pretrain_entry(recipe: tyro.conf.Positional[str]) -> None:
+    """Train an encoder: layerlock pretrain RECIPE --data DIR --out RUN."""
+
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "pretrain": _pretrain_entry,
+    "recipes": recipes,
+    "synth": synth,
+    "embed": embed,
+    "info": info,
+    "report": report,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits: 0 when done, 2 for what the user can mend, 128 + the signal when one stopped it."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given[:1] == ["pretrain"]:
+            raise SystemExit(pretrain(given[1:]))
+        tyro.extras.subcommand_cli_from_dict(VERBS, args=given, prog="layerlock", description=__doc__)
+    except LayerlockError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ImportError as error:
+        print(f"error: this needs {error.name}, which is not installed: pip install 'layerlock[all]'", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,232 @@
+"""The whole of a run as data: one frozen dataclass behind the function, the command and `config.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from layerlock.data.clips import ClipConfig
+from layerlock.errors import ConfigError, LayerlockError
+from layerlock.learn.decoders import BackboneDecoding
+from layerlock.learn.masking import RandomMasking
+from layerlock.learn.plan import Plan, Progressive, Stage, timeline
+from layerlock.model.cost import Loss, StepCost, step_cost
+from layerlock.model.patches import Grid, token_grid
+from layerlock.model.vit import ViTConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with a warm-up and a cosine to `end_lr`. Times are fractions of the run.
+
+    `mini_warmup` follows every switch of stage (Table 6). No weight decay on norms, biases and position tables.
+    """
+
+    lr: float = 3e-4
+    end_lr: float = 0.0
+    warmup: float = 0.02
+    mini_warmup: float = 0.002
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float | None = None
+    accumulate: int = 1
+
+    def problems(self) -> list[str]:
+        """What is wrong, a line each."""
+        found = []
+        if self.lr <= 0 or self.end_lr < 0 or self.end_lr > self.lr:
+            found.append(f"optim.lr: {self.lr} down to {self.end_lr} is not a learning rate that falls to 0 or above")
+        found += [
+            f"optim.{n}: {getattr(self, n)} is not a fraction of the run"
+            for n in ("warmup", "mini_warmup")
+            if not 0 <= getattr(self, n) <= 1
+        ]
+        if not all(0 <= beta < 1 for beta in self.betas):
+            found.append(f"optim.betas: {self.betas} are not in [0, 1)")
+        if self.weight_decay < 0:
+            found.append(f"optim.weight_decay: {self.weight_decay} is negative")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            found.append(f"optim.clip_norm: {self.clip_norm} is not positive")
+        if self.accumulate < 1:
+            found.append(f"optim.accumulate: {self.accumulate} is not positive")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How a run is carried out. Nothing here changes a number that is learned, but `device`, `precision` and `threads` in their last bits."""
+
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
+    recompute: bool = False
+    workers: int = 2
+    threads: int | None = None
+    log_every: int = 10
+    checkpoint_every: int = 500
+    keep: int = 2
+
+    def problems(self) -> list[str]:
+        """What is wrong, a line each."""
+        found = [
+            f"run.{n}: {getattr(self, n)} is not positive"
+            for n in ("log_every", "checkpoint_every", "keep")
+            if getattr(self, n) < 1
+        ]
+        if self.workers < 0:
+            found.append(f"run.workers: {self.workers} is negative")
+        if self.threads is not None and self.threads < 1:
+            found.append(f"run.threads: {self.threads} is not positive")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run. `data` is a folder of videos, or `synthetic`; `batch` counts clips per update."""
+
+    recipe: str = "custom"
+    data: str = "synthetic"
+    out: str = "run"
+    steps: int = 1_000
+    batch: int = 64
+    seed: int = 0
+    init_from: str | None = None
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    model: ViTConfig = field(default_factory=ViTConfig)
+    masking: RandomMasking = field(default_factory=RandomMasking)
+    decoder: BackboneDecoding = field(default_factory=BackboneDecoding)
+    plan: Progressive = field(default_factory=Progressive)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def grid(self) -> Grid:
+        """Tokens along time, height and width."""
+        return token_grid(self.clip.frames, self.clip.size, self.clip.size, self.model.patch)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a clip, N."""
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+    @property
+    def encoder_depth(self) -> int:
+        """Blocks that see the context alone."""
+        return self.model.depth - self.decoder.blocks
+
+    def build_plan(self) -> Plan:
+        """The plan that `self.plan` describes, for this many steps and blocks."""
+        return self.plan.build(self.steps, self.encoder_depth, self.model.depth)
+
+    def check(self, plan: Plan | None = None) -> Plan:
+        """The plan to train by: `plan`, or the config's own. Raises ConfigError with every problem there is."""
+        found = self._problems()
+        if not found:
+            try:
+                plan = plan or self.build_plan()
+            except ValueError as error:
+                raise ConfigError([str(error)]) from None
+            for begin, stage in timeline(plan, self.steps):
+                wrong = stage.problems(self.model.depth, self.encoder_depth, self.plan.freeze_decoder)
+                found += [f"step {begin}: {problem}" for problem in wrong]
+        if found or plan is None:
+            raise ConfigError(list(dict.fromkeys(found)))
+        return plan
+
+    def _problems(self) -> list[str]:
+        found = [
+            f"{name}: {getattr(self, name)} is not positive" for name in ("steps", "batch") if getattr(self, name) < 1
+        ]
+        found += [
+            *self.clip.problems(),
+            *self.model.problems(),
+            *self.optim.problems(),
+            *self.run.problems(),
+            *self.plan.problems(),
+        ]
+        found += self.decoder.problems(self.model.depth)
+        if self.optim.accumulate > 0 and self.batch % self.optim.accumulate:
+            found.append(f"optim.accumulate: {self.optim.accumulate} does not divide a batch of {self.batch}")
+        try:
+            found += self.masking.problems(self.tokens)
+        except ValueError as error:
+            found.append(f"model.patch: {error}")
+        return found
+
+    def cost(self, stage: Stage) -> StepCost:
+        """FLOPs of one clip in one step of `stage`."""
+
+        def positions(fraction: float) -> int:
+            return max(1, round(self.tokens * fraction))
+
+        losses = [
+            Loss(depth=tap.depth, layer=tap.target.layer, positions=positions(tap.fraction)) for tap in stage.taps
+        ]
+        latent = [tap for tap in stage.taps if tap.target.layer]
+        full = any(tap.full_clip for tap in latent) or not latent
+        target_tokens = self.tokens if full else positions(min(tap.fraction for tap in latent))
+        return step_cost(
+            self.model,
+            frozen=stage.frozen,
+            decoder_blocks=self.decoder.blocks,
+            context=self.masking.count(self.tokens),
+            target_tokens=target_tokens,
+            losses=losses,
+        )
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values."""
+    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def from_dict(cls: type, values: Any, where: str = "") -> Any:
+    """The dataclass `cls` from plain values; ConfigError names every unknown field."""
+    problems: list[str] = []
+    built = _build(cls, values, where, problems)
+    if problems:
+        raise ConfigError(problems)
+    return built
+
+
+def _build(cls: type, values: Any, where: str, problems: list[str]) -> Any:
+    hints = typing.get_type_hints(cls)
+    if not isinstance(values, dict):
+        problems.append(f"{where or 'config'}: {values!r} in place of a table of fields")
+        return None
+    unknown = sorted(set(values) - set(hints))
+    problems += [f"{where}{name}: no such field" for name in unknown]
+    given = {}
+    for name, value in values.items():
+        if name in unknown:
+            continue
+        hint = hints[name]
+        given[name] = (
+            _build(hint, value, f"{where}{name}.", problems) if dataclasses.is_dataclass(hint) else _tuple(value)
+        )
+    try:
+        return cls(**given)
+    except TypeError as error:
+        problems.append(f"{where or 'config'}: {error}")
+        return None
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(part) for part in value) if isinstance(value, list) else value
+
+
+def load_config(path: str | Path) -> Config:
+    """The config that a run wrote. Raises LayerlockError or ConfigError where the file is not one."""
+    try:
+        values = json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise LayerlockError(f"{path}: missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LayerlockError(f"{path}: not JSON ({error})") from None
+    if not isinstance(values, dict) or "config" not in values:
+        raise LayerlockError(f"{path}: not the config of a run")
+    return typing.cast(Config, from_dict(Config, values["config"]))

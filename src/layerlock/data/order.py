@@ -1,0 +1,45 @@
+"""The order of the videos: a random permutation of range(n) that needs no memory, for any n up to 2**40.
+
+A four-round Feistel network (Luby and Rackoff, 1988) permutes the smallest even number of bits that hold n; a value
+that falls outside range(n) is sent through again until it falls inside (cycle walking; Black and Rogaway, 2002).
+"""
+
+from __future__ import annotations
+
+from layerlock import draws
+
+_ROUNDS = 4
+_MASK_64 = (1 << 64) - 1
+
+
+def permuted(position: int, count: int, key: int) -> int:
+    """The element at `position` of a permutation of range(count) chosen by a 64-bit `key`."""
+    if not 0 <= position < count:
+        raise ValueError(f"position {position} is not in range({count})")
+    half = max(1, ((count - 1).bit_length() + 1) // 2)
+    value = _feistel(position, half, key)
+    while value >= count:
+        value = _feistel(value, half, key)
+    return value
+
+
+def video_at(index: int, videos: int, seed: int) -> int:
+    """The video of a global sample index: every epoch of `videos` samples visits each video once, in a new order."""
+    epoch, position = divmod(index, videos)
+    return permuted(position, videos, draws.key(seed, f"order/{epoch}"))
+
+
+def _feistel(value: int, half: int, key: int) -> int:
+    mask = (1 << half) - 1
+    left, right = value >> half, value & mask
+    for turn in range(_ROUNDS):
+        left, right = right, left ^ (_mix(key + (turn << 56) + right) & mask)
+    return left << half | right
+
+
+def _mix(x: int) -> int:
+    """SplitMix64's finalizer on plain integers, as in `draws`."""
+    x = (x + 0x9E3779B97F4A7C15) & _MASK_64
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK_64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK_64
+    return x ^ (x >> 31)

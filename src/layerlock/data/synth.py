@@ -1,0 +1,201 @@
+"""The synthetic world as files: H.264 videos in class folders, their labels, and 16-bit depth beside them.
+
+OUT/labels.csv                          file_name,label; paths below OUT
+OUT/<action>/<index>.mp4                H.264, yuv420p
+OUT/depth/<action>/<index>.npz          `depth_mm`, uint16 [T, H, W], millimetres
+OUT/synth.json                          what was asked for; marks the folder as ours
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerlock.data.motion import ACTIONS, labels
+from layerlock.data.synthetic import RATE, render_clip
+from layerlock.errors import ConfigError, LayerlockError
+
+_SETTINGS_FILE = "synth.json"
+_PARTIAL = ".partial"
+_CRF = "18"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _World:
+    """What all videos of a folder share."""
+
+    seed: int
+    size: int
+    frames: int
+    fps: float
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.frames < 1:
+            found.append(f"frames is {self.frames}; it has to be at least 1")
+        if self.size < 16 or self.size % 2:
+            found.append(f"size is {self.size}; H.264 needs an even number of pixels, and 16 or more to show anything")
+        if not 1 <= self.fps <= 240:
+            found.append(f"fps is {self.fps}; it has to be between 1 and 240")
+        return found
+
+
+def write_videos(
+    out_dir: Path | str,
+    *,
+    videos: int,
+    seed: int = 0,
+    size: int = 64,
+    frames: int = 24,
+    fps: float = RATE,
+    workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Writes the first `videos` videos of the world `seed`; returns their paths, in the order of their indices.
+
+    `size` is height and width in pixels (even); 24 frames at the world's own rate show the action in every window of 16.
+    Every file appears whole or not at all, and one that is there is kept: an interrupted call can be repeated, and more
+    videos of the same world can be added. `workers` is the number of processes (0: one for each core; 1: this one);
+    `progress` is called with the number of videos done. Raises ConfigError for settings that make no sense and
+    LayerlockError for a folder that holds something else or a disk that cannot be written.
+    """
+    world = _World(seed=seed, size=size, frames=frames, fps=float(fps))
+    if problems := world.problems() + ([f"videos is {videos}; it has to be at least 1"] if videos < 1 else []):
+        raise ConfigError(problems)
+    out = Path(out_dir)
+    paths = [
+        out / ACTIONS[label] / f"{i:06d}.mp4" for i, label in enumerate(labels(seed, torch.arange(videos)).tolist())
+    ]
+    with _telling_disk_errors(out):
+        _claim(out, world)
+        for folder in {path.parent for path in paths}:
+            folder.mkdir(exist_ok=True)
+            depth_path(folder / "any").parent.mkdir(parents=True, exist_ok=True)
+        missing = [i for i, path in enumerate(paths) if not (path.exists() and depth_path(path).exists())]
+        done = videos - len(missing)
+        for _ in _in_parallel(partial(_write_one, world), missing, [paths[i] for i in missing], workers):
+            done += 1
+            if progress is not None:
+                progress(done)
+        _write_labels(out, paths)
+    return paths
+
+
+def _in_parallel(
+    work: Callable[[int, Path], None], indices: list[int], paths: list[Path], workers: int
+) -> Iterator[None]:
+    workers = min(workers or os.cpu_count() or 1, len(indices))
+    if workers <= 1:
+        yield from map(work, indices, paths)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet) as pool:
+        yield from pool.map(work, indices, paths, chunksize=4)
+
+
+@contextmanager
+def _telling_disk_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LayerlockError(f"cannot write videos to {out}: {error}") from error
+
+
+def depth_path(video_path: Path | str) -> Path:
+    """Where the depth of a video lies that `write_videos` wrote."""
+    video = Path(video_path)
+    return video.parent.parent / "depth" / video.parent.name / f"{video.stem}.npz"
+
+
+def read_depth(path: Path | str) -> Tensor:
+    """Depth of a written video, float32 metres `[T, H, W]`; `path` is the video's or the .npz file's own."""
+    file = Path(path) if str(path).endswith(".npz") else depth_path(path)
+    try:
+        with np.load(file) as arrays:
+            depth_mm = arrays["depth_mm"]
+    except (OSError, KeyError, ValueError) as error:
+        raise LayerlockError(f"no depth can be read from {file}: {error}") from error
+    return torch.from_numpy(depth_mm.astype(np.float32) / 1000)
+
+
+def _claim(out: Path, world: _World) -> None:
+    """Makes the folder ours, or checks that it is and holds the same world, and clears what a killed run left there."""
+    settings, mark = asdict(world), out / _SETTINGS_FILE
+    if out.exists() and not out.is_dir():
+        raise LayerlockError(f"{out} is a file; give a folder to write videos to")
+    if mark.exists():
+        before = json.loads(mark.read_text())
+        if different := [name for name in settings if settings[name] != before.get(name)]:
+            told = ", ".join(f"{name} {before.get(name)} there, {settings[name]} here" for name in different)
+            raise LayerlockError(f"{out} holds videos of another world ({told}); give another folder")
+    elif out.exists() and any(out.iterdir()):
+        raise LayerlockError(f"{out} is not empty, and not a folder of synthetic videos; give a new or an empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+    for leftover in out.rglob(f"*{_PARTIAL}"):
+        leftover.unlink(missing_ok=True)
+    _publish(mark, lambda path: path.write_text(json.dumps(settings, indent=2) + "\n"))
+
+
+def _publish(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file under another name and moves it to its place when it is whole."""
+    partial_path = path.with_name(path.name + _PARTIAL)
+    try:
+        write(partial_path)
+        partial_path.replace(path)
+    finally:
+        partial_path.unlink(missing_ok=True)
+
+
+def _quiet() -> None:
+    """One thread for each process: the processes are the parallelism."""
+    torch.set_num_threads(1)
+
+
+def _write_one(world: _World, index: int, path: Path) -> None:
+    clip = render_clip(world.seed, index, frames=world.frames, height=world.size, width=world.size, fps=world.fps)
+    depth_mm = (clip.depth_thw.double() * 1000).round().clamp(0, 65535).numpy().astype(np.uint16)
+    _publish(depth_path(path), lambda place: _save_depth(place, depth_mm))
+    _publish(path, lambda place: _encode(place, clip.video_tchw, world.fps))
+
+
+def _save_depth(path: Path, depth_mm: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, depth_mm=depth_mm)
+
+
+def _encode(path: Path, video_tchw: Tensor, fps: float) -> None:
+    """Writes an H.264 file at constant quality; `libx264` in one thread gives the same bytes on every run."""
+    import av
+
+    with av.open(str(path), "w", format="mp4") as container:
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": _CRF, "preset": "veryfast", "threads": "1"})
+        stream.height, stream.width = video_tchw.shape[-2:]
+        stream.pix_fmt = "yuv420p"
+        for moment, frame_hwc in enumerate(video_tchw.permute(0, 2, 3, 1).contiguous().numpy()):
+            frame = av.VideoFrame.from_ndarray(frame_hwc, format="rgb24").reformat(format="yuv420p")
+            frame.pts = moment
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _write_labels(out: Path, paths: list[Path]) -> None:
+    def write(place: Path) -> None:
+        with place.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["file_name", "label"])
+            rows.writerows([path.relative_to(out).as_posix(), path.parent.name] for path in paths)
+
+    _publish(out / "labels.csv", write)

@@ -1,0 +1,74 @@
+"""The synthetic world as clips: rendered on demand, labelled with an action, with metric depth for every pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from layerlock import draws
+from layerlock.data.clips import ClipConfig, Sample
+from layerlock.data.motion import ACTIONS, mirrored
+from layerlock.data.render import render
+from layerlock.data.scene import build_scene
+
+__all__ = ["ACTIONS", "RATE", "SyntheticClip", "SyntheticSource", "render_clip"]
+
+RATE = 16.0
+"""Frames per second at which the world is meant to be seen: 16 frames then last one second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticClip:
+    """A rendered clip."""
+
+    video_tchw: Tensor  # uint8 [T, 3, H, W]
+    depth_thw: Tensor  # float32 [T, H, W], metres along the camera's axis
+    label: int  # position in ACTIONS
+
+
+def render_clip(
+    seed: int, index: int, *, frames: int = 16, height: int = 64, width: int = 64, fps: float = RATE
+) -> SyntheticClip:
+    """Renders scene `index` of the world `seed`: `frames` frames, `1 / fps` seconds apart, about the scene's middle."""
+    time_t = (torch.arange(frames, dtype=torch.float64) - (frames - 1) / 2) / fps
+    scene = build_scene(seed, index, time_t)
+    rgb_tchw, depth_thw = render(scene, height, width)
+    video_tchw = (rgb_tchw * 255 + 0.5).clamp_(0, 255).to(torch.uint8).contiguous()
+    return SyntheticClip(video_tchw=video_tchw, depth_thw=depth_thw.float(), label=scene.label)
+
+
+class SyntheticSource:
+    """The world as a source of clips: sample `i` is scene `i % videos` of the world `seed`, at its own crop and flip.
+
+    The world has no frame rate of its own: whatever `clip.stride`, the frames of a clip are 1/16 s apart, so that 16 of
+    them hold the whole action. A flipped clip's label is that of its mirror image (left and right change places).
+    """
+
+    def __init__(self, *, clip: ClipConfig, seed: int, videos: int = 1 << 31, with_depth: bool = False) -> None:
+        self.clip = clip
+        self.seed = seed
+        self.videos = videos
+        self.with_depth = with_depth
+
+    def __len__(self) -> int:
+        return self.videos
+
+    def sample(self, index: int) -> Sample:
+        """The clip for a global sample index, with its label and, if asked for, depth `[T, R, R]`."""
+        video, side = index % self.videos, self.clip.margin
+        clip = render_clip(self.seed, video, frames=self.clip.frames, height=side, width=side)
+        down, across, coin = draws.uniform(self.seed, "clip", torch.tensor([index]), 3)[0].tolist()
+        places = side - self.clip.size + 1
+        flip = self.clip.flip and coin < 0.5
+        return Sample(
+            index=index,
+            name=f"synthetic/{video}",
+            video_tchw=clip.video_tchw,
+            crop_y=int(down * places),
+            crop_x=int(across * places),
+            flip=flip,
+            label=mirrored(clip.label) if flip else clip.label,
+            depth_thw=clip.depth_thw if self.with_depth else None,
+        )

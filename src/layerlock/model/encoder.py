@@ -1,0 +1,159 @@
+"""A trained encoder, as people hold it: clips in, features out, of any depth; saved as config.json + model.safetensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from layerlock.errors import LayerlockError
+from layerlock.model.patches import Grid, patchify, token_grid
+from layerlock.model.vit import ViT, ViTConfig
+
+FORMAT = "layerlock-encoder/1"
+HEADLINE = 0.95
+"""The depth, as a fraction of all blocks, that the LayerLock paper reports (section 3.6: layer 45 of 48)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipShape:
+    """The clips an encoder was trained on: `frames` frames, `stride` source frames apart, `size` pixels high and wide."""
+
+    frames: int
+    stride: int
+    size: int
+
+
+class Encoder(nn.Module):
+    """A backbone with the shape of its clips. Evaluation runs all blocks, decoder blocks included, on patch tokens alone."""
+
+    def __init__(self, model: ViTConfig, clip: ClipShape) -> None:
+        super().__init__()
+        self.clip = clip
+        self.vit = ViT(model, token_grid(clip.frames, clip.size, clip.size, model.patch))
+        self.eval().requires_grad_(False)
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks, L."""
+        return self.vit.config.depth
+
+    @property
+    def width(self) -> int:
+        """Length of a feature, D."""
+        return self.vit.config.width
+
+    @property
+    def grid(self) -> Grid:
+        """Tokens along time, height and width."""
+        return self.vit.grid
+
+    def at_depth(self, fraction: float) -> int:
+        """The block `floor(fraction * L)`, at least 1 (section 3.6)."""
+        return max(1, int(fraction * self.depth + 1e-9))
+
+    def forward(self, video_btchw: Tensor, depth: int | None = None) -> Tensor:
+        """Features `[B, N, D]` of whole clips after block `depth` (without one: `floor(0.95 L)`); clips as for `forward_intermediates`."""
+        return self.forward_intermediates(video_btchw, [self.at_depth(HEADLINE) if depth is None else depth])[0]
+
+    def forward_intermediates(
+        self, video_btchw: Tensor, indices: Sequence[int], *, output_fmt: Literal["tokens", "grid"] = "tokens"
+    ) -> list[Tensor]:
+        """Features after each of the blocks `indices` (0: projected patches, L: the last), running no deeper than asked.
+
+        Clips are `[B, T, 3, H, W]`, uint8 or float in [0, 1], of the encoder's own shape. Features are `[B, N, D]` in
+        token order (t, h, w), or `[B, t, h, w, D]` as a grid, in the compute type. Raises LayerlockError for other shapes.
+        """
+        self._check(video_btchw, indices)
+        patches_bnp = patchify(video_btchw.to(self.vit.embed.weight.device), self.vit.config.patch)
+        patches_bnp = patches_bnp.float() / 255 if patches_bnp.dtype == torch.uint8 else patches_bnp
+        features = self.vit.intermediates(patches_bnp, indices)
+        return features if output_fmt == "tokens" else [x.unflatten(1, self.grid) for x in features]
+
+    def _check(self, video_btchw: Tensor, indices: Sequence[int]) -> None:
+        clip = self.clip
+        wanted = (clip.frames, 3, clip.size, clip.size)
+        if video_btchw.ndim != 5 or tuple(video_btchw.shape[1:]) != wanted:
+            raise LayerlockError(
+                f"this encoder takes clips [B, {', '.join(map(str, wanted))}] (batch, frames, channels, height, width), not {list(video_btchw.shape)}"
+            )
+        if video_btchw.dtype != torch.uint8 and not video_btchw.is_floating_point():
+            raise LayerlockError(f"clips are uint8 or float in [0, 1], not {video_btchw.dtype}")
+        wrong = [i for i in indices if not 0 <= i <= self.depth]
+        if wrong or not indices:
+            raise LayerlockError(f"depths are 0 to {self.depth}, not {list(indices)}")
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Writes `config.json` and `model.safetensors` into `folder`, made if need be."""
+        return save_backbone(folder, self.vit, self.clip)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
+        """Loads what `save_pretrained` wrote. Raises LayerlockError where the folder holds something else."""
+        folder = Path(folder)
+        settings = _read_settings(folder / "config.json")
+        try:
+            encoder = cls(ViTConfig(**_tuples(settings["model"])), ClipShape(**settings["clip"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise LayerlockError(f"{folder / 'config.json'}: not the settings of an encoder ({error})") from None
+        encoder.vit.load_state_dict(_read_weights(folder / "model.safetensors", encoder.vit))
+        return encoder.to(device)
+
+
+def save_backbone(folder: str | Path, vit: ViT, clip: ClipShape) -> Path:
+    """Writes a backbone as an encoder folder; weights keep the type they are held in."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"format": FORMAT, "model": dataclasses.asdict(vit.config), "clip": dataclasses.asdict(clip)}
+    weights = {name: value.detach().cpu().contiguous() for name, value in vit.state_dict().items()}
+    save_file(weights, folder / "model.safetensors.part", metadata={"format": "pt"})
+    (folder / "model.safetensors.part").replace(folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    return folder
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise LayerlockError(f"{path.parent}: no encoder here (there is no {path.name})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LayerlockError(f"{path}: not JSON ({error})") from None
+    if not isinstance(settings, dict) or settings.get("format") != FORMAT:
+        raise LayerlockError(f"{path}: not the config of an encoder of ours (its format is not {FORMAT})")
+    return settings
+
+
+def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
+def _read_weights(path: Path, vit: ViT) -> dict[str, Tensor]:
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise LayerlockError(f"{path}: missing") from None
+    except (SafetensorError, OSError) as error:
+        raise LayerlockError(f"{path}: not a readable safetensors file ({error})") from None
+    check_weights(path, weights, vit.state_dict())
+    return weights
+
+
+def check_weights(path: str | Path, weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Raises LayerlockError naming the first tensor of `weights` that is missing, surplus or of another shape than `wanted`."""
+    for name in wanted:
+        if name not in weights:
+            raise LayerlockError(f"{path}: no tensor {name}")
+        if weights[name].shape != wanted[name].shape:
+            raise LayerlockError(f"{path}: {name} is {list(weights[name].shape)}, wanted {list(wanted[name].shape)}")
+    surplus = sorted(set(weights) - set(wanted))
+    if surplus:
+        raise LayerlockError(f"{path}: unknown tensor {surplus[0]}")

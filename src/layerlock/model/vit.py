@@ -1,0 +1,208 @@
+"""The video vision transformer, whole: patch projection, positions, blocks.
+
+Notable choices (LayerLock section 3.1, after 4DS):
+- pre-norm blocks, LayerNorm eps 1e-6, biases everywhere, tanh GELU, no dropout, no class token, no final norm;
+- 3D RoPE acts on the output of a block's *first norm*, over the full width, so that q, k and v are all rotated;
+- visible patches are gathered before they are projected; nothing is computed for a masked token;
+- weights are float32 and cast at use, frozen ones once; LayerNorm and softmax are computed in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from layerlock.model.patches import Grid
+from layerlock.model.position import Rotation, rotate, rotation_table, sincos_table
+
+Position = Literal["rope", "rope-attention", "sincos", "learned", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """Shape of a backbone. `position`: `rope` after the first norm, `rope-attention` on q and k, or an added table."""
+
+    width: int = 768
+    depth: int = 12
+    mlp: int = 3072
+    heads: int = 12
+    patch: Grid = (2, 16, 16)
+    position: Position = "rope"
+    rope_fractions: tuple[float, float, float] = (0.10, 0.25, 0.25)
+    rope_wavelength: float = 10_000.0
+
+    def problems(self) -> list[str]:
+        """What is wrong with these numbers, a line each."""
+        found = [
+            f"model.{n}: {getattr(self, n)} is not positive"
+            for n in ("width", "depth", "mlp", "heads")
+            if getattr(self, n) < 1
+        ]
+        if not found and self.width % self.heads:
+            found.append(f"model.heads: {self.heads} heads do not divide a width of {self.width}")
+        if any(f < 0 for f in self.rope_fractions) or sum(self.rope_fractions) > 1:
+            found.append(f"model.rope_fractions: {self.rope_fractions} must be at least 0 each and at most 1 together")
+        return found
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers in one patch: t * h * w * 3."""
+        return self.patch[0] * self.patch[1] * self.patch[2] * 3
+
+
+class Dense(nn.Linear):
+    """A linear layer that computes in the type of its input, whatever the type its weights are kept in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class Norm(nn.LayerNorm):
+    """LayerNorm computed in float32, returned in the type of its input."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__(width, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # the CPU's kernel takes bfloat16 with float32 weights and computes in float32: no copy need be made
+        y = x if x.device.type == "cpu" else x.float()
+        return F.layer_norm(y, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention of `[B, heads, K, D / heads]` tensors, scaled by 1/sqrt(head dim), softmax in float32."""
+    if q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        # written out: the CPU's fused bfloat16 kernel has a backward that is several times slower
+        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class Block(nn.Module):
+    """`x + attention(norm(x))`, then `x + mlp(norm(x))`, on `[B, K, D]`."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.rotate_heads = config.position == "rope-attention"
+        self.norm1 = Norm(config.width)
+        self.qkv = Dense(config.width, 3 * config.width)
+        self.proj = Dense(config.width, config.width)
+        self.norm2 = Norm(config.width)
+        self.fc1 = Dense(config.width, config.mlp)
+        self.fc2 = Dense(config.mlp, config.width)
+
+    def forward(self, x_bkd: Tensor, rotation: Rotation | None) -> Tensor:
+        x_bkd = x_bkd + self.attention(x_bkd, rotation)
+        y_bkd = self.norm2(x_bkd)
+        return x_bkd + self.fc2(F.gelu(self.fc1(y_bkd), approximate="tanh"))
+
+    def attention(self, x_bkd: Tensor, rotation: Rotation | None) -> Tensor:
+        """What attention adds to `x`."""
+        b, k, d = x_bkd.shape
+        y_bkd = self.norm1(x_bkd)
+        if rotation is not None and not self.rotate_heads:
+            y_bkd = rotate(y_bkd, rotation)
+        qkv = self.qkv(y_bkd).view(b, k, 3, self.heads, d // self.heads)
+        q, key, v = (part.transpose(1, 2) for part in qkv.unbind(2))
+        if rotation is not None and self.rotate_heads:
+            q, key = (rotate(part, rotation.per_head()) for part in (q, key))
+        y_bhkd = attend(q, key, v)
+        return self.proj(y_bhkd.transpose(1, 2).reshape(b, k, d))
+
+
+class ViT(nn.Module):
+    """Patch projection and blocks for clips of one token grid.
+
+    `compute` is the type activations have (float32 or bfloat16). Tables of positions are derived, never saved.
+    """
+
+    def __init__(self, config: ViTConfig, grid: Grid) -> None:
+        super().__init__()
+        self.config, self.grid, self.compute = config, grid, torch.float32
+        self.embed = Dense(config.patch_values, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        if config.position == "learned":
+            self.position = nn.Parameter(torch.zeros(self.tokens, config.width))
+        else:
+            table = sincos_table(grid, config.width) if config.position == "sincos" else None
+            self.register_buffer(
+                "position", None if table is None else table.to(self.embed.weight.device), persistent=False
+            )
+        self._tables: dict[tuple[torch.device, torch.dtype], Rotation] = {}
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a whole clip, N."""
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+    def rotation(self, index_bk: Tensor | None = None) -> Rotation | None:
+        """Rotation of all tokens (`[N, .]` tables) or of those named; None where positions are not rotations."""
+        config = self.config
+        if config.position not in ("rope", "rope-attention"):
+            return None
+        key = (self.embed.weight.device, self.compute)
+        if key not in self._tables:
+            width = config.width if config.position == "rope" else config.width // config.heads
+            table = rotation_table(self.grid, width, config.rope_fractions, config.rope_wavelength)
+            self._tables[key] = Rotation(table.cos.to(*key), table.sin.to(*key), table.pairs)
+        table = self._tables[key]
+        return table if index_bk is None else table.at(index_bk)
+
+    def project(self, patches_bkp: Tensor, index_bk: Tensor | None = None) -> Tensor:
+        """Tokens `[B, K, D]` of patches `[B, K, P]` in [0, 1] that stand at `index_bk`; of a whole clip without one."""
+        x_bkd = self.embed(patches_bkp.to(self.compute))
+        if self.position is None:
+            return x_bkd
+        position = self.position if index_bk is None else self.position[index_bk]
+        return x_bkd + position.to(x_bkd.dtype)
+
+    def run(
+        self, x_bkd: Tensor, rotation: Rotation | None, first: int, last: int, *, recompute: bool = False
+    ) -> Tensor:
+        """Blocks `first` + 1 .. `last` (one-based). `recompute` trades their stored activations for a second forward."""
+        for block in self.blocks[first:last]:
+            if recompute and torch.is_grad_enabled():
+                x_bkd = checkpoint(block, x_bkd, rotation, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x_bkd = block(x_bkd, rotation)
+        return x_bkd
+
+    def intermediates(self, patches_bnp: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """Outputs `[B, N, D]` of the blocks `indices` (0: the projected tokens) for whole clips; runs no deeper than asked."""
+        x, rotation, at = self.project(patches_bnp), self.rotation(), 0
+        found: dict[int, Tensor] = {}
+        for depth in sorted(set(indices)):
+            x, at = self.run(x, rotation, at, depth), depth
+            found[depth] = x
+        return [found[depth] for depth in indices]
+
+
+@torch.no_grad()
+def initialize(module: nn.Module, generator: torch.Generator) -> None:
+    """Xavier-uniform matrices, zero biases, unit norms; other parameters (positions, tokens) normal with deviation 0.02.
+
+    Drawn on the CPU in the order of the modules, so the same on every device; parameters on meta are left alone.
+    """
+
+    def draw(parameter: Tensor, bound: float | None) -> None:
+        if parameter.device.type != "meta":
+            new = torch.empty(parameter.shape, device="cpu")
+            parameter.copy_(
+                new.normal_(0, 0.02, generator=generator)
+                if bound is None
+                else new.uniform_(-bound, bound, generator=generator)
+            )
+
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            draw(part.weight, (6.0 / sum(part.weight.shape)) ** 0.5)
+            nn.init.zeros_(part.bias)
+        elif not isinstance(part, nn.LayerNorm):
+            for parameter in part.parameters(recurse=False):
+                draw(parameter, None)

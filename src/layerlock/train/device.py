@@ -1,0 +1,51 @@
+"""What the machine has, found by looking."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+from layerlock.config import RunConfig
+from layerlock.errors import ConfigError
+
+
+def pick_device(run: RunConfig) -> torch.device:
+    """The device asked for, or the first accelerator there is, or the CPU. Raises ConfigError for one that is not there."""
+    if run.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(run.device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError([f"run.device: {run.device!r} is not to be had ({str(error).splitlines()[0]})"]) from None
+    return device
+
+
+def pick_precision(run: RunConfig, device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it (CUDA from Ampere on; AMX or AVX512-BF16), float32 elsewhere."""
+    if run.precision != "auto":
+        return torch.bfloat16 if run.precision == "bf16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return torch.bfloat16 if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else torch.float32
+
+
+def pick_compile(run: RunConfig, device: torch.device) -> bool:
+    """Per-block compilation: by default on CUDA only."""
+    return device.type == "cuda" if run.compile == "auto" else run.compile == "yes"
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Peak memory since the last call on CUDA; elsewhere the resident size of the process (its peak, where the system tells no more)."""
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return peak
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,127 @@
+"""What a run leaves behind, and who may write there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from layerlock.config import Config, load_config, to_dict
+from layerlock.errors import ConfigError, LayerlockError
+
+PARTS = ("config.json", "metrics.jsonl", "events.log", "report.html", "checkpoints", "previews", "encoder")
+FREE = ("out", "run", "recipe")
+"""Fields that a resumed run may have other than the run before: they change no number that is learned."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"python": sys.version.split()[0]}
+    for name in ("layerlock", "torch", "numpy", "av"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+class RunFolder:
+    """Paths of a run folder, and its two logs."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config, self.metrics, self.events = (self.path / name for name in PARTS[:3])
+        self.report = self.path / "report.html"
+        self.checkpoints, self.previews, self.encoder = (self.path / name for name in PARTS[4:])
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has been here."""
+        return self.config.exists()
+
+    def begin(self, config: Config, *, resume: bool, overwrite: bool) -> None:
+        """Makes the folder ready for a run.
+
+        Raises LayerlockError where one is there and neither is said, where the folder is not a run's, and ConfigError
+        where a resumed run's config differs in anything that changes what is learned.
+        """
+        if resume and overwrite:
+            raise LayerlockError("--resume continues a run and --overwrite replaces it: say one of them")
+        if self.exists and resume:
+            self._same(config)
+        elif self.exists and not overwrite:
+            raise LayerlockError(
+                f"{self.path}: a run is there already; continue it with --resume, replace it with --overwrite, or name another --out"
+            )
+        elif not self.exists and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise LayerlockError(f"{self.path}: there, and not a run of ours; name another --out")
+        elif self.exists:
+            self._clear()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(self.config, json.dumps({"config": to_dict(config), "versions": versions()}, indent=2) + "\n")
+        except OSError as error:
+            raise LayerlockError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+    def _same(self, config: Config) -> None:
+        old, new = flat(to_dict(load_config(self.config))), flat(to_dict(config))
+        changed = [
+            name for name in sorted(old | new) if name.split(".")[0] not in FREE and old.get(name) != new.get(name)
+        ]
+        if changed:
+            raise ConfigError(
+                [f"{name}: the run to resume has {old.get(name)!r}, now {new.get(name)!r}" for name in changed]
+            )
+
+    def _clear(self) -> None:
+        for name in PARTS:
+            part = self.path / name
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+
+    def log(self, kind: str, text: str) -> None:
+        """Adds a line to `events.log`."""
+        stamp = datetime.now().astimezone().isoformat(timespec="seconds")
+        with self.events.open("a", encoding="utf-8", errors="surrogateescape") as events:
+            events.write(f"{stamp} {kind}: {text.replace(os.linesep, ' ')}\n")
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Adds a line to `metrics.jsonl`."""
+        with self.metrics.open("a", encoding="utf-8") as metrics:
+            metrics.write(json.dumps(line) + "\n")
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """The whole lines of `metrics.jsonl`; a last line that a kill cut short is left out."""
+        if not self.metrics.exists():
+            return
+        for text in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(text)
+            except json.JSONDecodeError:
+                return
+
+    def rewind(self, step: int) -> None:
+        """Takes back the metrics after `step`: a resumed run writes them anew."""
+        kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
+        if self.metrics.exists():
+            write_whole(self.metrics, "".join(kept))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file through a second name, so that it is there whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found

@@ -1,0 +1,97 @@
+"""Figures that tell whether a run is healthy: weight norms by layer, and whether features or targets collapse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from layerlock.learn.learner import Learner, StepFigures
+
+ROWS = 4096
+"""At most so many tokens enter the collapse figures of one step."""
+
+
+def token_cosine(features_bkd: Tensor) -> float:
+    """Mean cosine between different layer-normed tokens of a batch, in [-1, 1]: 1 when all tokens are one vector."""
+    x = features_bkd.float().flatten(0, 1)[:ROWS]
+    x = F.normalize(F.layer_norm(x, x.shape[-1:]), dim=-1)
+    rows = x.shape[0]
+    return float((x.sum(0).square().sum() - x.square().sum()) / max(rows * (rows - 1), 1))
+
+
+def effective_rank(features_bkd: Tensor) -> float:
+    """Exponential of the entropy of the eigenvalues of the centred covariance of tokens, in [1, D] (Roy and Vetterli, 2007, on eigenvalues)."""
+    x = features_bkd.float().flatten(0, 1)[:ROWS]
+    x = x - x.mean(0)
+    gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
+    share = torch.linalg.eigvalsh(gram).clamp(min=0)
+    share = share / share.sum().clamp(min=1e-30)
+    return float(torch.exp(-(share * share.clamp(min=1e-30).log()).sum()))
+
+
+def norm(module: nn.Module) -> float:
+    """L2 norm of all weights of a module."""
+    return float(torch.stack([p.detach().float().square().sum() for p in module.parameters()]).sum().sqrt())
+
+
+def weight_norms(learner: Learner) -> list[float]:
+    """Norms of the patch projection and of every block, in depth order: the first few plateau when freezing can start (section 3.4)."""
+    return [norm(learner.vit.embed), *(norm(block) for block in learner.vit.blocks)]
+
+
+class CollapseMonitor:
+    """Remembers the best of each figure and warns once when it turns: falls under a fraction of its best.
+
+    `state` is plain JSON and part of the checkpoint.
+    """
+
+    RANK_SHARE = 0.2
+    VARIANCE_SHARE = 0.02
+    COSINE = 0.98
+
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
+        self.state: dict[str, Any] = {"best": {}, "turned": []} | (state or {})
+
+    def figures(self, step: StepFigures) -> dict[str, Any]:
+        """The collapse figures of a watched step."""
+        if step.features_bkd is None:
+            return {}
+        variance = {name: float(value) for name, value in step.target_variance.items()}
+        return {
+            "effective_rank": effective_rank(step.features_bkd),
+            "token_cosine": token_cosine(step.features_bkd),
+            "target_variance": variance,
+        }
+
+    def warnings(self, figures: dict[str, Any]) -> list[str]:
+        """What has turned since the last call, a line each; a figure that recovers can turn again."""
+        if not figures:
+            return []
+        found = [self._fallen("effective rank of features", figures["effective_rank"], self.RANK_SHARE)]
+        found += [
+            self._fallen(f"variance of target {name}", value, self.VARIANCE_SHARE)
+            for name, value in figures["target_variance"].items()
+        ]
+        cosine = figures["token_cosine"]
+        found.append(
+            self._turn(
+                "token cosine of features", cosine > self.COSINE, f"is {cosine:.3f}: tokens are almost one vector"
+            )
+        )
+        return [line for line in found if line]
+
+    def _fallen(self, name: str, value: float, share: float) -> str | None:
+        best = self.state["best"][name] = max(value, self.state["best"].get(name, value))
+        return self._turn(name, not value >= share * best, f"fell to {value:.4g} from {best:.4g}")
+
+    def _turn(self, name: str, bad: bool, text: str) -> str | None:
+        turned = self.state["turned"]
+        if bad and name not in turned:
+            turned.append(name)
+            return f"possible collapse: {name} {text}"
+        if not bad and name in turned:
+            turned.remove(name)
+        return None

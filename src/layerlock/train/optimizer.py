@@ -1,0 +1,36 @@
+"""AdamW over the live parameters, with its moments by parameter name: the same path for a switch and for a resume."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from layerlock.config import OptimConfig
+from layerlock.learn.learner import Learner
+
+Moments = dict[str, dict[str, Tensor]]
+"""Parameter name -> {`step`, `exp_avg`, `exp_avg_sq`}."""
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Weight decay is for matrices: not for norms, biases, position tables and tokens (LayerLock A.2)."""
+    return parameter.ndim >= 2 and not name.endswith("position")
+
+
+def build_optimizer(learner: Learner, optim: OptimConfig, moments: Moments | None = None) -> torch.optim.AdamW:
+    """AdamW for what the stage in force trains; parameters that have `moments` go on from them."""
+    live = learner.live()
+    groups = [
+        {"params": [p for n, p in live.items() if decays(n, p)], "weight_decay": optim.weight_decay},
+        {"params": [p for n, p in live.items() if not decays(n, p)], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, betas=optim.betas, fused=True)
+    for name, parameter in live.items():
+        if moments and name in moments:
+            optimizer.state[parameter] = dict(moments[name])
+    return optimizer
+
+
+def moments_of(learner: Learner, optimizer: torch.optim.AdamW) -> Moments:
+    """The moments by parameter name; the tensors themselves, not copies."""
+    return {name: dict(optimizer.state[p]) for name, p in learner.live().items() if p in optimizer.state}

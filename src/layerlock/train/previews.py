@@ -1,0 +1,35 @@
+"""What the model predicts for the same few clips at the end of each stage, kept for the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from layerlock.learn.learner import Learner
+
+CLIPS = 4
+
+
+@torch.no_grad()
+def save_preview(folder: Path, step: int, learner: Learner, video_btchw: Tensor, index_b: Tensor) -> None:
+    """Writes `step-N.safetensors`: the clips, their context positions, and prediction and target of every tap."""
+    folder.mkdir(parents=True, exist_ok=True)
+    context_bk = learner.masking.context(learner.seed, index_b, learner.vit.tokens)
+    tensors = {"video": video_btchw, "context": context_bk}
+    for group in learner.groups(video_btchw, index_b):
+        for prediction in group.predictions:
+            name = prediction.tap.target.name
+            tensors |= {f"predicted/{name}": prediction.predicted.float(), f"target/{name}": prediction.target.float()}
+            if prediction.positions_bq is not None:
+                tensors[f"positions/{name}"] = prediction.positions_bq
+    part = folder / f".step-{step:08d}.part"
+    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, part)
+    part.replace(folder / f"step-{step:08d}.safetensors")
+
+
+def load_previews(folder: Path) -> dict[int, dict[str, Tensor]]:
+    """All previews of a run by step, in order."""
+    return {int(path.stem.split("-")[1]): load_file(path) for path in sorted(folder.glob("step-*.safetensors"))}

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from video_files import write_video
+
+from layerlock.data import Batch, ClipConfig, Sample, batches, crop_and_flip, open_source
+from layerlock.errors import LayerlockError
+
+CLIP = ClipConfig(frames=2, stride=1, size=8, resize=1.25)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Clips filled with their sample index; `trouble` happens at sample 13."""
+
+    trouble: str = ""
+    clip: ClipConfig = CLIP
+    depth: bool = False
+
+    def __len__(self) -> int:
+        return 5
+
+    def sample(self, index: int) -> Sample:
+        if index == 13 and self.trouble:
+            self.fail()
+        return Sample(
+            index=index,
+            name=f"number {index}",
+            video_tchw=torch.full((2, 3, 10, 10), index % 256, dtype=torch.uint8),
+            crop_y=index % 3,
+            crop_x=1,
+            flip=False,
+            label=index % 5,
+            depth_thw=torch.full((2, 10, 10), index / 7) if self.depth else None,
+            skipped=(("bad.mp4", "it is empty"),) if index % 4 == 0 else (),
+        )
+
+    def fail(self) -> None:
+        if self.trouble == "refuses":
+            raise LayerlockError("the disk is on fire")
+        if self.trouble == "crashes":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        raise KeyError("a mistake")
+
+
+def digest(found: list[Batch]) -> str:
+    total = hashlib.sha256()
+    for batch in found:
+        total.update(repr((batch.index_b.tolist(), batch.names, batch.crop_b2.tolist(), batch.skipped)).encode())
+        total.update(crop_and_flip(batch).numpy().tobytes())
+        if batch.depth_bthw is not None:
+            total.update(batch.depth_bthw.numpy().tobytes())
+    return total.hexdigest()
+
+
+def test_batch_s_holds_its_samples() -> None:
+    found = list(batches(Numbers(), batch=4, start=3, stop=5, workers=0))
+    assert [batch.index_b.tolist() for batch in found] == [[12, 13, 14, 15], [16, 17, 18, 19]]
+    assert found[0].size == 8
+    assert found[1].skipped == (("bad.mp4", "it is empty"),)
+
+
+def test_no_steps_are_no_batches() -> None:
+    assert list(batches(Numbers(), batch=4, start=5, stop=5, workers=2)) == []
+
+
+@pytest.mark.parametrize("depth", [False, True])
+def test_any_number_of_workers_gives_the_same(depth: bool) -> None:
+    source = Numbers(depth=depth)
+    expected = list(batches(source, batch=3, start=1, stop=12, workers=0))
+    assert (expected[0].depth_bthw is not None) == depth
+    for workers in (1, 2, 4):
+        assert digest(list(batches(source, batch=3, start=1, stop=12, workers=workers))) == digest(expected)
+
+
+def test_a_batch_stays_as_it_is_when_the_next_come() -> None:
+    found = list(batches(Numbers(), batch=2, start=0, stop=40, workers=2))
+    for batch in found:
+        assert batch.video_btchw[:, 0, 0, 0, 0].tolist() == [index % 256 for index in batch.index_b.tolist()]
+
+
+def test_resuming_gives_the_rest() -> None:
+    whole = list(batches(Numbers(), batch=3, start=0, stop=9, workers=2))
+    rest = list(batches(Numbers(), batch=3, start=4, stop=9, workers=1))
+    assert digest(whole[4:]) == digest(rest)
+
+
+def test_real_files_are_the_same_with_any_number_of_workers(tmp_path: Path) -> None:
+    for number in range(3):
+        write_video(tmp_path / f"{number}.mp4", frames=20 + number, size=(20, 40))
+    source = open_source(str(tmp_path), ClipConfig(frames=4, size=16), 1, workers=2)
+    found = [digest(list(batches(source, batch=2, start=0, stop=5, workers=workers))) for workers in (0, 1, 3)]
+    assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_refusal_arrives_as_it_was_said(workers: int) -> None:
+    with pytest.raises(LayerlockError) as caught:
+        list(batches(Numbers("refuses"), batch=4, start=0, stop=8, workers=workers))
+    assert str(caught.value) == "the disk is on fire"
+
+
+def test_batches_before_the_trouble_arrive() -> None:
+    running = batches(Numbers("refuses"), batch=4, start=0, stop=8, workers=2)
+    assert [next(running).index_b[0].item() for _ in range(3)] == [0, 4, 8]
+    with pytest.raises(LayerlockError):
+        next(running)
+
+
+def test_a_crash_names_the_sample() -> None:
+    with pytest.raises(LayerlockError, match=r"sample 13 .*SIGSEGV"):
+        list(batches(Numbers("crashes"), batch=4, start=0, stop=8, workers=2))
+
+
+def test_a_mistake_keeps_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match="a mistake"):
+        list(batches(Numbers("errs"), batch=4, start=0, stop=8, workers=2))
+
+
+def test_closing_early_leaves_no_process() -> None:
+    before = _children()
+    running = batches(Numbers(), batch=4, start=0, stop=1000, workers=3)
+    next(running)
+    assert len(_children() - before) >= 3
+    started = time.monotonic()
+    running.close()
+    assert time.monotonic() - started < 2
+    assert len(_children() - before) <= 2  # the server and the keeper of shared names may stay
+
+
+def _children() -> set[int]:
+    """This process's children and theirs."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            parents[int(status.parent.name)] = int(fields[1])
+    return {pid for pid, parent in parents.items() if os.getpid() in (parent, parents.get(parent))}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(tmp_path: Path, number: signal.Signals) -> None:
+    for name in ("a", "b"):
+        write_video(tmp_path / f"{name}.mp4", frames=4, size=(20, 20))
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from layerlock.data import ClipConfig, batches, open_source\n"
+        f"source = open_source({str(tmp_path)!r}, ClipConfig(frames=2, size=8), 0, workers=2)\n"
+        "running = batches(source, batch=2, start=0, stop=40, workers=2)\n"
+        "next(running)\n"
+        f"signal.signal({int(number)}, lambda *_: print('saving', flush=True))\n"
+        f"os.killpg(0, {int(number)})\n"
+        "print(sum(1 for _ in running), flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["saving", "39"]
+
+
+def test_an_unfinished_iterator_does_not_hold_up_the_exit(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", frames=4, size=(20, 20))
+    script = (
+        "from layerlock.data import ClipConfig, batches, open_source\n"
+        f"source = open_source({str(tmp_path)!r}, ClipConfig(frames=2, size=8), 0, workers=0)\n"
+        "running = batches(source, batch=2, start=0, stop=10**6, workers=2)\n"
+        "print(len(next(running)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
