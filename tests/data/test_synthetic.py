@@ -46,7 +46,8 @@ def test_a_clip_is_a_function_of_seed_and_index_alone() -> None:
         other = render_clip(3, index, frames=4, height=32, width=32)
         assert not torch.equal(other.video_tchw, alone.video_tchw)
     again = render_clip(3, 7, frames=4, height=32, width=32)
-    assert torch.equal(again.video_tchw, alone.video_tchw) and torch.equal(again.depth_thw, alone.depth_thw)
+    assert torch.equal(again.video_tchw, alone.video_tchw)
+    assert torch.equal(again.depth_thw, alone.depth_thw)
     assert not torch.equal(render_clip(4, 7, frames=4, height=32, width=32).video_tchw, alone.video_tchw)
 
 
@@ -67,14 +68,15 @@ def test_labels_are_balanced_and_in_no_fixed_order() -> None:
     assert label_b.bincount().tolist() == [50] * 13
     assert len({tuple(row.tolist()) for row in label_b.reshape(50, 13)}) == 50
     assert torch.equal(labels(1, torch.tensor([40, 3])), label_b[[40, 3]])
-    assert tuple(sorted(ACTIONS)) == ACTIONS and len(ACTIONS) >= 12
+    assert tuple(sorted(ACTIONS)) == ACTIONS
+    assert len(ACTIONS) >= 12
 
 
 def test_no_moment_tells_the_action() -> None:
     """Far from time 0 too, where everybody is has the same distribution under every action (Kolmogorov-Smirnov)."""
     time_t = torch.tensor([-0.5, 0.7], dtype=torch.float64)
     rows_by_action: dict[str, list[torch.Tensor]] = {action: [] for action in ACTIONS}
-    for u in draws.uniform(0, "test", torch.arange(1500), 8).tolist():
+    for u in draws.uniform(0, "test", torch.arange(700), 8).tolist():
         turn = [2 * math.pi * value for value in u[3:7]]
         state = replace(STATE, along_x=u[0], along_y=u[1], along_z=u[2], rising=u[7] < 0.5, clockwise=u[7] % 0.5 < 0.25)
         state = replace(state, gap=turn[0], sway=turn[1], bearing=turn[2], yaw=turn[3])
@@ -86,7 +88,7 @@ def test_no_moment_tells_the_action() -> None:
     stays_nf = torch.stack(rows_by_action["stays"]).flatten(1).numpy()
     for action, rows in rows_by_action.items():
         for column, expected in zip(torch.stack(rows).flatten(1).numpy().T, stays_nf.T, strict=True):
-            assert ks_distance(column, expected) < 1.95 * math.sqrt(2 / 1500), action
+            assert ks_distance(column, expected) < 1.95 * math.sqrt(2 / 700), action
 
 
 def ks_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -115,22 +117,28 @@ def test_moving_goes_one_way_and_starts_over(action: str, axis: int, sign: int) 
 
 def test_actions_do_what_their_names_say() -> None:
     bounce = perform("bounces", STATE, SECOND).actor_t3[:, 1]
-    assert 0 <= bounce.min() < 0.1 and bounce.max() <= STATE.apex
+    assert 0 <= bounce.min() < 0.1
+    assert bounce.max() <= STATE.apex
     falling = bounce.diff().diff()[bounce[1:-1] > 0.15]
     torch.testing.assert_close(falling, falling[:1].expand(len(falling)), rtol=1e-6, atol=1e-9)
     collide = perform("collides", STATE, SECOND)
     gap = (collide.partner_t3 - collide.actor_t3).norm(dim=1)
-    assert gap.min() == pytest.approx(STATE.contact, abs=0.03) and gap.max() > STATE.contact + 0.3
+    assert gap.min() == pytest.approx(STATE.contact, abs=0.03)
+    assert gap.max() > STATE.contact + 0.3
     orbit = perform("orbits", STATE, SECOND)
     radius = (orbit.partner_t3 - orbit.actor_t3).norm(dim=1)
-    assert radius.std() < 1e-9 and (orbit.actor_t3[0] - orbit.actor_t3[50]).norm() > 0.5
+    assert radius.std() < 1e-9
+    assert (orbit.actor_t3[0] - orbit.actor_t3[50]).norm() > 0.5
     behind = perform("passes_behind", STATE, SECOND)
     offset = (behind.actor_t3 - behind.post_t3)[:, 0]
-    assert (offset.max() - offset.min()) > 0.8 and behind.post_t3.std(dim=0).max() < 1e-12
+    assert (offset.max() - offset.min()) > 0.8
+    assert behind.post_t3.std(dim=0).max() < 1e-12
     still = perform("stays", STATE, SECOND)
-    assert still.actor_t3.std(dim=0).max() < 1e-12 and still.yaw_t.std() < 1e-12
+    assert still.actor_t3.std(dim=0).max() < 1e-12
+    assert still.yaw_t.std() < 1e-12
     left, right = (perform(name, STATE, SECOND).yaw_t.diff() for name in ("turns_left", "turns_right"))
-    assert (left > 0).all() and torch.allclose(left, -right)
+    assert (left > 0).all()
+    assert torch.allclose(left, -right)
 
 
 def test_a_mirror_swaps_left_and_right_only() -> None:
@@ -207,13 +215,17 @@ def test_the_nearer_body_hides_the_farther_one(turned_around: bool) -> None:
 
 def test_the_source_is_picklable_and_pure() -> None:
     source = SyntheticSource(clip=ClipConfig(frames=4, size=24), seed=5, videos=100, with_depth=True)
-    assert isinstance(source, Source) and len(source) == 100
+    assert isinstance(source, Source)
+    assert len(source) == 100
     sample, again = source.sample(42), pickle.loads(pickle.dumps(source)).sample(42)
-    assert torch.equal(sample.video_tchw, again.video_tchw) and sample.label == again.label
+    assert torch.equal(sample.video_tchw, again.video_tchw)
+    assert sample.label == again.label
     assert (sample.crop_y, sample.crop_x, sample.flip) == (again.crop_y, again.crop_x, again.flip)
     side = source.clip.margin
-    assert sample.video_tchw.shape == (4, 3, side, side) and sample.video_tchw.dtype == torch.uint8
-    assert sample.depth_thw is not None and sample.depth_thw.shape == (4, side, side)
+    assert sample.video_tchw.shape == (4, 3, side, side)
+    assert sample.video_tchw.dtype == torch.uint8
+    assert sample.depth_thw is not None
+    assert sample.depth_thw.shape == (4, side, side)
     assert torch.equal(source.sample(142).video_tchw, sample.video_tchw)
     assert SyntheticSource(clip=source.clip, seed=5).sample(42).depth_thw is None
 

@@ -253,7 +253,9 @@ def _plan(container: InputContainer, stream: VideoStream, cut: _Cut, back: float
     # half a frame early: timestamps are rounded
     start = zero + (cut.start - 0.5) / cut.fps / base
     target = start - back / base
-    sought = target > zero and _seek(container, stream, int(target))
+    sought = target > zero
+    if sought and not _seek(container, stream, int(target)):
+        return None
     packets = _read(container, stream, start, cut.span, skip=sought)
     all_times = _times(packets, by_dts=container.format.name == "avi")
     if not all_times and sought:
@@ -275,7 +277,7 @@ def _plan(container: InputContainer, stream: VideoStream, cut: _Cut, back: float
 
 
 def _seek(container: InputContainer, stream: VideoStream, time: int) -> bool:
-    """Whether the container could be searched; if not it stands at its beginning still."""
+    """Go to a key frame at or before `time`; whether that can be done in this container."""
     import av
 
     if stream.codec_context.name == "h264" and "444" in (stream.codec_context.pix_fmt or ""):

@@ -1,9 +1,9 @@
 """What happens in the synthetic world: the actions, their labels, and how they move the actor and its two companions.
 
 The actor, a partner beside it and a post in front of it stand in every scene. A scene's state is a handful of numbers
-(`State`), drawn without looking at the action; an action lets one of them run, always so that it keeps its distribution:
-phases advance, and who has come to the end of a path starts over at its beginning. So *every* frame, on its own, has the
-same distribution under every action, and only time tells them apart.
+(`State`), drawn without looking at the action; an action lets one of them run, always so that it keeps its
+distribution: phases advance, and who has come to the end of a path starts over at its beginning. So *every* frame, on
+its own, has the same distribution under every action, and only time tells them apart.
 
 Lengths in metres, time in seconds; x right, y up, z away from the camera.
 """
@@ -52,11 +52,11 @@ _PHASES = {
 }
 """The number that an action lets run, and its rate: radians per second."""
 
-_PATH_SECONDS, _BOUNCE_SECONDS = 1.3, 0.9
-_X_REACH, _Z_REACH, _SWAY_REACH = 0.95, 0.7, 0.7
-_MIDDLE_Z = 3.5
-_ACTOR_SHARE = 0.62
-_TILT = math.radians(20)
+_PATH_SECONDS, _BOUNCE_SECONDS = 1.1, 0.9
+_X_REACH, _Z_REACH, _SWAY_REACH = 0.8, 0.75, 0.65
+_MIDDLE_Z = 3.65
+_ACTOR_SHARE = 0.6
+_TILT = math.radians(30)
 
 
 def labels(seed: int, index_b: Tensor) -> Tensor:
@@ -96,7 +96,10 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """Paths over time. Heights are those of the actor's lowest point, and of the partner's centre above it."""
+    """Paths of the centres over time `[T, 3]` and the actor's yaw `[T]`; height 0: the actor lies on the floor.
+
+    The post stands on the floor between the camera and the points `post_t3`.
+    """
 
     actor_t3: Tensor
     partner_t3: Tensor

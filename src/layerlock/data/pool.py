@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import multiprocessing
 import os
@@ -11,10 +12,12 @@ import sys
 import time
 import traceback
 import types
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -111,9 +114,10 @@ class _Hand:
         self.waiting: deque[tuple[int, Any]] = deque()
         self.since = time.monotonic()
         self._start()
+        _at_work.add(self)
 
     def _start(self) -> None:
-        context = process_context()
+        context = _process_context()
         self.pipe, far = context.Pipe()
         self.process: BaseProcess = context.Process(target=_serve, args=(far, self.function), daemon=True)
         with _main_hidden(not self.needs_main):
@@ -151,20 +155,39 @@ class _Hand:
         return {number: Failure(reason=reason)}
 
     def stop(self) -> None:
+        """Ends the process; no harm if that is done already."""
+        if self.pipe.closed:
+            return
         self.pipe.close()
         self.process.kill()
         self.process.join()
         self.process.close()
 
 
+_at_work: weakref.WeakSet[_Hand] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Processes that ignore SIGTERM would hold up the exit of a program that leaves a generator unfinished."""
+    for hand in list(_at_work):
+        hand.stop()
+
+
 def _how_it_ended(code: int | None) -> str:
     return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 
 
-def process_context() -> ForkServerContext:
+def _process_context() -> ForkServerContext:
     """Processes forked from a server that has torch and the decoder loaded: quick to start, free of our threads."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "av", "layerlock.data.folder"])
+    resource_tracker.ensure_running()  # would lift the block below
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        forkserver.ensure_running()  # inherits the block: a SIGTERM to the whole group has to leave it alive
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 

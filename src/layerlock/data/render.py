@@ -1,8 +1,8 @@
 """Ray casting of the synthetic world's scenes, batched over frames and pixels, in float64.
 
 Every body is drawn in its own frame, scaled to the unit sphere or the unit box, where a ray is a linear function of
-the pixel's place: one operation per axis. Rays have length 1 along the camera's axis, so that the distance at which a ray
-meets a surface *is* the depth. Only the window of the picture in which a body may appear is looked at.
+the pixel's place: one operation per axis. Rays have length 1 along the camera's axis, so that the distance at which a
+ray meets a surface *is* the depth. Only the window of the picture in which a body may appear is looked at.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def render(scene: Scene, height: int, width: int) -> tuple[Tensor, Tensor]:
     for body in scene.bodies:
         ys, xs = _window(body, scene, right_w, up_h)
         if ys.stop > ys.start and xs.stop > xs.start:
-            _draw_body(body, scene, right_w[xs], up_h[ys], depth_thw[:, ys, xs], rgb_cthw[:, :, ys, xs])
+            _draw_body(
+                body, scene, right_w[xs], up_h[ys], depth_thw=depth_thw[:, ys, xs], rgb_cthw=rgb_cthw[:, :, ys, xs]
+            )
     return rgb_cthw.transpose(0, 1), depth_thw
 
 
@@ -75,7 +77,7 @@ def _draw_room(scene: Scene, right_w: Tensor, up_h: Tensor) -> tuple[Tensor, Ten
     return depth_thw, rgb_cthw
 
 
-def _draw_body(body: Body, scene: Scene, right_w: Tensor, up_h: Tensor, depth_thw: Tensor, rgb_cthw: Tensor) -> None:
+def _draw_body(body: Body, scene: Scene, right_w: Tensor, up_h: Tensor, *, depth_thw: Tensor, rgb_cthw: Tensor) -> None:
     """Draws a body over what is there, in place, where it is nearer."""
     eye, rays = _rays(body, scene, right_w, up_h)
     near_thw, hit_thw = (_meet_sphere if body.is_round else _meet_box)(eye, rays)
@@ -131,7 +133,7 @@ def _mix(texture: Texture, place: list[Tensor], half: Vector) -> Tensor:
         angle_thw.add_(place[1], alpha=wave[1] * half[1]).add_(place[2], alpha=wave[2] * half[2])
         angles.append(angle_thw)
     angles[0].add_(angles[2].sin(), alpha=1.2)
-    return 0.5 + 0.25 * (angles[0].sin() + angles[1].sin())
+    return 0.5 + 0.5 * (0.8 * (angles[0].sin() + angles[1].sin())).sin()
 
 
 def _blend(dark: float, bright: float, mix_thw: Tensor) -> Tensor:

@@ -72,7 +72,8 @@ class _Dice:
         return self(0, 2 * math.pi)
 
     def direction(self) -> Vector:
-        y, around = self(-1, 1), self.angle()
+        """A direction that is not too steep, so that a texture along it shows turning."""
+        y, around = self(-0.6, 0.6), self.angle()
         flat = math.sqrt(1 - y * y)
         return flat * math.cos(around), y, flat * math.sin(around)
 
@@ -83,8 +84,8 @@ def build_scene(seed: int, index: int, time_t: Tensor) -> Scene:
     label = int(labels(seed, torch.tensor([index]))[0])
     eye_t3, view_t33 = _camera(dice, time_t)
     room, floor = _room(dice, time_t)
-    actor_round, actor_half = dice.coin(), dice(0.36, 0.42)
-    partner_round, partner_half = dice.coin(), dice(0.22, 0.26)
+    actor_round, actor_half = dice.coin(), dice(0.38, 0.44)
+    partner_round, partner_half = dice.coin(), dice(0.2, 0.24)
     motion = perform(ACTIONS[label], _state(dice, 0.95 * (actor_half + partner_half)), time_t)
     lift_3 = time_t.new_tensor([0.0, actor_half, 0.0])
     still_t = torch.zeros_like(time_t)
@@ -93,7 +94,7 @@ def build_scene(seed: int, index: int, time_t: Tensor) -> Scene:
         turn_t33=_turn(motion.yaw_t, dice(-0.15, 0.15)),
         half=_extents(actor_half, actor_round),
         is_round=actor_round,
-        texture=_texture(dice, _warm(dice), 5.5),
+        texture=_texture(dice, _warm(dice), 7.0),
     )
     partner = Body(
         centre_t3=_above_floor(motion.partner_t3 + lift_3, partner_half),
@@ -125,9 +126,9 @@ def _state(dice: _Dice, touching: float) -> State:
         sway=dice.angle(),
         bearing=dice.angle(),
         yaw=dice.angle(),
-        apex=dice(0.8, 1.3),
+        apex=dice(1.0, 1.5),
         contact=touching,
-        stretch=0.55,
+        stretch=0.65,
         rising=dice.coin(),
         clockwise=dice.coin(),
     )
@@ -137,8 +138,8 @@ def _camera(dice: _Dice, time_t: Tensor) -> tuple[Tensor, Tensor]:
     """A hand-held camera: eye `[T, 3]` and view `[T, 3, 3]` wander slowly about a random pose."""
     eye_t3 = torch.stack([_wander(dice, time_t, 0.07) for _ in range(3)], dim=1)
     eye_t3 = eye_t3 + time_t.new_tensor([dice(-0.3, 0.3), _EYE_HEIGHT + dice(-0.15, 0.15), dice(-0.1, 0.1)])
-    yaw_t = dice(-0.1, 0.1) + _wander(dice, time_t, 0.035)
-    pitch_t = dice(0.06, 0.12) + _wander(dice, time_t, 0.025)
+    yaw_t = dice(-0.1, 0.1) + _wander(dice, time_t, 0.02)
+    pitch_t = dice(0.06, 0.12) + _wander(dice, time_t, 0.015)
     return eye_t3, _turn(yaw_t, pitch_t)
 
 
@@ -181,7 +182,7 @@ def _room(dice: _Dice, time_t: Tensor) -> tuple[Body, tuple[Vector, Vector]]:
 
 def _post(dice: _Dice, before_t3: Tensor) -> Body:
     """A slim upright box between the camera and the points `before_t3` `[T, 3]`, standing on the floor."""
-    half, nearness = (0.08, dice(0.8, 1.0), 0.08), dice(0.58, 0.64)
+    half, nearness = (0.055, dice(0.8, 1.0), 0.055), dice(0.6, 0.66)
     x_t, z_t = nearness * before_t3[:, 0], nearness * before_t3[:, 2]
     return Body(
         centre_t3=torch.stack([x_t, torch.full_like(x_t, half[1]), z_t], dim=1),
@@ -223,7 +224,7 @@ def _colour(hue: float, saturation: float, value: float) -> Vector:
 
 
 def _warm(dice: _Dice) -> tuple[Vector, Vector]:
-    return _colour(dice(-0.03, 0.02), 0.95, dice(0.45, 0.6)), _colour(dice(0.1, 0.15), 0.9, 1.0)
+    return _colour(dice(-0.03, 0.02), 0.95, dice(0.4, 0.5)), _colour(dice(0.1, 0.15), 0.9, 1.0)
 
 
 def _cool(dice: _Dice) -> tuple[Vector, Vector]:

@@ -34,18 +34,23 @@ _CRF = "18"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _World:
-    """What all videos of a folder share."""
+class SynthConfig:
+    """What to write. 24 frames at the world's own rate show the action in any window of 16."""
 
-    seed: int
-    size: int
-    frames: int
-    fps: float
+    videos: int = 1000
+    seed: int = 0
+    size: int = 64
+    """height and width in pixels, even"""
+    frames: int = 24
+    fps: float = RATE
 
     def problems(self) -> list[str]:
-        found = []
-        if self.frames < 1:
-            found.append(f"frames is {self.frames}; it has to be at least 1")
+        """What is wrong with the settings, one line each."""
+        found = [
+            f"{name} is {value}; it has to be at least 1"
+            for name, value in (("videos", self.videos), ("frames", self.frames))
+            if value < 1
+        ]
         if self.size < 16 or self.size % 2:
             found.append(f"size is {self.size}; H.264 needs an even number of pixels, and 16 or more to show anything")
         if not 1 <= self.fps <= 240:
@@ -55,38 +60,31 @@ class _World:
 
 def write_videos(
     out_dir: Path | str,
+    config: SynthConfig,
     *,
-    videos: int,
-    seed: int = 0,
-    size: int = 64,
-    frames: int = 24,
-    fps: float = RATE,
     workers: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
-    """Writes the first `videos` videos of the world `seed`; returns their paths, in the order of their indices.
+    """Writes the first `config.videos` videos of a world; returns their paths, in the order of their indices.
 
-    `size` is height and width in pixels (even); 24 frames at the world's own rate show the action in every window of 16.
     Every file appears whole or not at all, and one that is there is kept: an interrupted call can be repeated, and more
     videos of the same world can be added. `workers` is the number of processes (0: one for each core; 1: this one);
     `progress` is called with the number of videos done. Raises ConfigError for settings that make no sense and
     LayerlockError for a folder that holds something else or a disk that cannot be written.
     """
-    world = _World(seed=seed, size=size, frames=frames, fps=float(fps))
-    if problems := world.problems() + ([f"videos is {videos}; it has to be at least 1"] if videos < 1 else []):
+    if problems := config.problems():
         raise ConfigError(problems)
     out = Path(out_dir)
-    paths = [
-        out / ACTIONS[label] / f"{i:06d}.mp4" for i, label in enumerate(labels(seed, torch.arange(videos)).tolist())
-    ]
+    label_b = labels(config.seed, torch.arange(config.videos)).tolist()
+    paths = [out / ACTIONS[label] / f"{index:06d}.mp4" for index, label in enumerate(label_b)]
     with _telling_disk_errors(out):
-        _claim(out, world)
+        _claim(out, config)
         for folder in {path.parent for path in paths}:
             folder.mkdir(exist_ok=True)
             depth_path(folder / "any").parent.mkdir(parents=True, exist_ok=True)
         missing = [i for i, path in enumerate(paths) if not (path.exists() and depth_path(path).exists())]
-        done = videos - len(missing)
-        for _ in _in_parallel(partial(_write_one, world), missing, [paths[i] for i in missing], workers):
+        done = len(paths) - len(missing)
+        for _ in _in_parallel(partial(_write_one, config), missing, [paths[i] for i in missing], workers):
             done += 1
             if progress is not None:
                 progress(done)
@@ -130,14 +128,14 @@ def read_depth(path: Path | str) -> Tensor:
     return torch.from_numpy(depth_mm.astype(np.float32) / 1000)
 
 
-def _claim(out: Path, world: _World) -> None:
+def _claim(out: Path, config: SynthConfig) -> None:
     """Makes the folder ours, or checks that it is and holds the same world, and clears what a killed run left there."""
-    settings, mark = asdict(world), out / _SETTINGS_FILE
+    settings, mark = asdict(config), out / _SETTINGS_FILE
     if out.exists() and not out.is_dir():
         raise LayerlockError(f"{out} is a file; give a folder to write videos to")
     if mark.exists():
         before = json.loads(mark.read_text())
-        if different := [name for name in settings if settings[name] != before.get(name)]:
+        if different := [name for name in settings if name != "videos" and settings[name] != before.get(name)]:
             told = ", ".join(f"{name} {before.get(name)} there, {settings[name]} here" for name in different)
             raise LayerlockError(f"{out} holds videos of another world ({told}); give another folder")
     elif out.exists() and any(out.iterdir()):
@@ -163,11 +161,11 @@ def _quiet() -> None:
     torch.set_num_threads(1)
 
 
-def _write_one(world: _World, index: int, path: Path) -> None:
-    clip = render_clip(world.seed, index, frames=world.frames, height=world.size, width=world.size, fps=world.fps)
+def _write_one(config: SynthConfig, index: int, path: Path) -> None:
+    clip = render_clip(config.seed, index, frames=config.frames, height=config.size, width=config.size, fps=config.fps)
     depth_mm = (clip.depth_thw.double() * 1000).round().clamp(0, 65535).numpy().astype(np.uint16)
     _publish(depth_path(path), lambda place: _save_depth(place, depth_mm))
-    _publish(path, lambda place: _encode(place, clip.video_tchw, world.fps))
+    _publish(path, lambda place: _encode(place, clip.video_tchw, config.fps))
 
 
 def _save_depth(path: Path, depth_mm: np.ndarray) -> None:

@@ -173,15 +173,13 @@ class Learner(nn.Module):
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Context through the frozen blocks, and the latent targets, block by block together; targets never need a graph."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and stage.frozen == 0):
-            x = self.vit.project(unit(gather_tokens(patches_bnp, context_bk)), context_bk)
+            x = self.vit.project(gather_tokens(patches_bnp, context_bk), context_bk)
         frozen = min([stage.frozen, *(tap.depth for tap in stage.taps)])
         latents: dict[int, Tensor] = {}
         with torch.no_grad():
             kept_bq = None if any(tap.full_clip for tap in stage.taps) else subset_bq
             if stage.target_depth:
-                h = self.vit.project(
-                    unit(patches_bnp if kept_bq is None else gather_tokens(patches_bnp, kept_bq)), kept_bq
-                )
+                h = self.vit.project(patches_bnp if kept_bq is None else gather_tokens(patches_bnp, kept_bq), kept_bq)
             context_rotation, target_rotation = self.vit.rotation(context_bk), self.vit.rotation(kept_bq)
             wanted = {tap.target.layer for tap in stage.taps}
             for depth in range(1, max(frozen, stage.target_depth) + 1):
@@ -212,7 +210,7 @@ class Learner(nn.Module):
             decoded = (
                 gather_tokens(y_bqd, subset_bq) if sparse and query_bq is None and subset_bq is not None else y_bqd
             )
-            target = latents[tap.target.layer].float() if tap.target.layer else unit(patches_bnp)
+            target = latents[tap.target.layer].float() if tap.target.layer else self.vit.normalize(patches_bnp)
             predicted = self.heads[head_name(tap)](decoded)
             found.append(
                 Prediction(tap=tap, predicted=predicted, target=target, positions_bq=subset_bq if sparse else None)
@@ -223,11 +221,6 @@ class Learner(nn.Module):
 def head_name(tap: Tap) -> str:
     """Heads are kept as long as their depth and target are."""
     return f"{tap.target.name}_at_{tap.depth}"
-
-
-def unit(patches: Tensor) -> Tensor:
-    """Pixel values in [0, 1], float32."""
-    return patches.float() / 255 if patches.dtype == torch.uint8 else patches
 
 
 def freeze(module: nn.Module, compute: torch.dtype) -> None:

@@ -74,7 +74,6 @@ class Encoder(nn.Module):
         """
         self._check(video_btchw, indices)
         patches_bnp = patchify(video_btchw.to(self.vit.embed.weight.device), self.vit.config.patch)
-        patches_bnp = patches_bnp.float() / 255 if patches_bnp.dtype == torch.uint8 else patches_bnp
         features = self.vit.intermediates(patches_bnp, indices)
         return features if output_fmt == "tokens" else [x.unflatten(1, self.grid) for x in features]
 

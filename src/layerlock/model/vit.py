@@ -36,6 +36,10 @@ class ViTConfig:
     position: Position = "rope"
     rope_fractions: tuple[float, float, float] = (0.10, 0.25, 0.25)
     rope_wavelength: float = 10_000.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """subtracted from red, green and blue in [0, 1] before the projection; the LayerLock paper subtracts nothing"""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """divides them after that"""
 
     def problems(self) -> list[str]:
         """What is wrong with these numbers, a line each."""
@@ -48,6 +52,8 @@ class ViTConfig:
             found.append(f"model.heads: {self.heads} heads do not divide a width of {self.width}")
         if any(f < 0 for f in self.rope_fractions) or sum(self.rope_fractions) > 1:
             found.append(f"model.rope_fractions: {self.rope_fractions} must be at least 0 each and at most 1 together")
+        if any(value <= 0 for value in self.std):
+            found.append(f"model.std: {self.std} must be positive")
         return found
 
     @property
@@ -154,9 +160,25 @@ class ViT(nn.Module):
         table = self._tables[key]
         return table if index_bk is None else table.at(index_bk)
 
+    def normalize(self, patches: Tensor) -> Tensor:
+        """Patches `[..., P]`, uint8 or in [0, 1], as float32 in the units that the model reads and predicts."""
+        x = patches.float() / 255 if patches.dtype == torch.uint8 else patches.float()
+        mean, std = (self._per_channel(values, x) for values in (self.config.mean, self.config.std))
+        return x if mean is None or std is None else (x - mean) / std
+
+    def denormalize(self, patches: Tensor) -> Tensor:
+        """The inverse of `normalize`: back to float32 in [0, 1]."""
+        mean, std = (self._per_channel(values, patches) for values in (self.config.mean, self.config.std))
+        return patches.float() if mean is None or std is None else patches.float() * std + mean
+
+    def _per_channel(self, values: tuple[float, float, float], like: Tensor) -> Tensor | None:
+        if self.config.mean == (0.0, 0.0, 0.0) and self.config.std == (1.0, 1.0, 1.0):
+            return None
+        return torch.tensor(values, device=like.device).repeat(self.config.patch_values // 3)
+
     def project(self, patches_bkp: Tensor, index_bk: Tensor | None = None) -> Tensor:
-        """Tokens `[B, K, D]` of patches `[B, K, P]` in [0, 1] that stand at `index_bk`; of a whole clip without one."""
-        x_bkd = self.embed(patches_bkp.to(self.compute))
+        """Tokens `[B, K, D]` of patches `[B, K, P]`, uint8 or in [0, 1], that stand at `index_bk`; of a whole clip without one."""
+        x_bkd = self.embed(self.normalize(patches_bkp).to(self.compute))
         if self.position is None:
             return x_bkd
         position = self.position if index_bk is None else self.position[index_bk]
@@ -187,6 +209,8 @@ class ViT(nn.Module):
 def initialize(module: nn.Module, generator: torch.Generator) -> None:
     """Xavier-uniform matrices, zero biases, unit norms; other parameters (positions, tokens) normal with deviation 0.02.
 
+    What a block adds to its input is scaled by 1/sqrt(2 L) at first (Radford et al., 2019): unscaled, attention over
+    tokens that are still alike drowns each token in what is common to all.
     Drawn on the CPU in the order of the modules, so the same on every device; parameters on meta are left alone.
     """
 
@@ -206,3 +230,7 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
         elif not isinstance(part, nn.LayerNorm):
             for parameter in part.parameters(recurse=False):
                 draw(parameter, None)
+        if isinstance(part, ViT):
+            for block in part.blocks:
+                block.proj.weight.mul_((2 * len(part.blocks)) ** -0.5)
+                block.fc2.weight.mul_((2 * len(part.blocks)) ** -0.5)

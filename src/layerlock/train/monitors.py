@@ -45,12 +45,14 @@ def weight_norms(learner: Learner) -> list[float]:
 class CollapseMonitor:
     """Remembers the best of each figure and warns once when it turns: falls under a fraction of its best.
 
+    Judged are the effective rank of features, how far apart tokens are (1 - cosine), and each target's variance.
+
     `state` is plain JSON and part of the checkpoint.
     """
 
     RANK_SHARE = 0.2
+    SPREAD_SHARE = 0.05
     VARIANCE_SHARE = 0.02
-    COSINE = 0.98
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         self.state: dict[str, Any] = {"best": {}, "turned": []} | (state or {})
@@ -75,23 +77,18 @@ class CollapseMonitor:
             self._fallen(f"variance of target {name}", value, self.VARIANCE_SHARE)
             for name, value in figures["target_variance"].items()
         ]
-        cosine = figures["token_cosine"]
-        found.append(
-            self._turn(
-                "token cosine of features", cosine > self.COSINE, f"is {cosine:.3f}: tokens are almost one vector"
-            )
-        )
+        spread = 1 - figures["token_cosine"]
+        found.append(self._fallen("distance between feature tokens (1 - cosine)", spread, self.SPREAD_SHARE))
         return [line for line in found if line]
 
     def _fallen(self, name: str, value: float, share: float) -> str | None:
+        """Words for a figure that has just turned; one that was bad before, or is well, has none."""
         best = self.state["best"][name] = max(value, self.state["best"].get(name, value))
-        return self._turn(name, not value >= share * best, f"fell to {value:.4g} from {best:.4g}")
-
-    def _turn(self, name: str, bad: bool, text: str) -> str | None:
         turned = self.state["turned"]
-        if bad and name not in turned:
+        bad, before = not value >= share * best, name in turned
+        if bad and not before:
             turned.append(name)
-            return f"possible collapse: {name} {text}"
-        if not bad and name in turned:
+            return f"possible collapse: {name} fell to {value:.4g} from {best:.4g}"
+        if before and not bad:
             turned.remove(name)
         return None

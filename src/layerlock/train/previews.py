@@ -9,20 +9,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from layerlock.learn.learner import Learner
+from layerlock.learn.plan import PIXELS
 
 CLIPS = 4
 
 
 @torch.no_grad()
 def save_preview(folder: Path, step: int, learner: Learner, video_btchw: Tensor, index_b: Tensor) -> None:
-    """Writes `step-N.safetensors`: the clips, their context positions, and prediction and target of every tap."""
+    """Writes `step-N.safetensors`: the clips, their context positions, prediction and target of every tap; pixels in [0, 1]."""
     folder.mkdir(parents=True, exist_ok=True)
     context_bk = learner.masking.context(learner.seed, index_b, learner.vit.tokens)
     tensors = {"video": video_btchw, "context": context_bk}
     for group in learner.groups(video_btchw, index_b):
         for prediction in group.predictions:
             name = prediction.tap.target.name
-            tensors |= {f"predicted/{name}": prediction.predicted.float(), f"target/{name}": prediction.target.float()}
+            shown = learner.vit.denormalize if prediction.tap.target == PIXELS else Tensor.float
+            tensors |= {f"predicted/{name}": shown(prediction.predicted), f"target/{name}": shown(prediction.target)}
             if prediction.positions_bq is not None:
                 tensors[f"positions/{name}"] = prediction.positions_bq
     part = folder / f".step-{step:08d}.part"

@@ -1,0 +1,106 @@
+"""Small probes of frozen features: an attention readout for labels, a linear map per token for dense targets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from layerlock import draws
+from layerlock.model.readout import AttentionReadout
+from layerlock.model.vit import initialize
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadoutConfig:
+    """How an attention probe is trained: AdamW, warm-up and cosine, on features that are computed once."""
+
+    channels: int = 128
+    heads: int = 4
+    steps: int = 600
+    batch: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+
+
+def train_attention_probe(
+    features_vnd: Tensor, label_v: Tensor, *, times: int, classes: int, seed: int, config: ReadoutConfig | None = None
+) -> AttentionReadout:
+    """An attention readout with one query, trained on frozen features `[V, N, D]` (token order t, h, w; `times` of t)."""
+    config = config or ReadoutConfig()
+    readout = AttentionReadout(
+        features_vnd.shape[-1], times=times, channels=config.channels, heads=config.heads, outputs=classes
+    )
+    initialize(readout, draws.generator(seed, "probe"))
+    optimizer = torch.optim.AdamW(readout.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    warmup = max(1, round(config.warmup * config.steps))
+    for step in range(config.steps):
+        rate = min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * rate
+        row_b = draws.bits(seed, "probe batch", torch.tensor([step]), config.batch)[0] % len(label_v)
+        loss = F.cross_entropy(readout(features_vnd[row_b].float())[:, 0], label_v[row_b])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return readout
+
+
+@torch.no_grad()
+def predict_labels(readout: AttentionReadout, features_vnd: Tensor, batch: int = 128) -> Tensor:
+    """The most likely class of each clip: int64 `[V]`."""
+    return torch.cat([readout(part.float())[:, 0].argmax(1) for part in features_vnd.split(batch)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe:
+    """`standardised features @ weight + mean`: one linear map, the same for every token, from `[.., D]` to `[.., P]`."""
+
+    centre_d: Tensor
+    scale_d: Tensor
+    weight_dp: Tensor
+    mean_np: Tensor
+
+    def __call__(self, features_vnd: Tensor) -> Tensor:
+        """Predictions `[V, N, P]`."""
+        return ((features_vnd.float() - self.centre_d) / self.scale_d) @ self.weight_dp + self.mean_np
+
+
+def fit_linear_probe(features_vnd: Tensor, target_vnp: Tensor, *, ridge: float = 1e-3) -> LinearProbe:
+    """Least squares, in closed form, of a target's deviation from its mean over clips at each position.
+
+    So a probe of features that say nothing predicts that mean. `ridge` is relative to the features' own variance.
+    """
+    mean_np = target_vnp.float().mean(0)
+    flat = features_vnd.flatten(0, 1).double()
+    centre_d, scale_d = flat.mean(0), flat.std(0).clamp(min=1e-6)
+    x = (flat - centre_d) / scale_d
+    gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
+    weight_dp = torch.linalg.solve(gram, x.T @ (target_vnp.float() - mean_np).flatten(0, 1).double())
+    return LinearProbe(centre_d=centre_d.float(), scale_d=scale_d.float(), weight_dp=weight_dp.float(), mean_np=mean_np)
+
+
+def absolute_relative_error(predicted: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
+    """AbsRel of each clip: the mean of |predicted - target| / (target + eps) over all but the first dimension (LayerLock A.4.3)."""
+    return ((predicted - target).abs() / (target + eps)).flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values_v: Tensor, *, seed: int = 0, draws_count: int = 2_000) -> Interval:
+    """The mean of one value a clip, with the 2.5 and 97.5 percentiles of means over clips drawn with replacement."""
+    values_v = values_v.double()
+    rows = draws.bits(seed, "bootstrap", torch.arange(draws_count), len(values_v)) % len(values_v)
+    low, high = values_v[rows].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(float(values_v.mean()), low, high)

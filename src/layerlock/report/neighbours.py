@@ -1,0 +1,120 @@
+"""The section of nearest neighbours: which videos of the data the encoder finds alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from layerlock.config import Config
+from layerlock.data import Sample, Source, collate, crop_and_flip, open_source
+from layerlock.errors import LayerlockError
+from layerlock.model.cost import encoder_flops
+from layerlock.model.encoder import HEADLINE, Encoder
+from layerlock.report import pictures
+from layerlock.report.markup import cards, image, note, paragraph, text
+
+VIDEOS, QUERIES, NEIGHBOURS = 64, 6, 5
+CPU_FLOPS = 4e13
+"""What the features may cost where there is no accelerator: a minute or two."""
+
+
+class Chosen:
+    """A few samples of a source, as a source: sample i is its sample `numbers[i]`; past the end it starts again."""
+
+    def __init__(self, source: Source, numbers: Sequence[int]) -> None:
+        self.clip, self.source, self.numbers = source.clip, source, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def sample(self, index: int) -> Sample:
+        """The chosen sample of number `index`."""
+        return self.source.sample(self.numbers[index % len(self.numbers)])
+
+
+def neighbour_section(encoder: Encoder | str, config: Config) -> list[str]:
+    """A few videos of the data and those whose features are nearest; says so where that cannot be shown."""
+    if isinstance(encoder, str):
+        return [note(encoder)]
+    count = _affordable(encoder)
+    if count < 3:
+        return [note("Left out: on this machine the features of a few videos would take too long.")]
+    try:
+        return _neighbours(encoder, config, count)
+    except (LayerlockError, OSError) as error:
+        return [
+            note(f"The videos ({config.data}) cannot be read from here, so there are no neighbours to show: {error}")
+        ]
+
+
+def _affordable(encoder: Encoder) -> int:
+    t, h, w = encoder.grid
+    flops = encoder_flops(encoder.vit.config, t * h * w, encoder.at_depth(HEADLINE))
+    on_cpu = next(encoder.parameters()).device.type == "cpu"
+    return min(VIDEOS, int(CPU_FLOPS / flops)) if on_cpu else VIDEOS
+
+
+def _neighbours(encoder: Encoder, config: Config, count: int) -> list[str]:
+    from layerlock.data.clips import Views
+    from layerlock.evaluate.features import clip_config, embed_source
+    from layerlock.evaluate.retrieval import neighbours
+
+    workers = min(config.run.workers, 4)
+    views = Views(open_source(config.data, clip_config(encoder), seed=config.seed, workers=workers))
+    if len(views) < 3:
+        return [
+            note(f"The data are {len(views)} video{'s' * (len(views) != 1)}: too few for neighbours to mean anything.")
+        ]
+    chosen = Chosen(views, pictures.pick_frames(len(views), count))
+    found = embed_source(encoder, chosen, workers=workers)
+    if not found.features_vd.isfinite().all():
+        return [note("The features are not all finite, so there are no neighbours.")]
+    queries = torch.tensor(pictures.pick_frames(len(chosen), QUERIES))
+    index_qk, cosine_qk = neighbours(found.features_vd, min(NEIGHBOURS, len(chosen) - 1), queries)
+    shown = [
+        _query(chosen, found.names, config.data, [int(query), *near.tolist()], cosines.tolist())
+        for query, near, cosines in zip(queries, index_qk, cosine_qk, strict=True)
+    ]
+    head = (
+        "Left a video, beside it those whose features are most alike, with the cosine. Features are the mean over the"
+        f" tokens of the middle clip after block {encoder.at_depth(HEADLINE)}. {len(chosen)} of"
+        f" {_count(len(views))} videos were compared; any two of them have a cosine of"
+        f" {_mean_cosine(found.features_vd):.3f} on average. The encoder was trained on these data."
+    )
+    return [paragraph(head), cards(shown, "queries")]
+
+
+def _count(videos: int) -> str:
+    return "endlessly many" if videos >= 1 << 31 else f"{videos:,}"
+
+
+def _mean_cosine(features_vd: Tensor) -> float:
+    x = F.normalize(features_vd, dim=1)
+    count = len(x)
+    return float((x.sum(0).square().sum() - count) / (count * (count - 1)))
+
+
+def _query(source: Source, names: Sequence[str], root: str, videos: Sequence[int], cosines: Sequence[float]) -> str:
+    samples = [source.sample(video) for video in videos]
+    frames = crop_and_flip(collate(samples, source.clip.size))[:, source.clip.frames // 2]
+    digits = 3 if min(cosines) < 0.99 else 5
+    said = ["", *(f"{cosine:.{digits}f}" for cosine in cosines)]
+    parts = [
+        f"<figure>{image(pictures.photo_strip(frame[None]), f'Middle frame of {name}')}"
+        f"<figcaption>{text(name)}{f'<br>{value}' if value else ''}</figcaption></figure>"
+        for frame, value, name in zip(frames, said, (short(names[video], root) for video in videos), strict=True)
+    ]
+    return f'<div class="query">{"".join(parts)}</div>'
+
+
+def short(name: str, root: str) -> str:
+    """A file's path below the data folder."""
+    path = Path(name)
+    for base in (Path(root), Path(root).absolute(), Path(root).resolve()):
+        if path.is_relative_to(base) and path != base:
+            return str(path.relative_to(base))
+    return name

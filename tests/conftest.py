@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+from tiny import Noise
+
+from layerlock.train import loop
+
+settings.register_profile("layerlock", max_examples=20, deadline=None, derandomize=True, database=None)
+settings.load_profile("layerlock")
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def noise(monkeypatch: pytest.MonkeyPatch) -> Noise:
+    """Runs take their clips from here in place of their `data`."""
+    source = Noise()
+    monkeypatch.setattr(loop, "open_source", lambda *args, **kwargs: source)
+    return source
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Puts back the number of threads that a run has set."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,188 @@
+"""Plans: the papers' schedules, their invariants, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerlock.learn.plan import FixedPlan, Progressive, Stage, Switch, SwitchLog, Tap, Target, timeline
+from layerlock.recipes import RECIPES, recipe
+
+FREEZING = [name for name, build in RECIPES.items() if build().plan.start < 1]
+
+
+def schedule(name: str) -> list[tuple[int, int]]:
+    """(step, frozen blocks) of every switch of a recipe."""
+    config = recipe(name)
+    return [(begin, stage.frozen) for begin, stage in timeline(config.build_plan(), config.steps)]
+
+
+def test_table_8_freezes_4ds_g_from_160k_one_block_each_10k_up_to_32() -> None:
+    assert schedule("4ds-g-layerlock") == [(0, 0), *((160_000 + 10_000 * i, i + 1) for i in range(32))]
+
+
+def test_table_8_freezes_4ds_e_from_200k_and_ends_at_29() -> None:
+    assert schedule("4ds-e-layerlock") == [(0, 0), *((200_000 + 10_000 * i, i + 1) for i in range(29))]
+
+
+def test_table_10_freezes_vit_g_four_at_a_time_after_five() -> None:
+    assert schedule("vit-g-250m-freeze") == [(0, 0), (25_000, 5), (45_000, 9), (65_000, 13), (85_000, 17)]
+
+
+@pytest.mark.parametrize("name", FREEZING)
+def test_every_stage_of_every_recipe_occurs_in_300_steps(name: str) -> None:
+    config = recipe(name)
+    short = replace(config, steps=300)
+    long, found = (timeline(c.check(), c.steps) for c in (config, short))
+    assert [stage for _, stage in found] == [stage for _, stage in long]
+    ends = [begin for begin, _ in found[1:]] + [300]
+    assert all(end > begin for (begin, _), end in zip(found, ends, strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in FREEZING if name.endswith("tiny")])
+def test_tiny_recipes_switch_at_least_four_times(name: str) -> None:
+    assert len(schedule(name)) >= 5
+
+
+def test_too_few_steps_for_the_stages_is_an_error() -> None:
+    plan = Progressive(start=0.6, interval=0.1, last=4)
+    assert [begin for begin, _ in plan.build(10, 8, 10).timeline] == [0, 6, 7, 8, 9]
+    with pytest.raises(ValueError, match="3 are too few for 5 stages"):
+        plan.build(3, 8, 10)
+
+
+def test_freezes_can_be_listed() -> None:
+    plan = Progressive(freezes=((0.25, 2), (0.5, 3), (0.9, 6))).build(100, 8, 10)
+    assert [(begin, stage.frozen) for begin, stage in plan.timeline] == [(0, 0), (25, 2), (50, 3), (90, 6)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"freezes": ((0.5, 2), (0.25, 3))},
+        {"freezes": ((0.25, 3), (0.5, 2))},
+        {"freezes": ((0.25, 2), (0.5, 2))},
+        {"freezes": ((0.0, 2),)},
+        {"freezes": ((0.5, 0),)},
+        {"start": 0.0},
+        {"start": 0.5, "interval": 0.0},
+        {"start": 0.5, "jump": 0},
+        {"start": 0.5, "first": 0},
+    ],
+)
+def test_schedules_that_do_not_rise_are_problems(changes: dict[str, object]) -> None:
+    assert Progressive(**changes).problems()  # type: ignore[arg-type]
+
+
+def test_one_target_is_the_last_frozen_block_and_kept_targets_are_all_so_far() -> None:
+    one = Progressive(target="frozen", start=0.4, interval=0.2, first=2, jump=3, last=8)
+    assert [stage.targets for _, stage in one.build(100, 8, 10).timeline] == ["pixels", "h2", "h5", "h8"]
+    many = replace(one, keep_targets=True, latent_fraction=0.05)
+    assert [stage.targets for _, stage in many.build(100, 8, 10).timeline] == [
+        "pixels",
+        "pixels+h2",
+        "pixels+h2+h5",
+        "pixels+h2+h5+h8",
+    ]
+    taps = many.build(100, 8, 10).timeline[-1][1].taps
+    assert [tap.fraction for tap in taps] == [1.0, 0.05, 0.05, 0.05]
+    assert all(tap.depth == 8 for tap in taps)
+
+
+@given(
+    plan=st.builds(
+        Progressive,
+        start=st.floats(0.01, 0.95),
+        interval=st.floats(0.02, 0.5),
+        first=st.integers(1, 5),
+        jump=st.integers(1, 4),
+        last=st.integers(1, 9),
+        target=st.sampled_from(["pixels", "frozen"]),
+        keep_targets=st.booleans(),
+    ),
+    steps=st.integers(1, 400),
+)
+def test_built_plans_keep_their_promises(plan: Progressive, steps: int) -> None:
+    assert not plan.problems()
+    try:
+        built = plan.build(steps, 9, 12)
+    except ValueError:
+        shortest = min(plan.interval, 1 - plan.schedule()[-1][0])
+        assert steps * shortest < 2, "there was room"
+        return
+    begins = [begin for begin, _ in built.timeline]
+    frozen = [stage.frozen for _, stage in built.timeline]
+    assert begins[0] == 0
+    assert begins == sorted(set(begins))
+    assert begins[-1] < steps
+    assert frozen == sorted(frozen)
+    assert max(frozen) <= plan.last
+    for _, stage in built.timeline:
+        assert not stage.problems(12, 9, freeze_decoder=False)
+        assert stage.target_depth <= stage.frozen
+        assert len(set(stage.taps)) == len(stage.taps)
+    for step in range(steps):
+        number = sum(begin <= step for begin in begins) - 1
+        assert built.stage(step) == built.timeline[number][1]
+
+
+TAP = Tap(depth=8)
+
+
+@pytest.mark.parametrize(
+    ("stage", "word"),
+    [
+        (Stage(frozen=9, last=10, taps=(TAP,)), "freeze_decoder"),
+        (Stage(frozen=-1, last=10, taps=(TAP,)), "-1 frozen"),
+        (Stage(frozen=0, last=10, taps=()), "without a loss"),
+        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=Target("frozen", 3)),)), "live"),
+        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=Target("frozen", 0)),)), "h0"),
+        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=Target("live", 11)),)), "h11 of 10"),
+        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=Target("frozen", 2), fraction=0.0),)), "fraction"),
+        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=Target("frozen", 2), fraction=1.5),)), "fraction"),
+        (Stage(frozen=0, last=10, taps=(Tap(depth=8, fraction=0.5),)), "pixel loss is on all"),
+        (
+            Stage(
+                frozen=2,
+                last=10,
+                taps=tuple(Tap(depth=8, target=Target("frozen", k), fraction=k / 4) for k in (1, 2)),
+            ),
+            "share one subset",
+        ),
+        (Stage(frozen=0, last=10, taps=(Tap(depth=11),)), "depth"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused_in_words(stage: Stage, word: str) -> None:
+    found = stage.problems(10, 8, freeze_decoder=False)
+    assert len(found) == 1
+    assert word in found[0]
+
+
+def test_freezing_into_the_decoder_and_live_targets_are_allowed_when_named() -> None:
+    assert not Stage(frozen=10, last=10, taps=(TAP,)).problems(10, 8, freeze_decoder=True)
+    live = Stage(frozen=2, last=10, taps=(TAP, Tap(depth=8, target=Target("live", 5))))
+    assert not live.problems(10, 8, freeze_decoder=False)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A plan that moves on three steps after its last switch: it reads the log."""
+
+    def stage(self, step: int, log: SwitchLog) -> Stage:
+        since = step - (log[-1].step if log else 0)
+        frozen = len(log) + (since >= 3)
+        return Stage(frozen=frozen, last=10, taps=(TAP,))
+
+
+def test_a_timeline_keeps_the_log_that_a_plan_reads() -> None:
+    assert [(begin, stage.frozen) for begin, stage in timeline(Reader(), 10)] == [(0, 0), (3, 1), (6, 2), (9, 3)]
+
+
+def test_a_fixed_plan_does_not_read_the_log() -> None:
+    stages = tuple((10 * k, Stage(frozen=k, last=10, taps=(TAP,))) for k in range(3))
+    plan = FixedPlan(stages)
+    assert [plan.stage(step, (Switch(step, "?"),)).frozen for step in (0, 9, 10, 19, 20, 10**6)] == [0, 0, 1, 1, 2, 2]
+    assert timeline(plan, 15) == list(stages[:2])

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import base64
+import math
+
+import pytest
+
+from layerlock.report.charts import Chart, Curve, Mark, alt, draw, thin
+
+
+def svg(uri: str) -> str:
+    return base64.b64decode(uri.removeprefix("data:image/svg+xml;base64,")).decode()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1.0, 2.0, 3.0], [math.nan] * 3, [0.0, 0.0, 0.0], [-1.0, math.inf, 2.0], [1e-12, 1.0, 1e12], [5.0, 5.0, 5.0]],
+)
+@pytest.mark.parametrize("log", [True, False])
+def test_any_values_make_a_picture(values: list[float], log: bool) -> None:
+    curve = Curve(steps=[1, 2, 3], values=values, name="a")
+    chart = Chart(title="loss", curves=(curve, curve), log=log, level=1.0, floor=None if log else 0.0)
+    assert "<svg" in svg(draw(chart, [Mark(step=2, name="h1")], 3))
+
+
+def test_same_chart_same_bytes() -> None:
+    chart = Chart(title="x", curves=(Curve(steps=[1, 2], values=[3.0, 4.0]),))
+    assert draw(chart, [], 2) == draw(chart, [], 2)
+
+
+def test_many_points_become_means_that_keep_the_area() -> None:
+    curve = Curve(steps=range(10_000), values=[float(i % 7) for i in range(10_000)])
+    few = thin(curve, 100)
+    assert len(few.steps) == len(few.values) == 100
+    assert list(few.steps) == sorted(few.steps)
+    assert sum(few.values) / 100 == pytest.approx(sum(curve.values) / 10_000)
+    assert thin(few, 100) is few
+
+
+def test_alt_text_tells_first_and_last_value() -> None:
+    curve = Curve(steps=[1, 2, 3], values=[math.nan, 0.5, 0.25], name="pixels")
+    assert alt(Chart(title="loss", curves=(curve,))) == "Chart of loss over steps: pixels from 0.5 to 0.25"

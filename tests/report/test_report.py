@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from layerlock.config import to_dict
+from layerlock.errors import LayerlockError
+from layerlock.report import neighbours, views
+from layerlock.report.history import read_history
+from layerlock.report.page import SECTIONS, write_report
+from layerlock.report.tables import summary
+from layerlock.train import loop
+from layerlock.train.folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six updates with two switches, from pixels to a random half of the patches' features."""
+    out = tmp_path_factory.mktemp("report") / "run"
+    plan = replace(tiny.LOCK, latent_fraction=0.5)
+    config = tiny.config(out, steps=6, plan=plan, data="somewhere/gone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "open_source", lambda *args, **kwargs: tiny.Noise())
+        loop.train(config, quiet=True)
+    return out
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> RunFolder:
+    """A copy of the run to do things to."""
+    shutil.copytree(trained, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def bare(path: Path, lines: list[dict[str, Any]] | None = None, **changes: Any) -> RunFolder:
+    """A run folder with nothing but a config and, perhaps, metrics."""
+    folder = RunFolder(path)
+    path.mkdir()
+    folder.config.write_text(json.dumps({"config": to_dict(tiny.config(path, **changes)), "versions": {}}))
+    for line in lines or []:
+        folder.add(line)
+    return folder
+
+
+class Outside(HTMLParser):
+    """Collects tags, and every reference that leaves the page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.references: list[str] = []
+        self.without_alt = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        given = dict(attrs)
+        self.without_alt += tag == "img" and not given.get("alt")
+        for name in ("src", "href", "srcset", "action", "data"):
+            value = given.get(name) or ""
+            if value and not value.startswith(("data:image/", "#")):
+                self.references.append(value)
+
+
+def write(folder: RunFolder) -> str:
+    page = write_report(folder).read_text(encoding="utf-8")
+    for name, title in SECTIONS:
+        assert f'<section id="{name}">\n<h2>{title}</h2>' in page
+    seen = Outside(page)
+    assert seen.references == []
+    assert not {"script", "link", "iframe", "object"} & set(seen.tags)
+    assert seen.without_alt == 0
+    assert not re.search(r"https?://|url\(|@import", page)
+    return page
+
+
+def test_page_is_whole_and_keeps_to_itself(run: RunFolder) -> None:
+    before = sorted(run.path.rglob("*"))
+    page = write(run)
+    assert sorted(run.path.rglob("*")) == sorted([*before, run.report])
+    for words in (
+        "step 2: reconstruction",
+        "step 4: h1, target",
+        "step 6: h2, predicted",
+        "block 6 of 6",
+        "loss, pixels",
+    ):
+        assert words in page
+    assert run.report.stat().st_size < 2_000_000
+
+
+def test_stages_and_their_cost_are_those_of_the_config(run: RunFolder) -> None:
+    history = read_history(run, tiny.config(run.path, steps=6, plan=replace(tiny.LOCK, latent_fraction=0.5)), {})
+    assert [(span.begin, span.end, span.frozen, span.targets) for span in history.spans] == [
+        (0, 2, 0, "pixels"),
+        (2, 4, 1, "h1"),
+        (4, 6, 2, "h2"),
+    ]
+    assert history.planned
+    page = write(run)
+    for span in history.spans:
+        assert span.stage is not None
+        assert f"<td>{history.config.cost(span.stage).total / 1e9:,.2f}</td>" in page
+
+
+def test_plan_from_code_is_told_from_the_configs(tmp_path: Path) -> None:
+    folder = bare(tmp_path / "run", [{"step": 1, "loss": 0.5, "losses": {"h3": 0.5}, "frozen": 3, "targets": "h3"}])
+    assert "the plan was given in code" in write(folder)
+
+
+def test_names_from_outside_cannot_become_markup(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = '<script>alert(1)</script><img src="http:evil" onerror="x">'
+    run.log("skipped", f"{evil}.mp4: \udce9 it is {evil}")
+    run.log("warning", evil)
+    text = json.loads(run.config.read_text())
+    text["config"] |= {"recipe": evil, "data": evil}
+    run.config.write_text(json.dumps(text))
+    page = write(run)
+    assert "<script" not in page
+    assert "onerror=&quot;" in page
+    assert page.count("&lt;script&gt;alert(1)") >= 4
+
+
+def test_run_that_has_only_begun(tmp_path: Path) -> None:
+    page = write(bare(tmp_path / "run"))
+    for words in ("Nothing was logged", "No preview was saved", "no encoder in the run folder", "not reached"):
+        assert words in page
+
+
+def test_run_that_broke_off(tmp_path: Path) -> None:
+    nan = float("nan")
+    line = {"step": 1, "loss": nan, "losses": {"pixels": nan}, "frozen": 0, "targets": "pixels", "lr": 0.1}
+    folder = bare(tmp_path / "run", [line])
+    with folder.metrics.open("a") as metrics:
+        metrics.write('{"step": 2, "lo')
+    folder.log("error", "the loss of step 2 is not finite")
+    folder.events.write_bytes(folder.events.read_bytes() + b"\xff half a li")
+    folder.previews.mkdir()
+    (folder.previews / "step-00000001.safetensors").write_bytes(b"nothing of the kind")
+    folder.encoder.mkdir()
+    page = write(folder)
+    assert "It stopped on an error: the loss of step 2 is not finite." in page
+    assert "Not readable: step-00000001.safetensors." in page
+    assert "encoder cannot be used" in page
+    assert "loss fell" not in page
+
+
+def test_features_that_are_not_numbers(run: RunFolder) -> None:
+    encoder = loop.load(run.path)
+    with torch.no_grad():
+        encoder.vit.embed.weight.fill_(float("nan"))
+    encoder.save_pretrained(run.encoder)
+    assert "block 6 of 6" in write(run)
+
+
+def test_summary_says_what_the_numbers_say(tmp_path: Path) -> None:
+    losses = [0.5, 0.25, 0.75]
+    lines = [
+        {"step": i + 1, "loss": loss, "losses": {}, "frozen": 0, "targets": "pixels"} for i, loss in enumerate(losses)
+    ]
+
+    def told(name: str, count: int) -> str:
+        folder = bare(tmp_path / name, lines[:count])
+        return " ".join(summary(read_history(folder, tiny.config(folder.path), {})))
+
+    assert "fell from 0.5 to 0.25" in told("a", 2)
+    assert "rose from 0.5 to 0.75" in told("b", 3)
+    assert "fell" not in told("c", 1)
+    assert "No end is noted" in told("d", 1)
+
+
+def test_data_that_are_gone_are_said_to_be(run: RunFolder) -> None:
+    assert "(somewhere/gone) cannot be read from here" in write(run)
+
+
+@pytest.mark.parametrize(("videos", "words"), [(2, "are 2 videos: too few"), (5, "5 of 5 videos were compared")])
+def test_neighbours(run: RunFolder, monkeypatch: pytest.MonkeyPatch, videos: int, words: str) -> None:
+    class Few(tiny.Noise):
+        def __len__(self) -> int:
+            return videos
+
+        def middle(self, position: int) -> Any:
+            return replace(
+                self.sample(position), crop_y=0, crop_x=0, flip=False, name=f"somewhere/gone/<{position}>.mp4"
+            )
+
+    monkeypatch.setattr(neighbours, "open_source", lambda data, clip, seed, workers: Few(clip=clip))
+    page = write(run)
+    assert words in page
+    if videos > 2:
+        assert page.count('<div class="query">') == 5
+        assert "Middle frame of &lt;3&gt;.mp4" in page
+
+
+def test_thinned_previews_keep_first_and_last(tmp_path: Path, trained: Path) -> None:
+    source = next((trained / "previews").iterdir())
+    for step in range(1, 21):
+        shutil.copy(source, tmp_path / f"step-{step:08d}.safetensors")
+    found = views.read_previews(tmp_path)
+    assert len(found.by_step) == views.PREVIEWS
+    assert next(iter(found.by_step)) == 1
+    assert list(found.by_step)[-1] == 20
+    assert found.left_out == 20 - views.PREVIEWS
+
+
+def test_explained_variance() -> None:
+    target = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(0))
+    mean = target.mean((0, 1)).expand_as(target)
+    preview = {"target/h1": target, "predicted/h1": target}
+    assert views.explained(preview, "h1") == 1
+    assert views.explained(preview | {"predicted/h1": mean}, "h1") == pytest.approx(0, abs=1e-6)
+    assert views.explained(preview | {"predicted/h1": 2 * mean - target}, "h1") == pytest.approx(-3, abs=1e-5)
+
+
+def test_folder_without_a_config_is_an_error_for_people(tmp_path: Path) -> None:
+    with pytest.raises(LayerlockError, match=r"config.json: missing"):
+        write_report(RunFolder(tmp_path))

@@ -1,0 +1,107 @@
+"""The smallest things worth testing: a backbone of six blocks, clips of 36 tokens, a source that renders nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerlock.config import Config, OptimConfig, RunConfig
+from layerlock.data import ClipConfig, Sample
+from layerlock.learn.decoders import BackboneDecoding
+from layerlock.learn.learner import Learner
+from layerlock.learn.masking import RandomMasking
+from layerlock.learn.plan import Progressive, Stage, Tap, Target
+from layerlock.model.vit import ViTConfig
+
+FIXTURES = Path(__file__).parent / "fixtures"
+CLIP = ClipConfig(frames=8, stride=1, size=24, resize=1.25, flip=True)
+MODEL = ViTConfig(width=24, depth=6, mlp=48, heads=2, patch=(2, 8, 8))
+GRID = (4, 3, 3)
+TOKENS = 36
+ENCODER_DEPTH = 4
+MASKING = RandomMasking(keep=0.25)
+DECODING = BackboneDecoding(blocks=2)
+PIXEL_STAGE = Stage(frozen=0, last=6, taps=(Tap(depth=ENCODER_DEPTH),))
+LOCK = Progressive(target="frozen", start=0.34, interval=0.25, first=1, jump=1, last=2)
+
+
+def learner(model: ViTConfig = MODEL, decoding: BackboneDecoding = DECODING, **changes: Any) -> Learner:
+    """A learner whose every parameter is away from its first value, so that none can be left out unnoticed."""
+    made = Learner(model, GRID, MASKING, decoding, seed=3, **changes)
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+    return made
+
+
+def lock_stage(*layers: int, frozen: int | None = None, **tap: Any) -> Stage:
+    """A stage that predicts frozen layers, all blocks up to the deepest frozen."""
+    taps = tuple(Tap(depth=ENCODER_DEPTH, target=Target("frozen", layer), **tap) for layer in layers)
+    return Stage(frozen=max(layers) if frozen is None else frozen, last=6, taps=taps)
+
+
+def video(batch: int, seed: int = 0) -> Tensor:
+    """Clips of noise, uint8 `[B, 8, 3, 24, 24]`."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, 8, 3, 24, 24), generator=generator, dtype=torch.uint8)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A source of smooth noise that costs next to nothing; a file at fault at sample `skips`."""
+
+    clip: ClipConfig = CLIP
+    skips: int = -1
+
+    def __len__(self) -> int:
+        return 1_000
+
+    def sample(self, index: int) -> Sample:
+        rng, side = np.random.default_rng(index), self.clip.margin
+        coarse = rng.integers(0, 256, (self.clip.frames, 3, side // 5, side // 5), dtype=np.uint8)
+        return Sample(
+            index=index,
+            name=f"noise/{index}",
+            video_tchw=torch.from_numpy(coarse.repeat(5, axis=2).repeat(5, axis=3)),
+            crop_y=int(rng.integers(side - self.clip.size + 1)),
+            crop_x=int(rng.integers(side - self.clip.size + 1)),
+            flip=bool(rng.integers(2)),
+            skipped=(("broken.mp4", "it is empty"),) if index == self.skips else (),
+        )
+
+
+def config(out: Path, **changes: Any) -> Config:
+    """A run of twelve updates with two switches, a line for each update, a checkpoint every four."""
+    fields: dict[str, Any] = {
+        "recipe": "test",
+        "out": str(out),
+        "steps": 12,
+        "batch": 4,
+        "clip": CLIP,
+        "model": MODEL,
+        "masking": MASKING,
+        "decoder": DECODING,
+        "plan": LOCK,
+        "optim": OptimConfig(lr=1e-3, warmup=0.2, mini_warmup=0.1),
+        "run": run_config(),
+    }
+    return Config(**(fields | changes))
+
+
+def run_config(**changes: Any) -> RunConfig:
+    """On the CPU, in float32, without workers."""
+    fields: dict[str, Any] = {
+        "device": "cpu",
+        "precision": "fp32",
+        "workers": 0,
+        "log_every": 1,
+        "checkpoint_every": 4,
+        "keep": 2,
+    }
+    return RunConfig(**(fields | changes))

@@ -1,0 +1,337 @@
+"""Whole runs of twelve updates."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import DECODING, GRID, MASKING, MODEL, PIXEL_STAGE, Noise, config, lock_stage, run_config
+from torch.nn import functional as F
+
+import layerlock
+from layerlock.config import OptimConfig
+from layerlock.data import batches, crop_and_flip
+from layerlock.errors import ConfigError, LayerlockError
+from layerlock.learn.learner import Learner
+from layerlock.learn.plan import FixedPlan, Progressive, Stage, SwitchLog, Tap, Target
+from layerlock.model.encoder import Encoder
+from layerlock.model.patches import gather_tokens, patchify
+from layerlock.model.position import rotate
+from layerlock.train import checkpoint, loop
+from layerlock.train.loop import Run, train
+from layerlock.train.monitors import CollapseMonitor
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def learned(out: Path) -> list[dict[str, Any]]:
+    """The metrics without what depends on the machine and the moment."""
+    return [{name: value for name, value in line.items() if name != "timing"} for line in lines(out)]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "encoder" / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_run_leaves_its_folder_behind(tmp_path: Path) -> None:
+    outcome = train(config(tmp_path), quiet=True)
+    assert (outcome.folder, outcome.step, outcome.signal) == (tmp_path, 12, None)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "events.log",
+        "checkpoints",
+        "previews",
+        "encoder",
+    }
+    found = lines(tmp_path)
+    assert [line["step"] for line in found] == list(range(1, 13))
+    assert [line["targets"] for line in found] == ["pixels"] * 4 + ["h1"] * 3 + ["h2"] * 5
+    assert [line["frozen"] for line in found] == [0] * 4 + [1] * 3 + [2] * 5
+    assert all(len(line["weight_norms"]) == 7 for line in found)
+    assert all(line["loss"] == sum(line["losses"].values()) for line in found)
+    assert all({"effective_rank", "token_cosine", "target_variance", "lr", "timing"} <= line.keys() for line in found)
+    assert all({"clips_per_s", "data_wait", "memory_bytes"} <= line["timing"].keys() for line in found)
+    events = (tmp_path / "events.log").read_text()
+    assert "switch: step 4: 1 blocks frozen, target h1" in events
+    assert "switch: step 7: 2 blocks frozen, target h2" in events
+    names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert names == ["latest", "step-00000008", "step-00000012"]
+    encoder = layerlock.load(tmp_path)
+    assert isinstance(encoder, Encoder)
+    state = checkpoint.read(tmp_path / "checkpoints" / "step-00000012").tensors
+    assert all(torch.equal(value, state[f"model/vit.{name}"]) for name, value in encoder.vit.state_dict().items())
+
+
+@pytest.mark.usefixtures("noise")
+def test_without_a_switch_the_machinery_changes_no_bit_of_the_loss(tmp_path: Path) -> None:
+    optim = OptimConfig(lr=1e-3, warmup=0.5, weight_decay=0.05, betas=(0.9, 0.95))
+    settings = config(tmp_path, plan=Progressive(), steps=6, optim=optim, seed=3)
+    train(settings, quiet=True)
+
+    start = Learner(MODEL, GRID, MASKING, DECODING, seed=3)
+    start.enter(PIXEL_STAGE)
+    vit, head = copy.deepcopy(start.vit), copy.deepcopy(start.heads["pixels_at_4"])
+    parameters = [*vit.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim == 2], "weight_decay": 0.05},
+            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    losses = []
+    for step, batch in enumerate(batches(Noise(), batch=4, start=0, stop=6, workers=0)):
+        patches = patchify(crop_and_flip(batch), MODEL.patch)
+        context = MASKING.context(3, batch.index_b, 36)
+        table = vit.rotation()
+        assert table is not None
+        here = table.at(context)
+        x = vit.embed(gather_tokens(patches, context).float() / 255)
+        for block in vit.blocks[:4]:
+            x = block(x, here)
+        y = torch.cat([rotate(torch.ones(36, 24), table).expand(4, 36, 24), x], dim=1)
+        for block in vit.blocks[4:]:
+            y = block(y, table.joined(here, 4))
+        loss = F.mse_loss(head(y[:, :36]), patches.float() / 255)
+        loss.backward()
+        rate = 1e-3 * (step + 1) / 3 if step < 3 else 1e-3 * 0.5 * (1 + math.cos(math.pi * (step - 3) / 3))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert [line["loss"] for line in lines(tmp_path)] == losses
+    assert same(weights(tmp_path), vit.state_dict())
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_run_repeats_bit_for_bit_and_differs_by_seed(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(config(tmp_path / name, seed=seed), quiet=True)
+    assert learned(tmp_path / "a") == learned(tmp_path / "b")
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert learned(tmp_path / "a") != learned(tmp_path / "c")
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize("stop", [2, 4, 7, 9])
+def test_a_run_cut_short_and_resumed_is_the_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    """Losses not yet logged, a switch just done, and monitors that remember are all in the checkpoint."""
+    run = run_config(log_every=5, checkpoint_every=stop)
+    train(config(tmp_path / "whole", run=run), quiet=True)
+    update = Run.update
+
+    def cut(self: Run, *args: Any, **kwargs: Any) -> Any:
+        if self.step == stop + 2:
+            raise KeyboardInterrupt
+        return update(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "update", cut)
+        train(config(tmp_path / "cut", run=run), quiet=True)
+    train(config(tmp_path / "cut", run=run), resume=True, quiet=True)
+    assert learned(tmp_path / "cut") == learned(tmp_path / "whole")
+    assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.usefixtures("noise")
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    train(config(tmp_path), quiet=True)
+    before, encoder = learned(tmp_path), weights(tmp_path)
+    assert train(config(tmp_path), resume=True, quiet=True).step == 12
+    assert learned(tmp_path) == before
+    assert same(weights(tmp_path), encoder)
+
+
+@pytest.mark.usefixtures("noise")
+def test_accumulating_gradients_gives_the_same_run_up_to_rounding(tmp_path: Path) -> None:
+    for name, parts in (("whole", 1), ("parts", 4)):
+        optim = OptimConfig(lr=1e-3, warmup=0.2, mini_warmup=0.1, accumulate=parts)
+        train(config(tmp_path / name, optim=optim), quiet=True)
+    for a, b in zip(learned(tmp_path / "whole"), learned(tmp_path / "parts"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+    assert learned(tmp_path / "whole")[0]["loss"] == pytest.approx(learned(tmp_path / "parts")[0]["loss"], rel=1e-6)
+
+
+@pytest.mark.usefixtures("noise")
+def test_clipping_bounds_the_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def watch(self: torch.optim.AdamW, *args: Any) -> Any:
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(float(torch.stack([g.square().sum() for g in grads if g is not None]).sum().sqrt()))
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watch)
+    for name, limit in (("free", None), ("clipped", 0.01)):
+        optim = OptimConfig(lr=1e-3, warmup=0.2, clip_norm=limit)
+        train(config(tmp_path / name, steps=3, plan=Progressive(), optim=optim), quiet=True)
+    assert min(norms[:3]) > 0.01
+    assert norms[3:] == pytest.approx([0.01] * 3, rel=1e-3)
+
+
+@pytest.mark.usefixtures("noise")
+def test_weights_can_come_from_a_run_or_an_encoder_and_the_rest_starts_anew(tmp_path: Path) -> None:
+    train(config(tmp_path / "first"), quiet=True)
+    for number, start in enumerate(("first", "first/encoder")):
+        made = config(tmp_path / f"next{number}", init_from=str(tmp_path / start), seed=8)
+        learner = loop.build_learner(made, torch.device("cpu"))
+        assert same(learner.vit.state_dict(), weights(tmp_path / "first"))
+        train(made, quiet=True)
+    assert learned(tmp_path / "next0") == learned(tmp_path / "next1")
+    assert learned(tmp_path / "next0")[0]["lr"] == learned(tmp_path / "first")[0]["lr"]
+
+
+@pytest.mark.usefixtures("noise")
+def test_weights_of_another_shape_are_refused_and_no_run_is_begun(tmp_path: Path) -> None:
+    train(config(tmp_path / "first", steps=3, plan=Progressive()), quiet=True)
+    wide = config(tmp_path / "next", model=replace(MODEL, width=48), init_from=str(tmp_path / "first"))
+    with pytest.raises(LayerlockError, match=r"embed\.weight"):
+        train(wide, quiet=True)
+    with pytest.raises(LayerlockError, match="no encoder here"):
+        train(replace(wide, init_from=str(tmp_path / "nowhere")), quiet=True)
+    assert not (tmp_path / "next").exists(), "the call with the mistake mended would have to say --overwrite"
+
+
+@pytest.mark.parametrize("log_every", [1, 5])
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: Noise, log_every: int
+) -> None:
+    mse = F.mse_loss
+    calls: list[None] = []
+
+    def bad(*args: Any) -> torch.Tensor:
+        calls.append(None)
+        return mse(*args) * (math.nan if len(calls) == 6 else 1.0)
+
+    monkeypatch.setattr(F, "mse_loss", bad)
+    with pytest.raises(LayerlockError) as error:
+        train(config(tmp_path, plan=Progressive(), run=run_config(log_every=log_every)), quiet=True)
+    text = str(error.value)
+    assert "step 6" in text
+    assert all(f"noise/{index}" in text for index in range(20, 24))
+    assert "noise/19" not in text
+    assert "noise/24" not in text
+    good = tmp_path / "checkpoints" / "step-00000004"
+    assert str(good) in text
+    assert text in (tmp_path / "events.log").read_text()
+    assert checkpoint.latest(tmp_path / "checkpoints") == good
+    assert not (tmp_path / "encoder").exists()
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize("moment", ["preview", "export", "save", "metrics"])
+def test_a_disk_that_fills_up_is_told_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    from test_checkpoint import full_disk
+
+    name = "write_line" if moment == "metrics" else moment
+    before = getattr(Run, name)
+
+    def fails(self: Run, *args: Any) -> Any:
+        if self.step < 7:
+            return before(self, *args)
+        with full_disk(size=16 if moment == "metrics" else 4096):
+            return before(self, *args)
+
+    monkeypatch.setattr(Run, name, fails)
+    with pytest.raises(LayerlockError, match="last good checkpoint: .*step-000000"):
+        train(config(tmp_path), quiet=True)
+    newest = checkpoint.latest(tmp_path / "checkpoints")
+    assert newest is not None
+    checkpoint.read(newest)
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_plan_of_ones_own_goes_in_as_an_argument(tmp_path: Path) -> None:
+    class Alternating:
+        """Twelve steps; from the fifth on h1, two steps after that switch h1 and h3 live."""
+
+        def stage(self, step: int, log: SwitchLog) -> Stage:
+            if step < 5:
+                return PIXEL_STAGE
+            if log and step >= log[0].step + 2:
+                live = Tap(depth=4, target=Target("live", 3))
+                return replace(lock_stage(1), taps=(*lock_stage(1).taps, live))
+            return lock_stage(1)
+
+    outcome = layerlock.pretrain(config(tmp_path), Alternating(), quiet=True)
+    assert outcome.step == 12
+    assert [line["targets"] for line in lines(tmp_path)] == ["pixels"] * 5 + ["h1"] * 2 + ["h1+h3"] * 5
+    state = checkpoint.read(tmp_path / "checkpoints" / "step-00000012")
+    assert [switch.step for switch in state.log] == [5, 7]
+
+
+def test_a_plan_that_cannot_be_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    plan = FixedPlan(((0, PIXEL_STAGE), (3, lock_stage(2, frozen=1)), (5, Stage(frozen=6, last=6, taps=()))))
+    with pytest.raises(ConfigError) as error:
+        train(config(tmp_path / "run"), plan, quiet=True)
+    assert [problem[:7] for problem in error.value.problems] == ["step 3:", "step 5:", "step 5:"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("noise")
+def test_bfloat16_trains_on_a_cpu_and_its_frozen_weights_stay(tmp_path: Path) -> None:
+    train(config(tmp_path, run=run_config(precision="bf16", checkpoint_every=1, keep=12)), quiet=True)
+    assert all(math.isfinite(line["loss"]) for line in lines(tmp_path))
+    states = [checkpoint.read(tmp_path / "checkpoints" / f"step-{n:08d}").tensors for n in (5, 12)]
+    for name in ("model/vit.embed.weight", "model/vit.blocks.0.fc1.weight", "model/vit.blocks.0.norm1.weight"):
+        assert torch.equal(states[0][name], states[1][name])
+        assert states[0][name].dtype == (torch.float32 if "norm" in name else torch.bfloat16)
+    assert layerlock.load(tmp_path)(torch.zeros(1, 8, 3, 24, 24)).isfinite().all()
+
+
+def test_files_that_could_not_be_used_are_named_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "open_source", lambda *args, **kwargs: Noise(skips=9))
+    train(config(tmp_path), quiet=True)
+    assert "skipped: broken.mp4: it is empty" in (tmp_path / "events.log").read_text()
+    assert [line["timing"]["skipped"] for line in lines(tmp_path)] == [0] * 2 + [1] * 10
+
+
+@pytest.mark.usefixtures("noise")
+def test_warnings_of_a_collapse_go_to_the_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CollapseMonitor, "COSINE", -1.0)
+    train(config(tmp_path), quiet=True)
+    events = (tmp_path / "events.log").read_text()
+    assert events.count("warning: step 1: possible collapse: token cosine") == 1
+    assert events.count("possible collapse: token cosine") == 1
+
+
+@pytest.mark.usefixtures("noise")
+def test_the_pixel_loss_falls(tmp_path: Path) -> None:
+    train(config(tmp_path, plan=Progressive(), steps=40, optim=OptimConfig(lr=3e-3)), quiet=True)
+    losses = [line["loss"] for line in lines(tmp_path)]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_lines_off_a_terminal_say_stage_loss_and_time_left(
+    tmp_path: Path, noise: Noise, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(config(tmp_path))
+    said = capsys.readouterr().out
+    assert "switch to 1 frozen blocks, target h1" in said
+    assert "loss pixels" in said
+    assert "clips/s" in said
+    assert "wait" in said
+    assert "left" in said
+    assert "\x1b" not in said

@@ -1,0 +1,114 @@
+"""Collapse figures against numpy, warnings when they turn."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny import learner
+from torch import Tensor
+
+from layerlock.learn.learner import StepFigures
+from layerlock.train.meter import Meter
+from layerlock.train.monitors import CollapseMonitor, effective_rank, token_cosine, weight_norms
+
+
+def features(shape: tuple[int, int, int], seed: int = 0) -> Tensor:
+    scale = torch.linspace(0.1, 3, shape[-1])
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale + 1
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 12), (2, 5, 24)], ids=["more tokens", "more dimensions"])
+def test_effective_rank_is_numpys(shape: tuple[int, int, int]) -> None:
+    x = features(shape)
+    share = np.linalg.eigvalsh(np.cov(x.flatten(0, 1).double().numpy().T)).clip(1e-15)
+    share = share / share.sum()
+    assert effective_rank(x) == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-3)
+
+
+def test_effective_rank_counts_equal_directions() -> None:
+    x = torch.cat([torch.eye(6), -torch.eye(6)])[None] @ torch.eye(6, 10)
+    assert effective_rank(x) == pytest.approx(6, rel=1e-4)
+
+
+def test_token_cosine_is_the_mean_over_pairs() -> None:
+    x = features((2, 7, 12))
+    flat = x.flatten(0, 1).double().numpy()
+    flat = flat - flat.mean(1, keepdims=True)
+    flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    pairs = [flat[i] @ flat[j] for i in range(14) for j in range(14) if i != j]
+    assert token_cosine(x) == pytest.approx(np.mean(pairs), abs=1e-4)
+    assert token_cosine(x[:1, :1].expand(2, 7, 12)) == pytest.approx(1, abs=1e-4)
+
+
+def test_weight_norms_are_by_layer_the_projection_first() -> None:
+    made = learner()
+    parts = [made.vit.embed, *made.vit.blocks]
+    wanted = [
+        np.sqrt(sum(float((p.detach().double().numpy() ** 2).sum()) for p in part.parameters())) for part in parts
+    ]
+    assert weight_norms(made) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_figures_are_taken_from_watched_steps_only() -> None:
+    losses = {"h1": torch.tensor(0.5)}
+    assert CollapseMonitor().figures(StepFigures(losses=losses, target_variance={}, features_bkd=None)) == {}
+    step = StepFigures(losses=losses, target_variance={"h1": torch.tensor(2.0)}, features_bkd=features((2, 7, 12)))
+    found = CollapseMonitor().figures(step)
+    assert found["target_variance"] == {"h1": 2.0}
+    assert found["effective_rank"] == effective_rank(features((2, 7, 12)))
+    assert found["token_cosine"] == token_cosine(features((2, 7, 12)))
+
+
+def figures(rank: float = 50.0, variance: float = 1.0, cosine: float = 0.2) -> dict[str, object]:
+    return {"effective_rank": rank, "token_cosine": cosine, "target_variance": {"h2": variance}}
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [
+        ({"rank": 2.0}, "effective rank"),
+        ({"variance": 1e-3}, "variance of target h2"),
+        ({"variance": float("nan")}, "variance of target h2"),
+        ({"cosine": 0.995}, "token cosine"),
+    ],
+)
+def test_a_figure_that_turns_is_warned_of_once_until_it_recovers(bad: dict[str, float], word: str) -> None:
+    monitor = CollapseMonitor()
+    assert monitor.warnings(figures()) == []
+    assert monitor.warnings(figures(rank=40.0, variance=0.7, cosine=0.5)) == []
+    (warning,) = monitor.warnings(figures(**bad))
+    assert word in warning
+    assert monitor.warnings(figures(**bad)) == []
+    again = CollapseMonitor(json.loads(json.dumps(monitor.state)))
+    assert again.warnings(figures(**bad)) == [], "what has been said is remembered through a checkpoint"
+    assert again.warnings(figures()) == []
+    assert len(again.warnings(figures(**bad))) == 1
+
+
+def test_a_slow_decline_is_seen_against_the_best_so_far() -> None:
+    monitor = CollapseMonitor()
+    found = [monitor.warnings(figures(rank=100 * 0.9**k)) for k in range(30)]
+    assert sum(map(len, found)) == 1
+    first = next(k for k, warnings in enumerate(found) if warnings)
+    assert 100 * 0.9**first < 20 <= 100 * 0.9 ** (first - 1)
+
+
+def test_losses_are_averaged_since_the_last_line_and_survive_a_checkpoint() -> None:
+    meter = Meter()
+    for value in (1.0, 2.0):
+        meter.add({"pixels": torch.tensor(value), "h1": torch.tensor(10 * value)})
+    again = Meter(meter.pending())
+    again.add({"pixels": torch.tensor(6.0), "h1": torch.tensor(0.0)})
+    assert again.drain() == {"pixels": 3.0, "h1": 10.0}
+    assert again.pending() == {}
+
+
+def test_the_first_bad_loss_is_found() -> None:
+    meter = Meter()
+    assert meter.steps_since_bad() is None
+    for value in (1.0, float("nan"), float("inf"), 2.0):
+        meter.add({"pixels": torch.tensor(value), "h1": torch.tensor(1.0)})
+    assert meter.steps_since_bad() == 2
