@@ -13,6 +13,7 @@ import tiny
 import torch
 
 from layerlock.config import to_dict
+from layerlock.data import ClipConfig, Sample, clips
 from layerlock.errors import LayerlockError
 from layerlock.report import neighbours, views
 from layerlock.report.history import read_history
@@ -182,23 +183,31 @@ def test_data_that_are_gone_are_said_to_be(run: RunFolder) -> None:
     assert "(somewhere/gone) cannot be read from here" in write(run)
 
 
+class Shades:
+    """A few videos, each of one grey; neighbours in grey are neighbours in number."""
+
+    def __init__(self, clip: ClipConfig, videos: int) -> None:
+        self.clip, self.videos = clip, videos
+
+    def __len__(self) -> int:
+        return self.videos
+
+    def sample(self, index: int) -> Sample:
+        video = torch.full((self.clip.frames, 3, self.clip.margin, self.clip.margin), 50 * index, dtype=torch.uint8)
+        name = f"somewhere/gone/<{index}>.mp4"
+        return Sample(index=index, name=name, video_tchw=video, crop_y=0, crop_x=0, flip=False)
+
+
 @pytest.mark.parametrize(("videos", "words"), [(2, "are 2 videos: too few"), (5, "5 of 5 videos were compared")])
 def test_neighbours(run: RunFolder, monkeypatch: pytest.MonkeyPatch, videos: int, words: str) -> None:
-    class Few(tiny.Noise):
-        def __len__(self) -> int:
-            return videos
-
-        def middle(self, position: int) -> Any:
-            return replace(
-                self.sample(position), crop_y=0, crop_x=0, flip=False, name=f"somewhere/gone/<{position}>.mp4"
-            )
-
-    monkeypatch.setattr(neighbours, "open_source", lambda data, clip, seed, workers: Few(clip=clip))
+    monkeypatch.setattr(neighbours, "open_source", lambda data, clip, **settings: Shades(clip, videos))
+    monkeypatch.setattr(clips, "Views", lambda source: source)
     page = write(run)
     assert words in page
     if videos > 2:
         assert page.count('<div class="query">') == 5
-        assert "Middle frame of &lt;3&gt;.mp4" in page
+        last = page.split('<div class="query">')[5]
+        assert re.findall(r"Middle frame of &lt;(\d)&gt;\.mp4", last)[:2] == ["4", "3"]
 
 
 def test_thinned_previews_keep_first_and_last(tmp_path: Path, trained: Path) -> None:

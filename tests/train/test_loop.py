@@ -144,9 +144,10 @@ def test_a_run_cut_short_and_resumed_is_the_undisturbed_one(
             raise KeyboardInterrupt
         return update(self, *args, **kwargs)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "update", cut)
+    monkeypatch.setattr(Run, "update", cut)
+    with pytest.raises(KeyboardInterrupt):
         train(config(tmp_path / "cut", run=run), quiet=True)
+    monkeypatch.setattr(Run, "update", update)
     train(config(tmp_path / "cut", run=run), resume=True, quiet=True)
     assert learned(tmp_path / "cut") == learned(tmp_path / "whole")
     assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
@@ -255,7 +256,7 @@ def test_a_disk_that_fills_up_is_told_without_a_traceback(
             return before(self, *args)
 
     monkeypatch.setattr(Run, name, fails)
-    with pytest.raises(LayerlockError, match="last good checkpoint: .*step-000000"):
+    with pytest.raises(LayerlockError, match=r"last good checkpoint: .*step-000000"):
         train(config(tmp_path), quiet=True)
     newest = checkpoint.latest(tmp_path / "checkpoints")
     assert newest is not None

@@ -5,12 +5,14 @@ from __future__ import annotations
 from layerlock.data.augment import crop_and_flip, crop_and_flip_depth
 from layerlock.data.clips import Batch, ClipConfig, Sample, Source, collate
 from layerlock.data.loader import batches
+from layerlock.data.views import Views
 
 __all__ = [
     "Batch",
     "ClipConfig",
     "Sample",
     "Source",
+    "Views",
     "batches",
     "collate",
     "crop_and_flip",

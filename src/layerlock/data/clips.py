@@ -146,10 +146,19 @@ class Source(Protocol):
 
     clip: ClipConfig
 
+    @property
+    def rejected(self) -> tuple[tuple[str, str], ...]:
+        """(file, reason) of what was found unusable before the first sample."""
+        ...
+
     def __len__(self) -> int:
         """Number of videos."""
         ...
 
     def sample(self, index: int) -> Sample:
         """The clip for a global sample index, the same on any machine, worker and process."""
+        ...
+
+    def view(self, video: int) -> Sample:
+        """The middle clip of a video, by its position from 0, cut in the centre and not flipped."""
         ...

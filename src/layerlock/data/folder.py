@@ -45,7 +45,7 @@ class FolderSource:
         skipped: list[tuple[str, str]] = []
         for video in self._candidates(index):
             try:
-                return self._clip_of(video, index, tuple(skipped))
+                return self._random_clip_of(video, index, tuple(skipped))
             except UnreadableVideo as error:
                 skipped.append((error.path, error.reason))
         tried = "\n".join(f"  - {path}: {reason}" for path, reason in skipped[:5])
@@ -58,13 +58,33 @@ class FolderSource:
         others = draws.bits(self.seed, "replacement", torch.tensor([index]), ATTEMPTS - 1)[0] % len(videos)
         return [videos[number] for number in (video_at(index, len(videos), self.seed), *others.tolist())]
 
-    def _clip_of(self, video: VideoInfo, index: int, skipped: tuple[tuple[str, str], ...]) -> Sample:
-        clip = self.clip
+    def view(self, video: int) -> Sample:
+        """The middle clip of the video at a position of the index, cut in the centre, as it is. Raises UnreadableVideo."""
+        chosen = self.index.videos[video]
+        start = max(0, (chosen.frames - self.clip.span) // 2)
+        return self._clip_of(chosen, video, start, (0.5, 0.5), flip=False, skipped=())
+
+    def _random_clip_of(self, video: VideoInfo, index: int, skipped: tuple[tuple[str, str], ...]) -> Sample:
         at_start, at_y, at_x, at_flip = draws.uniform(self.seed, "clip", torch.tensor([index]), 4)[0].tolist()
-        start = int(at_start * max(1, video.frames - clip.span + 1))
+        start = int(at_start * max(1, video.frames - self.clip.span + 1))
+        return self._clip_of(video, index, start, (at_y, at_x), flip=self.clip.flip and at_flip < 0.5, skipped=skipped)
+
+    def _clip_of(
+        self,
+        video: VideoInfo,
+        index: int,
+        start: int,
+        place: tuple[float, float],
+        *,
+        flip: bool,
+        skipped: tuple[tuple[str, str], ...],
+    ) -> Sample:
+        """The clip from frame `start` on; `place` is where in the picture the crop is, (down, across) from 0 to 1."""
+        clip = self.clip
         frame_thwc = read_clip(video, start=start, frames=clip.frames, stride=clip.stride, short_side=clip.margin)
-        top, crop_y = _window(int(at_y * (frame_thwc.shape[1] - clip.size + 1)), frame_thwc.shape[1], clip)
-        left, crop_x = _window(int(at_x * (frame_thwc.shape[2] - clip.size + 1)), frame_thwc.shape[2], clip)
+        _, height, width, _ = frame_thwc.shape
+        top, crop_y = _window(int(place[0] * (height - clip.size + 1)), height, clip)
+        left, crop_x = _window(int(place[1] * (width - clip.size + 1)), width, clip)
         window_thwc = frame_thwc[:, top : top + clip.margin, left : left + clip.margin]
         return Sample(
             index=index,
@@ -72,7 +92,7 @@ class FolderSource:
             video_tchw=torch.from_numpy(np.ascontiguousarray(window_thwc.transpose(0, 3, 1, 2))),
             crop_y=crop_y,
             crop_x=crop_x,
-            flip=clip.flip and at_flip < 0.5,
+            flip=flip,
             label=self._label_of[Path(video.path).parent.name] if self.classes else -1,
             skipped=skipped,
         )

@@ -51,23 +51,30 @@ class SyntheticSource:
         self.seed = seed
         self.videos = videos
         self.with_depth = with_depth
+        self.rejected: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return self.videos
 
     def sample(self, index: int) -> Sample:
         """The clip for a global sample index, with its label and, if asked for, depth `[T, R, R]`."""
-        video, side = index % self.videos, self.clip.margin
-        clip = render_clip(self.seed, video, frames=self.clip.frames, height=side, width=side)
         down, across, coin = draws.uniform(self.seed, "clip", torch.tensor([index]), 3)[0].tolist()
+        return self._cut(index % self.videos, index, (down, across), flip=self.clip.flip and coin < 0.5)
+
+    def view(self, video: int) -> Sample:
+        """Scene `video`, cut in the centre, as it is."""
+        return self._cut(video, video, (0.5, 0.5), flip=False)
+
+    def _cut(self, video: int, index: int, place: tuple[float, float], *, flip: bool) -> Sample:
+        side = self.clip.margin
+        clip = render_clip(self.seed, video, frames=self.clip.frames, height=side, width=side)
         places = side - self.clip.size + 1
-        flip = self.clip.flip and coin < 0.5
         return Sample(
             index=index,
             name=f"synthetic/{video}",
             video_tchw=clip.video_tchw,
-            crop_y=int(down * places),
-            crop_x=int(across * places),
+            crop_y=int(place[0] * places),
+            crop_x=int(place[1] * places),
             flip=flip,
             label=mirrored(clip.label) if flip else clip.label,
             depth_thw=clip.depth_thw if self.with_depth else None,

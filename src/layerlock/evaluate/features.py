@@ -1,14 +1,14 @@
-"""Features of whole data sets: every clip once through a frozen encoder."""
+"""Features of whole data sets: every video once through a frozen encoder."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from layerlock.data import ClipConfig, Source, batches, crop_and_flip, open_source
-from layerlock.data.clips import Views
+from layerlock.data import ClipConfig, Source, Views, batches, crop_and_flip, open_source
+from layerlock.errors import LayerlockError
 from layerlock.model.encoder import Encoder
 
 
@@ -27,19 +27,38 @@ def clip_config(encoder: Encoder) -> ClipConfig:
     return ClipConfig(frames=clip.frames, stride=clip.stride, size=clip.size, resize=1.0, flip=False)
 
 
-def embed_videos(encoder: Encoder, data: str, *, depth: int | None = None, batch: int = 16, workers: int = 2) -> Features:
-    """Mean-pooled features of the middle clip of every video that `data` names. Raises LayerlockError for unusable data."""
+def embed_videos(
+    encoder: Encoder, data: str, *, depth: int | None = None, batch: int = 16, workers: int = 2
+) -> Features:
+    """Mean-pooled features of the middle clip of every video below `data`. Raises LayerlockError for unusable data."""
+    if data == "synthetic":
+        raise LayerlockError("the synthetic world has no end: write videos of it with `layerlock synth` and embed those")
     source = open_source(data, clip_config(encoder), seed=0, workers=workers)
     return embed_source(encoder, Views(source), depth=depth, batch=batch, workers=workers)
 
 
 @torch.no_grad()
-def embed_source(encoder: Encoder, source: Source, *, depth: int | None = None, batch: int = 16, workers: int = 2) -> Features:
-    """Mean-pooled features `[V, D]` (float32, on the CPU) of samples 0 .. V - 1 of a source."""
-    count, rows, names, lost = len(source), [], [], []
-    for clips in batches(source, batch=min(batch, count), start=0, stop=-(-count // min(batch, count)), workers=workers):
+def embed_source(
+    encoder: Encoder, source: Source, *, depth: int | None = None, batch: int = 16, workers: int = 2
+) -> Features:
+    """Mean-pooled features `[V, D]` (float32, on the CPU) of samples 0 .. V - 1 of a source.
+
+    Samples whose own video could not be decoded are left out and listed. Raises LayerlockError where none is left.
+    """
+    count = len(source)
+    batch = min(batch, count)
+    rows: list[Tensor] = []
+    names: list[str] = []
+    lost: dict[str, str] = {}
+    for clips in batches(source, batch=batch, start=0, stop=-(-count // batch), workers=workers):
         rows.append(encoder(crop_and_flip(clips), depth).float().mean(dim=1).cpu())
         names += clips.names
-        lost += clips.skipped
-    rejected = tuple(getattr(source, "rejected", ())) + tuple(dict.fromkeys(lost))
-    return Features(features_vd=torch.cat(rows)[:count], names=tuple(names[:count]), rejected=rejected)
+        lost |= dict(clips.skipped)
+    kept = [row for row, name in enumerate(names[:count]) if name not in lost]
+    if not kept:
+        raise LayerlockError(f"none of {count} videos could be decoded; the first: {next(iter(lost.items()))}")
+    return Features(
+        features_vd=torch.cat(rows)[kept],
+        names=tuple(names[row] for row in kept),
+        rejected=(*source.rejected, *lost.items()),
+    )

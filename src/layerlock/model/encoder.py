@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from layerlock import draws
 from layerlock.errors import LayerlockError
 from layerlock.model.patches import Grid, patchify, token_grid
-from layerlock.model.vit import ViT, ViTConfig
+from layerlock.model.vit import ViT, ViTConfig, initialize
 
 FORMAT = "layerlock-encoder/1"
 HEADLINE = 0.95
@@ -40,6 +41,13 @@ class Encoder(nn.Module):
         self.clip = clip
         self.vit = ViT(model, token_grid(clip.frames, clip.size, clip.size, model.patch))
         self.eval().requires_grad_(False)
+
+    @classmethod
+    def random(cls, model: ViTConfig, clip: ClipShape, *, seed: int = 0) -> Encoder:
+        """An encoder with the weights that training starts from: what a trained one is to be compared with."""
+        encoder = cls(model, clip)
+        initialize(encoder.vit, draws.generator(seed, "weights"))
+        return encoder
 
     @property
     def depth(self) -> int:

@@ -104,7 +104,7 @@ class Run:
         folder.rewind(self.step)
         if resume:
             folder.log("resume", f"from {place}" if place else "no checkpoint yet: from the beginning")
-        for path, reason in getattr(source, "rejected", ()) if self.step == 0 else ():
+        for path, reason in source.rejected if self.step == 0 else ():
             self.skip(path, reason)
         self.examples = collate([source.sample(i) for i in range(CLIPS)], config.clip.size).to(device)
 

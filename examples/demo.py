@@ -1,0 +1,171 @@
+"""First light: videos of the synthetic world, a LayerLock encoder trained on them, and what probes read from it.
+
+    python examples/demo.py --out runs/demo --seed 0
+
+Trains on H.264 files without labels, through the same path as anybody's folder. Then frozen features are probed on other
+videos of the world: actions by a small attention readout, depth by one linear map per token. Each probe is trained and
+tested, on the same videos, for the trained encoder, for random weights of the same shape, for raw pixels, and for what
+needs no video at all. Every interval is over three probe seeds and test clips drawn with replacement.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import layerlock
+from layerlock.data import ClipConfig, Views, batches, crop_and_flip, open_source
+from layerlock.data.synth import read_depth
+from layerlock.data.synthetic import ACTIONS
+from layerlock.evaluate.probes import (
+    Interval,
+    absolute_relative_error,
+    bootstrap,
+    fit_linear_probe,
+    predict_labels,
+    train_attention_probe,
+)
+from layerlock.model.patches import gather_tokens, patchify
+from layerlock.model.position import sincos_table
+
+TRAIN_VIDEOS, PROBE_VIDEOS, TEST_VIDEOS = 4_000, 2_000, 600
+PROBE_SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Clips of a folder with what there is to read from them: `[V, T, 3, H, W]`, `[V]`, depth patches `[V, N, P]`."""
+
+    video_vtchw: Tensor
+    label_v: Tensor
+    depth_vnp: Tensor
+
+
+Reader = Callable[[Tensor], Tensor]
+"""Clips `[B, T, 3, H, W]` to features `[B, N, D]`."""
+
+
+def main() -> None:
+    """Parses the two options and runs the four parts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+
+    config = layerlock.recipe("layerlock-tiny", seed=given.seed, out=str(given.out / f"run-{given.seed}"))
+    folders = write_videos(given.out, given.seed, config.clip.margin)
+    outcome = layerlock.pretrain(replace(config, data=str(folders[0])), overwrite=True)
+    encoder = layerlock.load(outcome.folder)
+    untrained = layerlock.Encoder.random(config.model, encoder.clip, seed=given.seed)
+
+    train, test = (read(folder, config.clip, config.model.patch) for folder in folders[1:])
+    depth = config.encoder_depth
+    readers = {
+        "trained encoder": lambda video: encoder(video, depth),
+        "random weights": lambda video: untrained(video, depth),
+        "raw pixels": pixels_with_position(encoder),
+    }
+    print_table("Action, top-1 accuracy in % (higher is better)", actions(readers, train, test, encoder.grid), 100, "8.1f")
+    print_table("Depth, absolute relative error (lower is better)", depths(readers, train, test), 1, "8.4f")
+    print(f"features after block {depth} of {encoder.depth}; intervals: 95 %, over {len(PROBE_SEEDS)} probe seeds (actions) and test clips")
+    print(f"report: {outcome.folder / 'report.html'}")
+
+
+def write_videos(out: Path, seed: int, side: int) -> list[Path]:
+    """Three folders of different worlds: to train the encoder, to train the probes, to test them."""
+    folders = [out / f"videos-{seed}-{part}" for part in ("train", "probe", "test")]
+    for part, (folder, count) in enumerate(zip(folders, (TRAIN_VIDEOS, PROBE_VIDEOS, TEST_VIDEOS), strict=True)):
+        paths = layerlock.synth(folder, videos=count, seed=3 * seed + part, size=side + side % 2)
+        print(f"{len(paths)} videos in {folder}")
+    return folders
+
+
+def read(folder: Path, clip: ClipConfig, patch: tuple[int, int, int]) -> Labelled:
+    """The middle clip of every video, its class, and the depth of the same pixels."""
+    source = Views(open_source(str(folder), replace(clip, flip=False), seed=0))
+    assert source.source.classes == tuple(sorted(ACTIONS)), "a class without a video"
+    videos, labels, depths = [], [], []
+    for batch in batches(source, batch=20, start=0, stop=len(source) // 20, workers=2):
+        videos.append(crop_and_flip(batch))
+        labels.append(batch.label_b)
+        for name, (top, left) in zip(batch.names, batch.crop_b2.tolist(), strict=True):
+            depth_thw = read_depth(name)
+            first = (len(depth_thw) - clip.span) // 2
+            frames = depth_thw[first : first + clip.span : clip.stride]
+            depths.append(frames[:, top : top + clip.size, left : left + clip.size])
+    depth_vnp = patchify(torch.stack(depths)[:, :, None], patch)
+    return Labelled(torch.cat(videos), torch.cat(labels), depth_vnp)
+
+
+def pixels_with_position(encoder: layerlock.Encoder) -> Reader:
+    """Patches as they are, with the place of each beside it: without it a readout could not tell left from right."""
+    table = sincos_table(encoder.grid, encoder.width)
+
+    def reader(video: Tensor) -> Tensor:
+        patches = encoder.vit.normalize(patchify(video, encoder.vit.config.patch))
+        return torch.cat([patches, table.expand(len(video), *table.shape)], dim=-1)
+
+    return reader
+
+
+def features(reader: Reader, clips: Tensor) -> Tensor:
+    """Features of all clips, `[V, N, D]`, kept in bfloat16."""
+    with torch.no_grad():
+        return torch.cat([reader(part).bfloat16() for part in clips.split(64)])
+
+
+def actions(readers: dict[str, Reader], train: Labelled, test: Labelled, grid: tuple[int, int, int]) -> dict[str, Interval]:
+    """Accuracy of an attention readout on every reader's features, on those of one time alone, and chance."""
+
+    def probe(fit: Tensor, held_out: Tensor, times: int) -> Interval:
+        hits = []
+        for seed in PROBE_SEEDS:
+            readout = train_attention_probe(fit, train.label_v, times=times, classes=len(ACTIONS), seed=seed)
+            hits.append((predict_labels(readout, held_out) == test.label_v).double())
+        return bootstrap(torch.stack(hits).mean(0))
+
+    rows = {}
+    for name, reader in readers.items():
+        fit, held_out = features(reader, train.video_vtchw), features(reader, test.video_vtchw)
+        rows[name] = probe(fit, held_out, grid[0])
+    middle = train.video_vtchw.shape[1] // 2
+
+    def still(video: Tensor) -> Tensor:
+        return readers["trained encoder"](video[:, middle : middle + 1].expand_as(video).contiguous())
+
+    rows["one frame, repeated"] = probe(features(still, train.video_vtchw), features(still, test.video_vtchw), grid[0])
+    most = torch.bincount(train.label_v).argmax()
+    rows["chance"] = bootstrap((test.label_v == most).double())
+    return rows
+
+
+def depths(readers: dict[str, Reader], train: Labelled, test: Labelled) -> dict[str, Interval]:
+    """Error of a linear map from every reader's tokens to the depth of their pixels, and of the mean depth image."""
+    rows = {}
+    for name, reader in readers.items():
+        probe = fit_linear_probe(features(reader, train.video_vtchw), train.depth_vnp)
+        rows[name] = bootstrap(absolute_relative_error(probe(features(reader, test.video_vtchw)), test.depth_vnp))
+    mean = train.depth_vnp.mean(0)
+    rows["mean depth image"] = bootstrap(absolute_relative_error(mean.expand_as(test.depth_vnp), test.depth_vnp))
+    return rows
+
+
+def print_table(title: str, rows: dict[str, Interval], scale: float, form: str) -> None:
+    """Names, means and intervals, and in words only what the intervals say."""
+    print(f"\n{title}")
+    for name, row in rows.items():
+        print(f"  {name:22}{row.mean * scale:{form}}   [{row.low * scale:{form}}, {row.high * scale:{form}}]")
+    first = rows["trained encoder"]
+    apart = [name for name, row in rows.items() if first.low > row.high or first.high < row.low]
+    others = [name for name in rows if name not in (*apart, "trained encoder")]
+    print(f"  the trained encoder's interval is apart from that of: {', '.join(apart) or 'none'}" + (f"; not from: {', '.join(others)}" if others else ""))
+
+
+if __name__ == "__main__":
+    main()

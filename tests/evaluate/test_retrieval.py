@@ -1,0 +1,84 @@
+"""Nearest neighbours against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+from sklearn.neighbors import NearestNeighbors
+
+from layerlock.evaluate import retrieval
+from layerlock.evaluate.retrieval import leave_one_out, neighbours
+
+
+def clusters(count: int, labels: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(labels, (count,), generator=generator)
+    return torch.randn(labels, 8, generator=generator)[label] + torch.randn(count, 8, generator=generator), label
+
+
+@pytest.fixture(params=[2048, 7], ids=["at once", "in parts"])
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "BLOCK", request.param)
+
+
+@pytest.mark.usefixtures("block")
+def test_neighbours_are_scikit_learns_and_never_oneself() -> None:
+    features, _ = clusters(40, 4)
+    index, cosine = neighbours(features, 5)
+    found = NearestNeighbors(n_neighbors=6, metric="cosine").fit(features.numpy())
+    distance, wanted = found.kneighbors(features.numpy())
+    assert np.array_equal(index.numpy(), wanted[:, 1:])
+    assert np.allclose(cosine.numpy(), 1 - distance[:, 1:], atol=1e-5)
+    some, _ = neighbours(features, 5, torch.tensor([3, 39]))
+    assert torch.equal(some, index[[3, 39]])
+
+
+@pytest.mark.usefixtures("block")
+def test_mean_average_precision_and_top_k_are_scikit_learns() -> None:
+    features, label = clusters(60, 5)
+    x = torch.nn.functional.normalize(features.double(), dim=1).numpy()
+    cosine, precision, first = x @ x.T, [], {1: [], 5: [], 10: []}
+    for query in range(60):
+        others = np.arange(60) != query
+        hit = (label == label[query]).numpy()[others]
+        precision.append(average_precision_score(hit, cosine[query, others]))
+        order = np.argsort(-cosine[query, others])
+        for k, found in first.items():
+            found.append(hit[order[:k]].any())
+    result = leave_one_out(features, label)
+    assert result.queries == 60
+    assert result.mean_average_precision == pytest.approx(np.mean(precision), abs=1e-6)
+    assert result.top == pytest.approx({k: np.mean(found) for k, found in first.items()})
+
+
+@pytest.mark.usefixtures("block")
+def test_a_label_that_stands_alone_asks_nothing_but_can_be_in_the_way() -> None:
+    features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+    alone = leave_one_out(features, torch.tensor([0, 1, 0]), ks=(1,))
+    assert alone.queries == 2
+    assert alone.top == {1: 0.0}
+    assert alone.mean_average_precision == pytest.approx(0.5)
+
+
+def test_length_does_not_matter() -> None:
+    features, label = clusters(30, 3)
+    scaled = features * torch.linspace(0.1, 50, 30)[:, None]
+    assert leave_one_out(features, label).top == leave_one_out(scaled, label).top
+
+
+def test_perfect_clusters_score_one() -> None:
+    label = torch.arange(12) % 3
+    assert leave_one_out(torch.eye(3)[label] + 0.01, label).mean_average_precision == pytest.approx(1.0)
+
+
+def test_what_cannot_be_answered_is_an_error() -> None:
+    with pytest.raises(ValueError, match="3 neighbours among 3"):
+        neighbours(torch.eye(3), 3)
+    with pytest.raises(ValueError, match="no label occurs twice"):
+        leave_one_out(torch.eye(3), torch.arange(3))
+
+
+def test_more_places_asked_for_than_there_are_are_left_out() -> None:
+    assert leave_one_out(torch.eye(4), torch.tensor([0, 0, 1, 1])).top.keys() == {1}

@@ -1,0 +1,174 @@
+"""The commands: help, dry runs, mistakes, exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import config
+
+import layerlock
+from layerlock import cli
+from layerlock.dry_run import show
+from layerlock.errors import ConfigError, LayerlockError
+from layerlock.recipes import RECIPES
+from layerlock.train.loop import train
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command."""
+    code: int | str | None = 0
+    try:
+        cli.main(arguments)
+    except SystemExit as end:
+        code = end.code
+    said = capsys.readouterr()
+    assert "Traceback" not in said.out + said.err
+    return int(code or 0), said.out, said.err
+
+
+@pytest.mark.parametrize("verb", ["recipes", "synth", "embed", "info", "report", "pretrain"])
+def test_every_verb_has_help(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    code, out, _ = call(capsys, verb, "--help")
+    assert code == 0
+    assert f"layerlock {verb}" in out
+
+
+def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "--help")
+    assert code == 0
+    assert all(verb in out for verb in cli.VERBS)
+
+
+def test_help_of_a_recipe_shows_its_values(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "pretrain", "layerlock-tiny", "--help")
+    assert code == 0
+    for flag in ("--data", "--out", "--steps", "--resume", "--overwrite", "--init-from", "--dry-run", "--optim.lr"):
+        assert flag in out
+    assert "2000" in out
+
+
+def test_recipes_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "recipes")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == list(RECIPES)
+    assert all(len(line.split()) > 3 for line in out.splitlines())
+
+
+def test_a_dry_run_prints_config_and_stages_and_touches_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(
+        capsys, "pretrain", "layerlock-tiny", "--data", "nowhere", "--steps", "300", "--optim.lr", "0.5", "--dry-run"
+    )
+    assert code == 0
+    assert list(tmp_path.iterdir()) == []
+    start = out.index("{")
+    printed, _ = json.JSONDecoder().raw_decode(out[start:])
+    assert (printed["steps"], printed["data"], printed["optim"]["lr"]) == (300, "nowhere", 0.5)
+    assert re.search(r"180-210\W+1\W+h1", out)
+    assert re.search(r"270-300\W+4\W+h4", out)
+    assert "FLOPs" in out
+    assert "M parameters" in out
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_a_dry_run(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    show(RECIPES[name]())
+    out = capsys.readouterr().out
+    assert out.count("h32") == (1 if "4ds-g-layerlock" in name else 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pretrain"], "usage"),
+        (["pretrain", "layerlok"], "layerlock-tiny"),
+        (["pretrain", "layerlock-tiny", "--stepz", "3"], "stepz"),
+        (["pretrain", "layerlock-tiny", "--steps", "three"], "three"),
+        (["pretrain", "layerlock-tiny", "--model.position", "ropes"], "ropes"),
+        (["pretrain", "layerlock-tiny", "--steps", "3", "--dry-run"], "too few"),
+        (["pretrain", "layerlock-tiny", "--clip.size", "50", "--dry-run"], "does not divide"),
+        (["pretrain", "layerlock-tiny", "--run.device", "tpu7", "--out", "run"], "run.device"),
+        (["pretrain", "layerlock-tiny", "--data", "nowhere", "--out", "run"], "nowhere"),
+        (["pretrain", "layerlock-tiny", "--out", "run", "--resume"], "no run to resume"),
+        (["pretrain", "layerlock-tiny", "--init-from", "nowhere", "--out", "run"], "nowhere"),
+        (["info", "nowhere"], "no run here"),
+        (["report", "nowhere"], "no run here"),
+        (["embed", "nowhere", "--data", "x", "--out", "y.npz"], "no encoder here"),
+        (["embed"], "emb"),
+    ],
+)
+def test_mistakes_are_told_in_words_and_exit_with_2(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, *arguments)
+    assert code == 2
+    assert words in out + err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_problems_are_listed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--batch", "0", "--optim.lr", "-1", "--clip.size", "50", "--run.keep", "0"]
+    code, _, err = call(capsys, "pretrain", "layerlock-tiny", "--dry-run", *flags)
+    assert code == 2
+    assert all(name in err for name in ("batch", "optim.lr", "does not divide", "run.keep"))
+
+
+@pytest.mark.usefixtures("noise")
+def test_info_says_where_a_run_stands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    train(config(tmp_path), quiet=True)
+    code, out, _ = call(capsys, "info", str(tmp_path))
+    assert code == 0
+    assert "12 of 12" in out
+    assert "6 blocks of width 24" in out
+    assert "step-00000012" in out
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_run_that_is_there_and_a_resume_of_another_recipe_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    train(config(tmp_path), quiet=True)
+    code, _, err = call(capsys, "pretrain", "layerlock-tiny", "--out", str(tmp_path))
+    assert code == 2
+    assert "--resume" in err
+    code, _, err = call(capsys, "pretrain", "layerlock-tiny", f"--out={tmp_path}", "--resume")
+    assert code == 2
+    assert "a run of test" in err
+
+
+def test_recipes_take_changes_and_refuse_unknown_ones() -> None:
+    assert layerlock.recipe("layerlock-tiny", steps=7).steps == 7
+    with pytest.raises(LayerlockError, match="stepz"):
+        layerlock.recipe("layerlock-tiny", stepz=7)
+    assert issubclass(ConfigError, LayerlockError)
+
+
+@pytest.mark.parametrize("name", ["recipes", "report", "recipe", "pretrain", "load", "embed", "info", "synth"])
+def test_verbs_are_functions_whatever_has_been_imported(name: str) -> None:
+    importlib.import_module("layerlock.recipes")
+    importlib.import_module("layerlock.report")
+    assert callable(getattr(layerlock, name))
+
+
+def test_the_public_face_is_whole_and_lazy() -> None:
+    assert all(getattr(layerlock, name) is not None for name in layerlock.__all__)
+    with pytest.raises(AttributeError, match="nothing_here"):
+        layerlock.nothing_here  # noqa: B018
+    code = "import sys, layerlock; print({'torch', 'av', 'tyro'} & sys.modules.keys())"
+    environment = os.environ | {"PYTHONPATH": str(Path(layerlock.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "set()"

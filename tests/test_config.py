@@ -1,0 +1,105 @@
+"""One config: all its problems at once, to JSON and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import MODEL, config
+
+from layerlock.config import Config, OptimConfig, RunConfig, from_dict, to_dict
+from layerlock.data import ClipConfig
+from layerlock.errors import ConfigError
+from layerlock.learn.decoders import BackboneDecoding
+from layerlock.learn.masking import RandomMasking
+from layerlock.learn.plan import Progressive
+from layerlock.model.vit import ViTConfig
+from layerlock.recipes import RECIPES
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_sound_and_survives_json(name: str) -> None:
+    made = RECIPES[name]()
+    made.check()
+    assert from_dict(Config, json.loads(json.dumps(to_dict(made)))) == made
+
+
+def test_all_problems_come_in_one_message() -> None:
+    made = Config(
+        steps=0,
+        clip=ClipConfig(frames=15, resize=0.5),
+        model=ViTConfig(width=100, heads=3),
+        optim=OptimConfig(lr=-1.0, clip_norm=0.0, accumulate=0, betas=(0.9, 1.0)),
+        run=RunConfig(workers=-1, keep=0),
+        plan=Progressive(start=-1.0),
+        decoder=BackboneDecoding(blocks=12),
+    )
+    with pytest.raises(ConfigError) as error:
+        made.check()
+    fields = ["steps", "clip.resize", "model.heads", "optim.lr", "optim.clip_norm", "optim.accumulate", "optim.betas"]
+    fields += ["run.workers", "run.keep", "plan.start", "decoder.blocks", "model.patch"]
+    text = str(error.value)
+    assert all(field in text for field in fields)
+    assert f"{len(error.value.problems)} problems" in text
+    assert len(error.value.problems) == len(fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"clip": ClipConfig(size=225)}, "does not divide 225 height"),
+        ({"model": ViTConfig(patch=(3, 16, 16))}, "does not divide 16 frames"),
+        ({"model": ViTConfig(patch=(0, 16, 16))}, "patch"),
+        ({"masking": RandomMasking(keep=0.0001)}, "masking.keep"),
+        ({"batch": 6, "optim": OptimConfig(accumulate=4)}, "does not divide a batch of 6"),
+        ({"optim": OptimConfig(warmup=5.0)}, "optim.warmup"),
+        ({"plan": Progressive(start=0.5, first=9, last=12)}, "freeze_decoder"),
+        ({"plan": Progressive(start=0.5, interval=0.1), "steps": 3}, "too few"),
+        ({"model": ViTConfig(position="ropes")}, "position"),  # type: ignore[arg-type]
+        ({"run": RunConfig(precision="fp16")}, "precision"),  # type: ignore[arg-type]
+        ({"run": RunConfig(compile="maybe")}, "compile"),  # type: ignore[arg-type]
+        ({"plan": Progressive(target="latent", start=0.5)}, "target"),  # type: ignore[arg-type]
+        ({"decoder": BackboneDecoding(tokens="mask")}, "tokens"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Config(**changes).check()
+
+
+def test_freezing_into_the_decoder_is_allowed_when_asked_for() -> None:
+    plan = Progressive(start=0.5, first=9, last=12, freeze_decoder=True)
+    Config(plan=plan).check()
+
+
+def test_problems_of_a_stage_name_its_step() -> None:
+    plan = Progressive(freezes=((0.5, 5), (0.75, 9)))
+    with pytest.raises(ConfigError, match="step 750: plan: 9 frozen blocks"):
+        Config(plan=plan, steps=1_000).check()
+
+
+def test_unknown_fields_are_all_named_with_their_place() -> None:
+    values = to_dict(Config()) | {"stepz": 3}
+    values["optim"] |= {"learning_rate": 1.0}
+    values["model"]["depths"] = 4
+    with pytest.raises(ConfigError) as error:
+        from_dict(Config, values)
+    assert {line.split(":")[0] for line in error.value.problems} == {"stepz", "optim.learning_rate", "model.depths"}
+
+
+def test_missing_fields_take_their_defaults_and_lists_become_tuples() -> None:
+    made = from_dict(Config, {"plan": {"freezes": [[0.5, 2], [0.75, 3]]}, "model": {"patch": [1, 8, 8]}})
+    assert made.plan.freezes == ((0.5, 2), (0.75, 3))
+    assert made.model.patch == (1, 8, 8)
+    assert made.steps == Config().steps
+
+
+def test_derived_numbers_follow_the_fields(tmp_path: Path) -> None:
+    made = config(tmp_path)
+    assert (made.grid, made.tokens, made.encoder_depth) == ((4, 3, 3), 36, 4)
+    assert replace(made, model=replace(MODEL, patch=(4, 8, 8))).tokens == 18
+    assert Config().tokens == 1568
+    assert Config().masking.count(1568) == 78

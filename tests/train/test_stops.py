@@ -1,0 +1,129 @@
+"""Runs in processes of their own that are stopped or killed, and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import config, run_config
+
+from layerlock import cli
+from layerlock.config import Config, load_config, to_dict
+from layerlock.data import ClipConfig
+from layerlock.train.loop import train
+
+SCRIPT = """
+import json, os, signal, sys
+from layerlock import cli
+from layerlock.config import Config, from_dict
+from layerlock.train import checkpoint, loop
+
+moment, step, number, given = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
+if moment == "update":
+    update = loop.Run.update
+    def stopped(self, *args, **kwargs):
+        if self.step == step:
+            os.kill(os.getpid(), number)
+        return update(self, *args, **kwargs)
+    loop.Run.update = stopped
+else:
+    point = checkpoint._point
+    def stopped(folder, name):
+        if name == f"step-{step:08d}":
+            os.kill(os.getpid(), number)
+        point(folder, name)
+    checkpoint._point = stopped
+if isinstance(given, list):
+    cli.main(given)
+loop.train(from_dict(Config, given), quiet=True)
+"""
+CLIP = ClipConfig(frames=8, stride=1, size=24, resize=1.0, flip=True)
+SHORT = [
+    *("--steps", "12", "--batch", "2", "--clip.frames", "8", "--clip.size", "24", "--clip.resize", "1.0"),
+    *("--model.width", "24", "--model.mlp", "48", "--model.heads", "2", "--run.threads", "1", "--run.workers", "0"),
+    *("--run.device", "cpu", "--run.precision", "fp32", "--run.log-every", "2", "--run.checkpoint-every", "3"),
+]
+
+
+def stop_at(moment: str, step: int, number: int, given: dict[str, Any] | list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", SCRIPT, moment, str(step), str(number), json.dumps(given)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+
+
+def run_of(out: Path, **changes: Any) -> Config:
+    return config(out, clip=CLIP, batch=2, run=run_config(threads=1, log_every=2, checkpoint_every=3, **changes))
+
+
+def learned(out: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(text) for text in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "timing"} for line in lines]
+
+
+def assert_same(a: Path, b: Path) -> None:
+    """All metrics but timing, the encoder and the last checkpoint are the same, bit for bit."""
+    assert learned(a) == learned(b)
+    for name in ("encoder/model.safetensors", "checkpoints/step-00000012/state.safetensors"):
+        first, second = load_file(a / name), load_file(b / name)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    before, out = torch.get_num_threads(), tmp_path_factory.mktemp("runs") / "undisturbed"
+    train(run_of(out), quiet=True)
+    torch.set_num_threads(before)
+    return out
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
+    ("moment", "workers"), [(("update", 8), (0, 1)), (("checkpoint", 9), (1, 0))], ids=["between steps", "while saving"]
+)
+def test_a_killed_run_resumed_with_other_workers_is_the_undisturbed_one(
+    tmp_path: Path, undisturbed: Path, moment: tuple[str, int], workers: tuple[int, int]
+) -> None:
+    done = stop_at(*moment, signal.SIGKILL, to_dict(run_of(tmp_path, workers=workers[0])))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert learned(tmp_path) != learned(undisturbed)
+    train(run_of(tmp_path, workers=workers[1]), resume=True, quiet=True)
+    assert_same(tmp_path, undisturbed)
+    assert "resume: from" in (tmp_path / "events.log").read_text()
+
+
+@pytest.mark.usefixtures("threads")
+def test_sigterm_saves_exits_143_and_the_resumed_command_ends_as_if_nothing_had_been(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    arguments = ["pretrain", "layerlock-tiny", "--data", "synthetic", *SHORT, "--out", str(stopped)]
+    done = stop_at("update", 7, signal.SIGTERM, arguments)
+    assert done.returncode == 143, done.stderr
+    assert "--resume" in done.stdout
+    assert done.stderr == ""
+    assert (stopped / "checkpoints" / "step-00000008").is_dir()
+    assert (stopped / "encoder" / "model.safetensors").exists()
+    assert learned(stopped)[-1]["step"] == 8
+    with pytest.raises(SystemExit) as end:
+        cli.main(["pretrain", "layerlock-tiny", "--out", str(stopped), "--resume"])
+    assert end.value.code == 0
+    assert "encoder:" in capsys.readouterr().out
+    train(replace(load_config(stopped / "config.json"), out=str(whole)), quiet=True)
+    assert_same(stopped, whole)
+
+
+def test_ctrl_c_saves_too(tmp_path: Path) -> None:
+    done = stop_at("update", 4, signal.SIGINT, to_dict(run_of(tmp_path)))
+    assert done.returncode == 0, "the function returns; the command exits with 130"
+    assert (tmp_path / "checkpoints" / "step-00000005").is_dir()
+    assert "stop: after step 5 of 12" in (tmp_path / "events.log").read_text()
