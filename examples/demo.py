@@ -1,11 +1,11 @@
 """First light: videos of the synthetic world, a LayerLock encoder trained on them, and what probes read from it.
 
-    python examples/demo.py --out runs/demo --seed 0
+python examples/demo.py --out runs/demo --seed 0
 
-Trains on H.264 files without labels, through the same path as anybody's folder. Then frozen features are probed on other
-videos of the world: actions by a small attention readout, depth by one linear map per token. Each probe is trained and
-tested, on the same videos, for the trained encoder, for random weights of the same shape, for raw pixels, and for what
-needs no video at all. Every interval is over three probe seeds and test clips drawn with replacement.
+Trains on H.264 files without labels, through the same path as anybody's folder. Then frozen features are probed on
+other videos of the world: actions by a small attention readout, depth by one linear map per token. Each probe is
+trained and tested, on the same videos, for the trained encoder, for random weights of the same shape, for raw pixels,
+and for what needs no video at all. Every interval is over three probe seeds and test clips drawn with replacement.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from layerlock.evaluate.probes import (
     predict_labels,
     train_attention_probe,
 )
-from layerlock.model.patches import gather_tokens, patchify
+from layerlock.model.patches import patchify
 from layerlock.model.position import sincos_table
 
 TRAIN_VIDEOS, PROBE_VIDEOS, TEST_VIDEOS = 4_000, 2_000, 600
@@ -71,9 +71,14 @@ def main() -> None:
         "random weights": lambda video: untrained(video, depth),
         "raw pixels": pixels_with_position(encoder),
     }
-    print_table("Action, top-1 accuracy in % (higher is better)", actions(readers, train, test, encoder.grid), 100, "8.1f")
+    print_table(
+        "Action, top-1 accuracy in % (higher is better)", actions(readers, train, test, encoder.grid), 100, "8.1f"
+    )
     print_table("Depth, absolute relative error (lower is better)", depths(readers, train, test), 1, "8.4f")
-    print(f"features after block {depth} of {encoder.depth}; intervals: 95 %, over {len(PROBE_SEEDS)} probe seeds (actions) and test clips")
+    print(
+        f"features after block {depth} of {encoder.depth}; intervals: 95 %, over test clips; "
+        f"actions are means over {len(PROBE_SEEDS)} probe seeds"
+    )
     print(f"report: {outcome.folder / 'report.html'}")
 
 
@@ -120,7 +125,9 @@ def features(reader: Reader, clips: Tensor) -> Tensor:
         return torch.cat([reader(part).bfloat16() for part in clips.split(64)])
 
 
-def actions(readers: dict[str, Reader], train: Labelled, test: Labelled, grid: tuple[int, int, int]) -> dict[str, Interval]:
+def actions(
+    readers: dict[str, Reader], train: Labelled, test: Labelled, grid: tuple[int, int, int]
+) -> dict[str, Interval]:
     """Accuracy of an attention readout on every reader's features, on those of one time alone, and chance."""
 
     def probe(fit: Tensor, held_out: Tensor, times: int) -> Interval:
@@ -164,7 +171,10 @@ def print_table(title: str, rows: dict[str, Interval], scale: float, form: str) 
     first = rows["trained encoder"]
     apart = [name for name, row in rows.items() if first.low > row.high or first.high < row.low]
     others = [name for name in rows if name not in (*apart, "trained encoder")]
-    print(f"  the trained encoder's interval is apart from that of: {', '.join(apart) or 'none'}" + (f"; not from: {', '.join(others)}" if others else ""))
+    print(
+        f"  the trained encoder's interval is apart from that of: {', '.join(apart) or 'none'}"
+        + (f"; not from: {', '.join(others)}" if others else "")
+    )
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class Noise:
 
     clip: ClipConfig = CLIP
     skips: int = -1
+    rejected: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return 1_000
@@ -74,6 +75,9 @@ class Noise:
             flip=bool(rng.integers(2)),
             skipped=(("broken.mp4", "it is empty"),) if index == self.skips else (),
         )
+
+    def view(self, video: int) -> Sample:
+        return self.sample(video)
 
 
 def config(out: Path, **changes: Any) -> Config:

@@ -27,7 +27,10 @@ def recipes() -> dict[str, str]:
 
 
 def recipe(name: str, **changes: Any) -> Config:
-    """The config of a recipe, with `changes` to its fields. Raises LayerlockError for a name or a field that is not there."""
+    """The config of a recipe, with `changes` to its fields.
+
+    Raises LayerlockError for a name or a field that is not there.
+    """
     config = _recipe(name)
     unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(config)})
     if unknown:
@@ -55,7 +58,8 @@ def _report(folder: Path) -> None:
     except ImportError as error:
         RunFolder(folder).log(
             "warning",
-            f"report.html was not written: {error.name} is missing (pip install 'layerlock[report]', then: layerlock report {folder})",
+            f"report.html was not written: {error.name} is missing "
+            f"(pip install 'layerlock[report]', then: layerlock report {folder})",
         )
 
 
@@ -92,9 +96,11 @@ def embed(
     batch: int = 16,
     workers: int = 2,
 ) -> Embeddings:
-    """Mean-pooled features, after block `depth` (`floor(0.95 L)` without one), of the middle clip of every video of a folder.
+    """Mean-pooled features, after block `depth` (`floor(0.95 L)` without one), of the middle clip of every video of a
+    folder.
 
-    `out` is an .npz file to write, with `features` and `files`. Raises LayerlockError for an encoder or data that cannot be used.
+    `out` is an .npz file to write, with `features` and `files`. Raises LayerlockError for an encoder or data that
+    cannot be used.
     """
     from layerlock.evaluate.features import embed_videos
 
@@ -140,6 +146,7 @@ def info(run: str | Path) -> dict[str, Any]:
         "checkpoint": str(newest) if newest else None,
         "encoder": None
         if encoder is None
-        else f"{encoder.depth} blocks of width {encoder.width}, {sum(p.numel() for p in encoder.parameters()):,} parameters",
+        else f"{encoder.depth} blocks of width {encoder.width}, "
+        f"{sum(p.numel() for p in encoder.parameters()):,} parameters",
         "clip": f"{config.clip.frames} frames, stride {config.clip.stride}, {config.clip.size} x {config.clip.size}",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,7 +72,7 @@ def _defaults(arguments: Sequence[str]) -> Config:
     config = replace(api.recipe(arguments[0]), out=f"runs/{arguments[0]}")
     if "--resume" not in arguments:
         return config
-    out = next((b for a, b in zip(arguments, arguments[1:], strict=False) if a == "--out"), config.out)
+    out = next((b for a, b in pairwise(arguments) if a == "--out"), config.out)
     folder = RunFolder(next((a.removeprefix("--out=") for a in arguments if a.startswith("--out=")), out))
     if not folder.exists:
         raise LayerlockError(f"{folder.path}: no run to resume here")
@@ -131,7 +132,8 @@ def embed(
     """
     found = api.embed(run, data, out=out, depth=depth, batch=batch, workers=workers)
     print(
-        f"{found.features.shape[0]} videos x {found.features.shape[1]} features in {out}; {len(found.rejected)} files skipped"
+        f"{len(found.features)} videos x {found.features.shape[1]} features in {out}; "
+        f"{len(found.rejected)} files skipped"
     )
     for path, reason in found.rejected:
         print(f"skipped {path}: {reason}")

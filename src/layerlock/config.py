@@ -58,7 +58,10 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """How a run is carried out. Nothing here changes a number that is learned, but `device`, `precision` and `threads` in their last bits."""
+    """How a run is carried out.
+
+    Nothing here changes a number that is learned, but `device`, `precision` and `threads` in their last bits.
+    """
 
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -205,9 +208,8 @@ def _build(cls: type, values: Any, where: str, problems: list[str]) -> Any:
         if name in unknown:
             continue
         hint = hints[name]
-        given[name] = (
-            _build(hint, value, f"{where}{name}.", problems) if dataclasses.is_dataclass(hint) else _tuple(value)
-        )
+        nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        given[name] = _build(hint, value, f"{where}{name}.", problems) if nested else _tuple(value)
     try:
         return cls(**given)
     except TypeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -28,15 +29,19 @@ def live_parameters(config: Config, stage: Stage) -> int:
 
 
 def show(config: Config, plan: Plan | None = None) -> None:
-    """Prints the resolved config and, for each stage, its steps, parameters and FLOPs. Raises ConfigError as training would."""
+    """Prints the resolved config and, for each stage, its steps, parameters and FLOPs.
+
+    Raises ConfigError as training would.
+    """
     plan = config.check(plan)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
     console.print(json.dumps(to_dict(config), indent=2), markup=False)
     stages = timeline(plan, config.steps)
     ends = [begin for begin, _ in stages[1:]] + [config.steps]
     first = config.cost(stages[0][1]).total
     table = Table(
-        title=f"{config.recipe}: {backbone_parameters(config.model, config.tokens) / 1e6:,.1f} M parameters, {config.tokens} tokens, "
+        title=f"{config.recipe}: {backbone_parameters(config.model, config.tokens) / 1e6:,.1f} M parameters, "
+        f"{config.tokens} tokens, "
         f"{config.masking.count(config.tokens)} of them context"
     )
     for name in (

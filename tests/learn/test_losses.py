@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from oracle import Oracle
@@ -9,6 +11,7 @@ from tiny import DECODING, GRID, MASKING, MODEL, PIXEL_STAGE, learner, lock_stag
 
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Stage, Tap, Target
+from layerlock.model.patches import patchify
 
 INDEX = torch.tensor([5, 1_000_003])
 MIXED = Stage(
@@ -103,6 +106,15 @@ def test_bfloat16_losses_stay_close_and_gradients_are_float32() -> None:
             assert b[target].dtype == torch.float32
             assert float(b[target]) == pytest.approx(float(value), rel=0.03)
         assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in half.live().values())
+
+
+def test_the_pixel_target_is_normalised_as_the_input_is() -> None:
+    made = Learner(replace(MODEL, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)), GRID, MASKING, DECODING)
+    made.enter(PIXEL_STAGE)
+    (group,) = made.groups(video(2), INDEX)
+    pixels = patchify(video(2), MODEL.patch).float() / 255
+    mean, std = (torch.tensor(x).repeat(128) for x in ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)))
+    assert torch.allclose(group.predictions[0].target, (pixels - mean) / std, atol=1e-5)
 
 
 def test_clips_in_bytes_and_in_fractions_give_the_same_loss() -> None:

@@ -152,7 +152,8 @@ def test_first_weights_are_bounded_and_the_same_for_a_seed() -> None:
         assert torch.equal(a, b)
         if a.ndim == 2:
             assert not torch.equal(a, c)
-            bound = (6 / sum(a.shape)) ** 0.5
+            adds = "blocks" in name and ("proj" in name or "fc2" in name)
+            bound = (6 / sum(a.shape)) ** 0.5 * ((2 * MODEL.depth) ** -0.5 if adds else 1.0)
             if name != "position":
                 assert 0.9 * bound < a.abs().max() <= bound
         elif "norm" in name and name.endswith("weight"):
@@ -162,8 +163,20 @@ def test_first_weights_are_bounded_and_the_same_for_a_seed() -> None:
     assert 0.015 < first.position.std() < 0.025
 
 
+def test_pixels_are_normalised_by_channel_and_back() -> None:
+    model = ViT(replace(MODEL, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0)), GRID)
+    clips = torch.randint(0, 256, (2, TOKENS, MODEL.patch_values), dtype=torch.uint8)
+    found = model.normalize(clips)
+    for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 1.0), (0.3, 2.0)]):
+        wanted = (clips[..., channel::3] / 255 - mean) / std
+        assert torch.allclose(found[..., channel::3], wanted, atol=1e-6)
+    assert torch.allclose(model.denormalize(found), clips / 255, atol=1e-6)
+    assert torch.equal(model.project(clips), model.embed(found))
+    assert torch.equal(ViT(MODEL, GRID).normalize(clips), clips / 255)
+
+
 def test_problems_of_a_shape_come_all_at_once() -> None:
-    assert len(ViTConfig(width=0, depth=-1, rope_fractions=(0.5, 0.5, 0.5)).problems()) == 3
+    assert len(ViTConfig(width=0, depth=-1, rope_fractions=(0.5, 0.5, 0.5), std=(0, 1, 1)).problems()) == 4
     assert "heads" in ViTConfig(width=10, heads=3).problems()[0]
     assert not ViTConfig().problems()
 

@@ -13,9 +13,10 @@ import tiny
 import torch
 
 from layerlock.config import to_dict
-from layerlock.data import ClipConfig, Sample, clips
+from layerlock.data import ClipConfig, Sample
+from layerlock.data.decode import UnreadableVideo
 from layerlock.errors import LayerlockError
-from layerlock.report import neighbours, views
+from layerlock.report import charts, neighbours, views
 from layerlock.report.history import read_history
 from layerlock.report.page import SECTIONS, write_report
 from layerlock.report.tables import summary
@@ -40,6 +41,12 @@ def run(trained: Path, tmp_path: Path) -> RunFolder:
     """A copy of the run to do things to."""
     shutil.copytree(trained, tmp_path / "run")
     return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the charts out, which take most of the time and are looked at elsewhere."""
+    monkeypatch.setattr(charts, "draw", lambda chart, marked, last: "data:image/svg+xml;base64,")
 
 
 def bare(path: Path, lines: list[dict[str, Any]] | None = None, **changes: Any) -> RunFolder:
@@ -99,6 +106,7 @@ def test_page_is_whole_and_keeps_to_itself(run: RunFolder) -> None:
     assert run.report.stat().st_size < 2_000_000
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_stages_and_their_cost_are_those_of_the_config(run: RunFolder) -> None:
     history = read_history(run, tiny.config(run.path, steps=6, plan=replace(tiny.LOCK, latent_fraction=0.5)), {})
     assert [(span.begin, span.end, span.frozen, span.targets) for span in history.spans] == [
@@ -118,6 +126,7 @@ def test_plan_from_code_is_told_from_the_configs(tmp_path: Path) -> None:
     assert "the plan was given in code" in write(folder)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_from_outside_cannot_become_markup(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     evil = '<script>alert(1)</script><img src="http:evil" onerror="x">'
     run.log("skipped", f"{evil}.mp4: \udce9 it is {evil}")
@@ -155,6 +164,7 @@ def test_run_that_broke_off(tmp_path: Path) -> None:
     assert "loss fell" not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_features_that_are_not_numbers(run: RunFolder) -> None:
     encoder = loop.load(run.path)
     with torch.no_grad():
@@ -179,6 +189,7 @@ def test_summary_says_what_the_numbers_say(tmp_path: Path) -> None:
     assert "No end is noted" in told("d", 1)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_data_that_are_gone_are_said_to_be(run: RunFolder) -> None:
     assert "(somewhere/gone) cannot be read from here" in write(run)
 
@@ -187,27 +198,32 @@ class Shades:
     """A few videos, each of one grey; neighbours in grey are neighbours in number."""
 
     def __init__(self, clip: ClipConfig, videos: int) -> None:
-        self.clip, self.videos = clip, videos
+        self.clip, self.videos, self.rejected = clip, videos, (("bad.mp4", "it is empty"),)
 
     def __len__(self) -> int:
         return self.videos
 
     def sample(self, index: int) -> Sample:
-        video = torch.full((self.clip.frames, 3, self.clip.margin, self.clip.margin), 50 * index, dtype=torch.uint8)
-        name = f"somewhere/gone/<{index}>.mp4"
-        return Sample(index=index, name=name, video_tchw=video, crop_y=0, crop_x=0, flip=False)
+        return self.view(index % self.videos)
+
+    def view(self, video: int) -> Sample:
+        if video == 1:
+            raise UnreadableVideo("somewhere/gone/1.mp4", "it is cut short")
+        pixels = torch.full((self.clip.frames, 3, self.clip.margin, self.clip.margin), 50 * video, dtype=torch.uint8)
+        name = f"somewhere/gone/<{video}>.mp4"
+        return Sample(index=video, name=name, video_tchw=pixels, crop_y=0, crop_x=0, flip=False)
 
 
-@pytest.mark.parametrize(("videos", "words"), [(2, "are 2 videos: too few"), (5, "5 of 5 videos were compared")])
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(("videos", "words"), [(3, "are 2 videos: too few"), (6, "5 of 6 videos were compared")])
 def test_neighbours(run: RunFolder, monkeypatch: pytest.MonkeyPatch, videos: int, words: str) -> None:
     monkeypatch.setattr(neighbours, "open_source", lambda data, clip, **settings: Shades(clip, videos))
-    monkeypatch.setattr(clips, "Views", lambda source: source)
     page = write(run)
     assert words in page
-    if videos > 2:
+    if videos > 3:
         assert page.count('<div class="query">') == 5
         last = page.split('<div class="query">')[5]
-        assert re.findall(r"Middle frame of &lt;(\d)&gt;\.mp4", last)[:2] == ["4", "3"]
+        assert re.findall(r"Middle frame of &lt;(\d)&gt;\.mp4", last)[:2] == ["5", "4"]
 
 
 def test_thinned_previews_keep_first_and_last(tmp_path: Path, trained: Path) -> None:

@@ -19,7 +19,7 @@ import layerlock
 from layerlock.config import OptimConfig
 from layerlock.data import batches, crop_and_flip
 from layerlock.errors import ConfigError, LayerlockError
-from layerlock.learn.learner import Learner
+from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.plan import FixedPlan, Progressive, Stage, SwitchLog, Tap, Target
 from layerlock.model.encoder import Encoder
 from layerlock.model.patches import gather_tokens, patchify
@@ -303,19 +303,29 @@ def test_bfloat16_trains_on_a_cpu_and_its_frozen_weights_stay(tmp_path: Path) ->
 
 
 def test_files_that_could_not_be_used_are_named_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "open_source", lambda *args, **kwargs: Noise(skips=9))
+    monkeypatch.setattr(
+        loop, "open_source", lambda *args, **kwargs: Noise(skips=9, rejected=(("text.mp4", "no video"),))
+    )
     train(config(tmp_path), quiet=True)
-    assert "skipped: broken.mp4: it is empty" in (tmp_path / "events.log").read_text()
-    assert [line["timing"]["skipped"] for line in lines(tmp_path)] == [0] * 2 + [1] * 10
+    events = (tmp_path / "events.log").read_text()
+    assert events.count("skipped: text.mp4: no video") == 1
+    assert events.count("skipped: broken.mp4: it is empty") == 1
+    assert [line["timing"]["skipped"] for line in lines(tmp_path)] == [1] * 2 + [2] * 10
 
 
 @pytest.mark.usefixtures("noise")
 def test_warnings_of_a_collapse_go_to_the_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CollapseMonitor, "COSINE", -1.0)
+    figures = CollapseMonitor.figures
+
+    def collapsed(self: CollapseMonitor, step: StepFigures) -> dict[str, Any]:
+        found = figures(self, step)
+        return found | {"effective_rank": 1.0} if found and "h2" in found["target_variance"] else found
+
+    monkeypatch.setattr(CollapseMonitor, "figures", collapsed)
     train(config(tmp_path), quiet=True)
     events = (tmp_path / "events.log").read_text()
-    assert events.count("warning: step 1: possible collapse: token cosine") == 1
-    assert events.count("possible collapse: token cosine") == 1
+    assert "warning: step 8: possible collapse: effective rank of features fell to 1" in events
+    assert events.count("effective rank") == 1
 
 
 @pytest.mark.usefixtures("noise")

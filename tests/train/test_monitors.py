@@ -72,7 +72,7 @@ def figures(rank: float = 50.0, variance: float = 1.0, cosine: float = 0.2) -> d
         ({"rank": 2.0}, "effective rank"),
         ({"variance": 1e-3}, "variance of target h2"),
         ({"variance": float("nan")}, "variance of target h2"),
-        ({"cosine": 0.995}, "token cosine"),
+        ({"cosine": 0.995}, "cosine"),
     ],
 )
 def test_a_figure_that_turns_is_warned_of_once_until_it_recovers(bad: dict[str, float], word: str) -> None:
@@ -86,6 +86,11 @@ def test_a_figure_that_turns_is_warned_of_once_until_it_recovers(bad: dict[str, 
     assert again.warnings(figures(**bad)) == [], "what has been said is remembered through a checkpoint"
     assert again.warnings(figures()) == []
     assert len(again.warnings(figures(**bad))) == 1
+
+
+def test_a_figure_that_was_bad_from_the_first_is_no_turn() -> None:
+    monitor = CollapseMonitor()
+    assert [monitor.warnings(figures(rank=1.5, variance=1e-6, cosine=0.999)) for _ in range(3)] == [[], [], []]
 
 
 def test_a_slow_decline_is_seen_against_the_best_so_far() -> None:

@@ -59,7 +59,9 @@ class FolderSource:
         return [videos[number] for number in (video_at(index, len(videos), self.seed), *others.tolist())]
 
     def view(self, video: int) -> Sample:
-        """The middle clip of the video at a position of the index, cut in the centre, as it is. Raises UnreadableVideo."""
+        """The middle clip of the video at a position of the index, cut in the centre, as it is. Raises
+        UnreadableVideo.
+        """
         chosen = self.index.videos[video]
         start = max(0, (chosen.frames - self.clip.span) // 2)
         return self._clip_of(chosen, video, start, (0.5, 0.5), flip=False, skipped=())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from layerlock.data.clips import Batch, Sample, Source, collate
@@ -16,7 +16,7 @@ SAMPLE_SECONDS = 120.0
 _BATCHES_AHEAD = 2
 
 
-def batches(source: Source, *, batch: int, start: int, stop: int, workers: int) -> Iterator[Batch]:
+def batches(source: Source, *, batch: int, start: int, stop: int, workers: int) -> Generator[Batch]:
     """The batches of steps start .. stop - 1; batch s holds the global sample indices s * batch .. (s + 1) * batch - 1.
 
     With `workers` 0 the clips are made right here, one after the other. Close the iterator to end the workers early.

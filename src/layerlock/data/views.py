@@ -35,9 +35,7 @@ class Views:
         except UnreadableVideo as error:
             blank = torch.zeros(self.clip.frames, 3, self.clip.margin, self.clip.margin, dtype=torch.uint8)
             lost = ((error.path, error.reason),)
-            return Sample(
-                index=index, name=error.path, video_tchw=blank, crop_y=0, crop_x=0, flip=False, skipped=lost
-            )
+            return Sample(index=index, name=error.path, video_tchw=blank, crop_y=0, crop_x=0, flip=False, skipped=lost)
 
     def view(self, video: int) -> Sample:
         """The same."""

@@ -32,7 +32,9 @@ def embed_videos(
 ) -> Features:
     """Mean-pooled features of the middle clip of every video below `data`. Raises LayerlockError for unusable data."""
     if data == "synthetic":
-        raise LayerlockError("the synthetic world has no end: write videos of it with `layerlock synth` and embed those")
+        raise LayerlockError(
+            "the synthetic world has no end: write videos of it with `layerlock synth` and embed those"
+        )
     source = open_source(data, clip_config(encoder), seed=0, workers=workers)
     return embed_source(encoder, Views(source), depth=depth, batch=batch, workers=workers)
 

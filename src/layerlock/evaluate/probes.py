@@ -30,7 +30,7 @@ class ReadoutConfig:
 def train_attention_probe(
     features_vnd: Tensor, label_v: Tensor, *, times: int, classes: int, seed: int, config: ReadoutConfig | None = None
 ) -> AttentionReadout:
-    """An attention readout with one query, trained on frozen features `[V, N, D]` (token order t, h, w; `times` of t)."""
+    """An attention readout with one query, trained on frozen features `[V, N, D]` (`times`: how many t)."""
     config = config or ReadoutConfig()
     readout = AttentionReadout(
         features_vnd.shape[-1], times=times, channels=config.channels, heads=config.heads, outputs=classes
@@ -58,7 +58,7 @@ def predict_labels(readout: AttentionReadout, features_vnd: Tensor, batch: int =
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProbe:
-    """`standardised features @ weight + mean`: one linear map, the same for every token, from `[.., D]` to `[.., P]`."""
+    """`standardised features @ weight + mean`: one linear map, `[.., D]` to `[.., P]`, the same for every token."""
 
     centre_d: Tensor
     scale_d: Tensor
@@ -85,7 +85,9 @@ def fit_linear_probe(features_vnd: Tensor, target_vnp: Tensor, *, ridge: float =
 
 
 def absolute_relative_error(predicted: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
-    """AbsRel of each clip: the mean of |predicted - target| / (target + eps) over all but the first dimension (LayerLock A.4.3)."""
+    """AbsRel of each clip: the mean of |predicted - target| / (target + eps) over all but the first dimension
+    (LayerLock A.4.3).
+    """
     return ((predicted - target).abs() / (target + eps)).flatten(1).mean(1)
 
 

@@ -13,7 +13,8 @@ BLOCK = 2048
 
 
 def neighbours(features_vd: Tensor, count: int, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The `count` most similar other videos of each of `queries` (row numbers; all without them): indices and cosines `[Q, count]`.
+    """The `count` most similar other videos of each of `queries` (row numbers; all without them): indices and cosines
+    `[Q, count]`.
 
     ValueError where there are not that many others.
     """
@@ -33,7 +34,9 @@ def neighbours(features_vd: Tensor, count: int, queries: Tensor | None = None) -
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """Leave-one-out retrieval: mean average precision, and the share of queries with a same-label video among the first k."""
+    """Leave-one-out retrieval: mean average precision, and the share of queries with a same-label video among the
+    first k.
+    """
 
     mean_average_precision: float
     top: dict[int, float]

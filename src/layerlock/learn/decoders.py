@@ -58,12 +58,13 @@ class BackboneDecoder(nn.Module):
             return rotate(constant, rotation)
         table = vit.position if self.table is None else self.table
         assert self.token is not None
+        assert isinstance(table, Tensor)
         return (self.token + (table if query_bq is None else table[query_bq])).to(vit.compute)
 
     def forward(
-        self, vit: ViT, x_bkd: Tensor, context_bk: Tensor, query_bq: Tensor | None, frozen: int, recompute: bool
+        self, vit: ViT, x_bkd: Tensor, context_bk: Tensor, query_bq: Tensor | None, *, frozen: int, recompute: bool
     ) -> Tensor:
-        """Features `[B, Q, D]` at the positions `query_bq`, or at all N, from context features after the encoder's blocks."""
+        """Features `[B, Q, D]` at the positions `query_bq`, or at all N, from the encoder's features `[B, K, D]`."""
         token = self.tokens(vit, query_bq)
         z_bqd = token.expand(x_bkd.shape[0], *token.shape[-2:])
         rotation, context = vit.rotation(query_bq), vit.rotation(context_bk)

@@ -1,14 +1,13 @@
 """The one learner: clip -> masking -> encoder -> decoder -> head -> loss <- target, as the Stage in force says.
 
-It owns its backward, so that a plan that detaches its taps frees each stretch's graph before the next is built. It never
-clips, steps or logs: that is the loop's.
+It owns its backward, so that a plan that detaches its taps frees each stretch's graph before the next is built. It
+never clips, steps or logs: that is the loop's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +35,19 @@ class Prediction:
         return F.mse_loss(self.predicted.float(), self.target)
 
     def target_variance(self) -> Tensor:
-        """Variance of the target over clips and tokens, averaged over its dimensions: 0 when all targets are one vector."""
+        """Variance of the target over clips and tokens, averaged over its dimensions: 0 when all targets are one
+        vector.
+        """
         return self.target.float().flatten(0, 1).var(dim=0, unbiased=False).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What all parts of a pass share: the clip's patches, the context's positions, the subset for latent losses."""
+
+    patches_bnp: Tensor
+    context_bk: Tensor
+    subset_bq: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +106,8 @@ class Learner(nn.Module):
             self.vit.position.requires_grad_(stage.frozen == 0)
         if self.decoder.token is not None:
             self.decoder.token.requires_grad_(stage.frozen <= self.decoder.first)
-        for block in self.vit.blocks[stage.last :]:
-            block.requires_grad_(False)
+        for number, block in enumerate(self.vit.blocks[stage.frozen :], stage.frozen):
+            block.requires_grad_(number < stage.last)
         self._rebuild_heads(stage)
 
     def _rebuild_heads(self, stage: Stage) -> None:
@@ -143,22 +153,21 @@ class Learner(nn.Module):
         """Runs the model and yields the predictions depth by depth, shallow first."""
         stage = self.stage
         assert stage is not None, "enter a stage first"
-        patches_bnp = patchify(video_btchw, self.vit.config.patch)
-        context_bk = self.masking.context(self.seed, index_b, self.vit.tokens)
-        subset_bq = self._subset(stage, index_b)
-        x, latents = self._prefix(stage, patches_bnp, context_bk, subset_bq)
-        rotation, at = self.vit.rotation(context_bk), stage.frozen
-        by_depth = [
-            (depth, list(taps))
-            for depth, taps in groupby(sorted(stage.taps, key=lambda tap: tap.depth), lambda tap: tap.depth)
-        ]
-        for depth, taps in by_depth:
+        tokens = self.vit.tokens
+        seen = Seen(
+            patches_bnp=patchify(video_btchw, self.vit.config.patch),
+            context_bk=self.masking.context(self.seed, index_b, tokens),
+            subset_bq=self._subset(stage, index_b),
+        )
+        x, latents = self._prefix(stage, seen)
+        rotation, at = self.vit.rotation(seen.context_bk), stage.frozen
+        depths = sorted({tap.depth for tap in stage.taps})
+        for depth in depths:
+            taps = [tap for tap in stage.taps if tap.depth == depth]
             x = self.vit.run(x, rotation, at, depth, recompute=self.recompute)
             at = max(at, depth)
-            last = depth == by_depth[-1][0]
-            predictions = self._predict(stage, taps, x, patches_bnp, context_bk, subset_bq, latents)
-            closed = last or taps[0].detach
-            yield Group(predictions=predictions, features_bkd=x, closed=closed)
+            closed = depth == depths[-1] or taps[0].detach
+            yield Group(predictions=self._predict(taps, x, seen, latents), features_bkd=x, closed=closed)
             x = x.detach() if closed else x
 
     def _subset(self, stage: Stage, index_b: Tensor) -> Tensor | None:
@@ -168,53 +177,51 @@ class Learner(nn.Module):
         count = max(1, round(self.vit.tokens * fractions.pop()))
         return random_subset(self.seed, "latent subset", index_b, self.vit.tokens, count)
 
-    def _prefix(
-        self, stage: Stage, patches_bnp: Tensor, context_bk: Tensor, subset_bq: Tensor | None
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Context through the frozen blocks, and the latent targets, block by block together; targets never need a graph."""
+    def _prefix(self, stage: Stage, seen: Seen) -> tuple[Tensor, dict[int, Tensor]]:
+        """Context through the frozen blocks and the latent targets by layer, block by block together.
+
+        Targets never have a graph, and see the subset alone unless a tap wants the full clip.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and stage.frozen == 0):
-            x = self.vit.project(gather_tokens(patches_bnp, context_bk), context_bk)
+            x = self.vit.project(gather_tokens(seen.patches_bnp, seen.context_bk), seen.context_bk)
         frozen = min([stage.frozen, *(tap.depth for tap in stage.taps)])
+        wanted = {tap.target.layer for tap in stage.taps}
+        full = seen.subset_bq is None or any(tap.full_clip for tap in stage.taps)
+        kept_bq = None if full else seen.subset_bq
         latents: dict[int, Tensor] = {}
         with torch.no_grad():
-            kept_bq = None if any(tap.full_clip for tap in stage.taps) else subset_bq
             if stage.target_depth:
-                h = self.vit.project(patches_bnp if kept_bq is None else gather_tokens(patches_bnp, kept_bq), kept_bq)
-            context_rotation, target_rotation = self.vit.rotation(context_bk), self.vit.rotation(kept_bq)
-            wanted = {tap.target.layer for tap in stage.taps}
+                h = self.vit.project(self._at(kept_bq, seen.patches_bnp), kept_bq)
+            context_rotation, target_rotation = self.vit.rotation(seen.context_bk), self.vit.rotation(kept_bq)
             for depth in range(1, max(frozen, stage.target_depth) + 1):
                 if depth <= frozen:
                     x = self.vit.run(x, context_rotation, depth - 1, depth)
                 if depth <= stage.target_depth:
                     h = self.vit.run(h, target_rotation, depth - 1, depth)
                     if depth in wanted:
-                        latents[depth] = h if kept_bq is subset_bq or subset_bq is None else gather_tokens(h, subset_bq)
+                        latents[depth] = self._at(seen.subset_bq, h) if full else h
         return x, latents
 
+    @staticmethod
+    def _at(index_bq: Tensor | None, x_bnd: Tensor) -> Tensor:
+        return x_bnd if index_bq is None else gather_tokens(x_bnd, index_bq)
+
     def _predict(
-        self,
-        stage: Stage,
-        taps: list[Tap],
-        x_bkd: Tensor,
-        patches_bnp: Tensor,
-        context_bk: Tensor,
-        subset_bq: Tensor | None,
-        latents: dict[int, Tensor],
+        self, taps: list[Tap], x_bkd: Tensor, seen: Seen, latents: dict[int, Tensor]
     ) -> tuple[Prediction, ...]:
         """Decodes once for all taps of a depth: at the subset's positions alone where no tap needs all."""
-        query_bq = subset_bq if all(tap.fraction < 1 for tap in taps) else None
-        y_bqd = self.decoder(self.vit, x_bkd, context_bk, query_bq, stage.frozen, self.recompute)
+        assert self.stage is not None
+        query_bq = seen.subset_bq if all(tap.fraction < 1 for tap in taps) else None
+        y_bqd = self.decoder(
+            self.vit, x_bkd, seen.context_bk, query_bq, frozen=self.stage.frozen, recompute=self.recompute
+        )
         found = []
         for tap in taps:
-            sparse = tap.fraction < 1
-            decoded = (
-                gather_tokens(y_bqd, subset_bq) if sparse and query_bq is None and subset_bq is not None else y_bqd
-            )
-            target = latents[tap.target.layer].float() if tap.target.layer else self.vit.normalize(patches_bnp)
+            positions_bq = seen.subset_bq if tap.fraction < 1 else None
+            decoded = self._at(positions_bq, y_bqd) if query_bq is None else y_bqd
+            target = latents[tap.target.layer].float() if tap.target.layer else self.vit.normalize(seen.patches_bnp)
             predicted = self.heads[head_name(tap)](decoded)
-            found.append(
-                Prediction(tap=tap, predicted=predicted, target=target, positions_bq=subset_bq if sparse else None)
-            )
+            found.append(Prediction(tap=tap, predicted=predicted, target=target, positions_bq=positions_bq))
         return tuple(found)
 
 

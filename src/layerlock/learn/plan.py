@@ -68,7 +68,7 @@ class Stage:
         return max((tap.target.layer for tap in self.taps), default=0)
 
     def problems(self, depth: int, encoder_depth: int, freeze_decoder: bool) -> list[str]:
-        """What is wrong with this stage on a backbone of `depth` blocks whose first `encoder_depth` see context alone."""
+        """What is wrong with this stage on `depth` blocks, of which the first `encoder_depth` see context alone."""
         found = []
         limit = depth if freeze_decoder else encoder_depth
         if not 0 <= self.frozen <= limit:
@@ -79,7 +79,8 @@ class Stage:
         for tap in self.taps:
             if tap.target.kind == "frozen" and not 1 <= tap.target.layer <= self.frozen:
                 found.append(
-                    f"plan: predicts h{tap.target.layer} with {self.frozen} blocks frozen; a target above what is frozen is live and has to be named so"
+                    f"plan: predicts h{tap.target.layer} with {self.frozen} blocks frozen; "
+                    "a target above what is frozen is live and has to be named so"
                 )
             if tap.target.kind == "live" and not 1 <= tap.target.layer <= depth:
                 found.append(f"plan: predicts h{tap.target.layer} of {depth} blocks")
@@ -141,7 +142,8 @@ class Progressive:
 
     All times are fractions of the run. From `start` on, `first` blocks are frozen, then `jump` more every `interval`,
     never more than `last`; `freezes` gives (time, frozen) pairs instead. With `target="frozen"` the loss predicts the
-    output of the last frozen block, with `keep_targets` all targets so far (Table 5). `start=1` never freezes: plain MAE.
+    output of the last frozen block, with `keep_targets` all targets so far (Table 5). `start=1` never freezes: plain
+    MAE.
     """
 
     target: Literal["pixels", "frozen"] = "pixels"

@@ -1,7 +1,7 @@
 """What a step costs, counted from shapes: floating-point operations (a multiply-add is two) and parameters.
 
-Only matrix products count, as in `torch.utils.flop_counter`. A live block costs three forwards (one forward, two for the
-gradients of inputs and weights), a frozen one a single forward. Recomputation of activations is not counted.
+Only matrix products count, as in `torch.utils.flop_counter`. A live block costs three forwards (one forward, two for
+the gradients of inputs and weights), a frozen one a single forward. Recomputation of activations is not counted.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def encoder_flops(model: ViTConfig, tokens: int, depth: int | None = None) -> in
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """One loss as far as cost goes: its tap's depth, its target's layer (0: pixels) and how many positions it predicts."""
+    """One loss as far as cost goes: its tap's depth, its target's layer (0: pixels) and how many positions it
+    predicts.
+    """
 
     depth: int
     layer: int
@@ -75,8 +77,8 @@ def step_cost(
 ) -> StepCost:
     """A step of a backbone whose last `decoder_blocks` decode, with `frozen` blocks frozen.
 
-    `context` tokens run through the encoder; `target_tokens` through the blocks up to the deepest target; each depth with
-    a loss decodes once, at the most positions that a loss there asks for.
+    `context` tokens run through the encoder; `target_tokens` through the blocks up to the deepest target; each depth
+    with a loss decodes once, at the most positions that a loss there asks for.
     """
     losses = list(losses)
     context_block = block_flops(model, context)

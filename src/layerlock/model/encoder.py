@@ -1,4 +1,6 @@
-"""A trained encoder, as people hold it: clips in, features out, of any depth; saved as config.json + model.safetensors."""
+"""A trained encoder, as people hold it: clips in, features out, of any depth; saved as config.json +
+model.safetensors.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ HEADLINE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class ClipShape:
-    """The clips an encoder was trained on: `frames` frames, `stride` source frames apart, `size` pixels high and wide."""
+    """The clips an encoder was trained on: `frames`, `stride` source frames apart, `size` pixels high and wide."""
 
     frames: int
     stride: int
@@ -34,7 +36,10 @@ class ClipShape:
 
 
 class Encoder(nn.Module):
-    """A backbone with the shape of its clips. Evaluation runs all blocks, decoder blocks included, on patch tokens alone."""
+    """A backbone with the shape of its clips.
+
+    Evaluation runs all blocks, decoder blocks included, on patch tokens alone.
+    """
 
     def __init__(self, model: ViTConfig, clip: ClipShape) -> None:
         super().__init__()
@@ -69,16 +74,20 @@ class Encoder(nn.Module):
         return max(1, int(fraction * self.depth + 1e-9))
 
     def forward(self, video_btchw: Tensor, depth: int | None = None) -> Tensor:
-        """Features `[B, N, D]` of whole clips after block `depth` (without one: `floor(0.95 L)`); clips as for `forward_intermediates`."""
+        """Features `[B, N, D]` of whole clips after block `depth` (without one: `floor(0.95 L)`); clips as for
+        `forward_intermediates`.
+        """
         return self.forward_intermediates(video_btchw, [self.at_depth(HEADLINE) if depth is None else depth])[0]
 
     def forward_intermediates(
         self, video_btchw: Tensor, indices: Sequence[int], *, output_fmt: Literal["tokens", "grid"] = "tokens"
     ) -> list[Tensor]:
-        """Features after each of the blocks `indices` (0: projected patches, L: the last), running no deeper than asked.
+        """Features after each of the blocks `indices` (0: projected patches, L: the last), running no deeper than
+        asked.
 
         Clips are `[B, T, 3, H, W]`, uint8 or float in [0, 1], of the encoder's own shape. Features are `[B, N, D]` in
-        token order (t, h, w), or `[B, t, h, w, D]` as a grid, in the compute type. Raises LayerlockError for other shapes.
+        token order (t, h, w), or `[B, t, h, w, D]` as a grid, in the compute type. Raises LayerlockError for other
+        shapes.
         """
         self._check(video_btchw, indices)
         patches_bnp = patchify(video_btchw.to(self.vit.embed.weight.device), self.vit.config.patch)
@@ -90,7 +99,8 @@ class Encoder(nn.Module):
         wanted = (clip.frames, 3, clip.size, clip.size)
         if video_btchw.ndim != 5 or tuple(video_btchw.shape[1:]) != wanted:
             raise LayerlockError(
-                f"this encoder takes clips [B, {', '.join(map(str, wanted))}] (batch, frames, channels, height, width), not {list(video_btchw.shape)}"
+                f"this encoder takes clips [B, {', '.join(map(str, wanted))}] (batch, frames, channels, height, "
+                f"width), not {list(video_btchw.shape)}"
             )
         if video_btchw.dtype != torch.uint8 and not video_btchw.is_floating_point():
             raise LayerlockError(f"clips are uint8 or float in [0, 1], not {video_btchw.dtype}")
@@ -155,12 +165,14 @@ def _read_weights(path: Path, vit: ViT) -> dict[str, Tensor]:
 
 
 def check_weights(path: str | Path, weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Raises LayerlockError naming the first tensor of `weights` that is missing, surplus or of another shape than `wanted`."""
-    for name in wanted:
+    """Raises LayerlockError naming the first tensor of `weights` that is missing, surplus or of another shape than
+    `wanted`.
+    """
+    for name, like in wanted.items():
         if name not in weights:
             raise LayerlockError(f"{path}: no tensor {name}")
-        if weights[name].shape != wanted[name].shape:
-            raise LayerlockError(f"{path}: {name} is {list(weights[name].shape)}, wanted {list(wanted[name].shape)}")
+        if weights[name].shape != like.shape:
+            raise LayerlockError(f"{path}: {name} is {list(weights[name].shape)}, wanted {list(like.shape)}")
     surplus = sorted(set(weights) - set(wanted))
     if surplus:
         raise LayerlockError(f"{path}: unknown tensor {surplus[0]}")

@@ -36,7 +36,10 @@ def _matrix(ours: str, kernel: np.ndarray) -> np.ndarray:
 
 
 def load_4ds(path: str | Path) -> ViT:
-    """A ViT with learned positions and the weights of a 4DS checkpoint. Raises LayerlockError naming the first key that is off."""
+    """A ViT with learned positions and the weights of a 4DS checkpoint.
+
+    Raises LayerlockError naming the first key that is off.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             return from_4ds({name: archive[name] for name in archive.files}, str(path))
@@ -56,7 +59,8 @@ def from_4ds(arrays: Mapping[str, np.ndarray], where: str = "4ds checkpoint") ->
     kernel, position = take(_EMBED + "kernel"), take(_POSITION)
     if kernel.ndim != 5 or position.ndim != 4:
         raise LayerlockError(
-            f"{where}: patch kernel {kernel.shape} and positions {position.shape}, wanted (t, h, w, 3, D) and (t, h, w, D)"
+            f"{where}: patch kernel {kernel.shape} and positions {position.shape}, "
+            "wanted (t, h, w, 3, D) and (t, h, w, D)"
         )
     depth = len({key.split("/")[2] for key in arrays if key.startswith("params/processor/layers_")})
     query = arrays.get("params/processor/layers_0/attention/query/kernel")

@@ -18,7 +18,9 @@ def token_grid(frames: int, height: int, width: int, patch: Grid) -> Grid:
 
 
 def patchify(video_btchw: Tensor, patch: Grid) -> Tensor:
-    """`[B, T, C, H, W]` to `[B, N, P]` with P = t*h*w*C, of the clip's own type (uint8 stays uint8: a quarter of the bytes)."""
+    """`[B, T, C, H, W]` to `[B, N, P]` with P = t*h*w*C, of the clip's own type (uint8 stays uint8: a quarter of the
+    bytes).
+    """
     b, t, c, h, w = video_btchw.shape
     nt, nh, nw = token_grid(t, h, w, patch)
     pt, ph, pw = patch

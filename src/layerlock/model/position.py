@@ -19,7 +19,7 @@ def grid_coordinates(grid: Grid) -> Tensor:
 
 @dataclass(frozen=True)
 class Rotation:
-    """Tables of one rotation, `[N, D]` or gathered `[B, K, D]`; `pairs` per axis; dimensions past 2 * sum(pairs) stay."""
+    """Tables of one rotation, `[N, D]` or gathered `[B, K, D]`; `pairs` per axis; past 2 * sum(pairs) all stays."""
 
     cos: Tensor
     sin: Tensor  # negative in the first half of each axis's slice
@@ -46,8 +46,8 @@ class Rotation:
 def rotation_table(grid: Grid, width: int, fractions: tuple[float, ...], wavelength: float) -> Rotation:
     """3D RoPE of LayerLock sections 3.1 and A.2.
 
-    Axis a gets `floor(f_a * width / 2)` pairs; pair i of p turns by `position * wavelength ** (-i / p)`; its two members
-    are `x[i]` and `x[i + p]` of the axis's slice.
+    Axis a gets `floor(f_a * width / 2)` pairs; pair i of p turns by `position * wavelength ** (-i / p)`; its two
+    members are `x[i]` and `x[i + p]` of the axis's slice.
     """
     position_n3 = grid_coordinates(grid)
     pairs = tuple(int(f * width / 2 + 1e-9) for f in fractions)

@@ -12,8 +12,9 @@ from layerlock.model.vit import Dense, Norm
 class AttentionReadout(nn.Module):
     """Features `[B, N, D]` in token order (t, h, w) to outputs `[B, queries, outputs]`.
 
-    Keys and values: LayerNorm(features) + a learned temporal position, each through a Dense to `channels`. Learned queries
-    are used as they are. One cross-attention; `x = query + Dense(attention)`; `x + MLP(LayerNorm(x))`; a Dense to `outputs`.
+    Keys and values: LayerNorm(features) + a learned temporal position, each through a Dense to `channels`. Learned
+    queries are used as they are. One cross-attention; `x = query + Dense(attention)`; `x + MLP(LayerNorm(x))`; a Dense
+    to `outputs`.
     """
 
     def __init__(self, width: int, *, times: int, channels: int, heads: int, outputs: int, queries: int = 1) -> None:

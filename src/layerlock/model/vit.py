@@ -177,7 +177,9 @@ class ViT(nn.Module):
         return torch.tensor(values, device=like.device).repeat(self.config.patch_values // 3)
 
     def project(self, patches_bkp: Tensor, index_bk: Tensor | None = None) -> Tensor:
-        """Tokens `[B, K, D]` of patches `[B, K, P]`, uint8 or in [0, 1], that stand at `index_bk`; of a whole clip without one."""
+        """Tokens `[B, K, D]` of patches `[B, K, P]`, uint8 or in [0, 1], that stand at `index_bk`; of a whole clip
+        without one.
+        """
         x_bkd = self.embed(self.normalize(patches_bkp).to(self.compute))
         if self.position is None:
             return x_bkd
@@ -187,7 +189,7 @@ class ViT(nn.Module):
     def run(
         self, x_bkd: Tensor, rotation: Rotation | None, first: int, last: int, *, recompute: bool = False
     ) -> Tensor:
-        """Blocks `first` + 1 .. `last` (one-based). `recompute` trades their stored activations for a second forward."""
+        """Blocks `first` + 1 .. `last` (one-based). `recompute`: store no activations, run forward twice."""
         for block in self.blocks[first:last]:
             if recompute and torch.is_grad_enabled():
                 x_bkd = checkpoint(block, x_bkd, rotation, use_reentrant=False, preserve_rng_state=False)
@@ -196,7 +198,9 @@ class ViT(nn.Module):
         return x_bkd
 
     def intermediates(self, patches_bnp: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """Outputs `[B, N, D]` of the blocks `indices` (0: the projected tokens) for whole clips; runs no deeper than asked."""
+        """Outputs `[B, N, D]` of the blocks `indices` (0: the projected tokens) for whole clips; runs no deeper than
+        asked.
+        """
         x, rotation, at = self.project(patches_bnp), self.rotation(), 0
         found: dict[int, Tensor] = {}
         for depth in sorted(set(indices)):
@@ -207,11 +211,12 @@ class ViT(nn.Module):
 
 @torch.no_grad()
 def initialize(module: nn.Module, generator: torch.Generator) -> None:
-    """Xavier-uniform matrices, zero biases, unit norms; other parameters (positions, tokens) normal with deviation 0.02.
+    """Xavier-uniform matrices, zero biases, unit norms; other parameters (positions, tokens) normal with deviation
+    0.02.
 
     What a block adds to its input is scaled by 1/sqrt(2 L) at first (Radford et al., 2019): unscaled, attention over
-    tokens that are still alike drowns each token in what is common to all.
-    Drawn on the CPU in the order of the modules, so the same on every device; parameters on meta are left alone.
+    tokens that are still alike drowns each token in what is common to all. Drawn on the CPU in the order of the
+    modules, so the same on every device; parameters on meta are left alone.
     """
 
     def draw(parameter: Tensor, bound: float | None) -> None:
@@ -231,6 +236,6 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
             for parameter in part.parameters(recurse=False):
                 draw(parameter, None)
         if isinstance(part, ViT):
-            for block in part.blocks:
-                block.proj.weight.mul_((2 * len(part.blocks)) ** -0.5)
-                block.fc2.weight.mul_((2 * len(part.blocks)) ** -0.5)
+            for name, weight in part.blocks.named_parameters():
+                if name.endswith(("proj.weight", "fc2.weight")):
+                    weight.mul_((2 * len(part.blocks)) ** -0.5)

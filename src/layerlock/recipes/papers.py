@@ -47,12 +47,18 @@ def four_ds_g() -> Config:
 
 
 def four_ds_g_layerlock() -> Config:
-    """4DS-G with LayerLock: freezing from step 160k, 32 of 44 encoder blocks at the end. To reach: 66.1, 56.3, 0.100."""
+    """4DS-G with LayerLock: freezing from step 160k, 32 of 44 encoder blocks at the end.
+
+    To reach: 66.1, 56.3, 0.100.
+    """
     return table_8("4ds-g-layerlock", "G", climbing(160_000, 32))
 
 
 def four_ds_g_layerlock_sparse() -> Config:
-    """As `4ds-g-layerlock`, latent losses on a random 5 % of the patches (Table 2). To reach: SSv2 64.9, ScanNet 0.112."""
+    """As `4ds-g-layerlock`, latent losses on a random 5 % of the patches (Table 2).
+
+    To reach: SSv2 64.9, ScanNet 0.112.
+    """
     return replace(table_8("4ds-g-layerlock-sparse", "G", replace(climbing(160_000, 32), latent_fraction=0.05)))
 
 
@@ -62,7 +68,10 @@ def four_ds_e() -> Config:
 
 
 def four_ds_e_layerlock() -> Config:
-    """4DS-e with LayerLock: freezing from step 200k; at one block per 10k steps 29 of 52 are frozen at the end. To reach: 67.1, 57.9, 0.098."""
+    """4DS-e with LayerLock: freezing from step 200k; at one block per 10k steps 29 of 52 are frozen at the end.
+
+    To reach: 67.1, 57.9, 0.098.
+    """
     return table_8("4ds-e-layerlock", "e", climbing(200_000, 39))
 
 
@@ -74,12 +83,18 @@ def table_10_g(name: str, plan: Progressive) -> Config:
 
 
 def vit_g_250m() -> Config:
-    """The pixel baseline of the ViT-G ablations, with RoPE (Table 4 row 2). To reach: SSv2 58.9, ScanNet AbsRel 0.13."""
+    """The pixel baseline of the ViT-G ablations, with RoPE (Table 4 row 2).
+
+    To reach: SSv2 58.9, ScanNet AbsRel 0.13.
+    """
     return table_10_g("vit-g-250m", Progressive())
 
 
 def vit_g_250m_freeze() -> Config:
-    """Freezing with pixel targets (Fig. 3): 5, 9, 13 and 17 blocks (the table counts from zero) from step 25k, every 20k. SSv2 56.1, ScanNet 0.15."""
+    """Freezing with pixel targets (Fig.
+
+    3): 5, 9, 13 and 17 blocks (the table counts from zero) from step 25k, every 20k. SSv2 56.1, ScanNet 0.15.
+    """
     plan = Progressive(
         target="pixels", start=25_000 / STEPS_250M, interval=20_000 / STEPS_250M, first=5, jump=4, last=17
     )

@@ -14,8 +14,11 @@ from layerlock.model.sizes import vit
 FREEZING = Progressive(target="pixels", start=0.6, interval=0.1, first=1, jump=1, last=4)
 LOCKING = replace(FREEZING, target="frozen")
 CENTRED = {"mean": (0.45, 0.45, 0.45), "std": (0.25, 0.25, 0.25)}
-"""The papers feed pixels in [0, 1] as they are. In runs this short the brightness that all patches share would then stay the
-largest part of every token for thousands of steps; centred, the model begins with what tells patches apart."""
+"""The papers feed pixels in [0, 1] as they are.
+
+In runs this short the brightness that all patches share would then stay the largest part of every token for thousands
+of steps; centred, the model begins with what tells patches apart.
+"""
 
 
 def _tiny(name: str, plan: Progressive) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerlock.config import Config
-from layerlock.data import Sample, Source, collate, crop_and_flip, open_source
+from layerlock.data import Sample, Source, Views, collate, crop_and_flip, open_source
 from layerlock.errors import LayerlockError
+from layerlock.evaluate.features import clip_config, embed_source
+from layerlock.evaluate.retrieval import neighbours
 from layerlock.model.cost import encoder_flops
 from layerlock.model.encoder import HEADLINE, Encoder
 from layerlock.report import pictures
@@ -23,17 +25,33 @@ CPU_FLOPS = 4e13
 
 
 class Chosen:
-    """A few samples of a source, as a source: sample i is its sample `numbers[i]`; past the end it starts again."""
+    """A few samples of a source, as a source: sample i is its sample `numbers[i]`, counted around.
+
+    Keeps the middle frame of every sample it gives, uint8 `[3, H, W]` by name, so that no video is decoded twice.
+    """
 
     def __init__(self, source: Source, numbers: Sequence[int]) -> None:
         self.clip, self.source, self.numbers = source.clip, source, numbers
+        self.frames: dict[str, Tensor] = {}
+
+    @property
+    def rejected(self) -> tuple[tuple[str, str], ...]:
+        """As the source's."""
+        return self.source.rejected
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def sample(self, index: int) -> Sample:
         """The chosen sample of number `index`."""
-        return self.source.sample(self.numbers[index % len(self.numbers)])
+        sample = self.source.sample(self.numbers[index % len(self.numbers)])
+        clip = crop_and_flip(collate([sample], self.clip.size))[0]
+        self.frames[sample.name] = clip[len(clip) // 2].clone()
+        return sample
+
+    def view(self, video: int) -> Sample:
+        """The same."""
+        return self.sample(video)
 
 
 def neighbour_section(encoder: Encoder | str, config: Config) -> list[str]:
@@ -59,31 +77,27 @@ def _affordable(encoder: Encoder) -> int:
 
 
 def _neighbours(encoder: Encoder, config: Config, count: int) -> list[str]:
-    from layerlock.data.clips import Views
-    from layerlock.evaluate.features import clip_config, embed_source
-    from layerlock.evaluate.retrieval import neighbours
-
-    workers = min(config.run.workers, 4)
-    views = Views(open_source(config.data, clip_config(encoder), seed=config.seed, workers=workers))
-    if len(views) < 3:
-        return [
-            note(f"The data are {len(views)} video{'s' * (len(views) != 1)}: too few for neighbours to mean anything.")
-        ]
+    views = Views(open_source(config.data, clip_config(encoder), seed=config.seed, workers=min(config.run.workers, 4)))
     chosen = Chosen(views, pictures.pick_frames(len(views), count))
-    found = embed_source(encoder, chosen, workers=workers)
+    found = embed_source(encoder, chosen, workers=0)
+    videos = len(found.names)
+    if videos < 3:
+        return [
+            note(f"There {'is 1 video' if videos == 1 else 'are 2 videos'}: too few for neighbours to mean anything.")
+        ]
     if not found.features_vd.isfinite().all():
         return [note("The features are not all finite, so there are no neighbours.")]
-    queries = torch.tensor(pictures.pick_frames(len(chosen), QUERIES))
-    index_qk, cosine_qk = neighbours(found.features_vd, min(NEIGHBOURS, len(chosen) - 1), queries)
+    queries = torch.tensor(pictures.pick_frames(videos, QUERIES))
+    index_qk, cosine_qk = neighbours(found.features_vd, min(NEIGHBOURS, videos - 1), queries)
     shown = [
-        _query(chosen, found.names, config.data, [int(query), *near.tolist()], cosines.tolist())
+        _query(chosen.frames, [found.names[row] for row in [int(query), *near.tolist()]], config.data, cosines.tolist())
         for query, near, cosines in zip(queries, index_qk, cosine_qk, strict=True)
     ]
     head = (
         "Left a video, beside it those whose features are most alike, with the cosine. Features are the mean over the"
-        f" tokens of the middle clip after block {encoder.at_depth(HEADLINE)}. {len(chosen)} of"
-        f" {_count(len(views))} videos were compared; any two of them have a cosine of"
-        f" {_mean_cosine(found.features_vd):.3f} on average. The encoder was trained on these data."
+        f" tokens of the middle clip after block {encoder.at_depth(HEADLINE)}. {videos} of {_count(len(views))} videos"
+        f" were compared; any two of them have a cosine of {_mean_cosine(found.features_vd):.3f} on average. The"
+        " encoder was trained on these data."
     )
     return [paragraph(head), cards(shown, "queries")]
 
@@ -98,16 +112,15 @@ def _mean_cosine(features_vd: Tensor) -> float:
     return float((x.sum(0).square().sum() - count) / (count * (count - 1)))
 
 
-def _query(source: Source, names: Sequence[str], root: str, videos: Sequence[int], cosines: Sequence[float]) -> str:
-    samples = [source.sample(video) for video in videos]
-    frames = crop_and_flip(collate(samples, source.clip.size))[:, source.clip.frames // 2]
+def _query(frames: Mapping[str, Tensor], names: Sequence[str], root: str, cosines: Sequence[float]) -> str:
+    """One row: the first of `names` asks, the others are its neighbours."""
     digits = 3 if min(cosines) < 0.99 else 5
     said = ["", *(f"{cosine:.{digits}f}" for cosine in cosines)]
-    parts = [
-        f"<figure>{image(pictures.photo_strip(frame[None]), f'Middle frame of {name}')}"
-        f"<figcaption>{text(name)}{f'<br>{value}' if value else ''}</figcaption></figure>"
-        for frame, value, name in zip(frames, said, (short(names[video], root) for video in videos), strict=True)
-    ]
+    parts = []
+    for name, value in zip(names, said, strict=True):
+        picture = image(pictures.photo_strip(frames[name][None]), f"Middle frame of {short(name, root)}")
+        below = f"{text(short(name, root))}{f'<br>{value}' if value else ''}"
+        parts.append(f"<figure>{picture}<figcaption>{below}</figcaption></figure>")
     return f'<div class="query">{"".join(parts)}</div>'
 
 

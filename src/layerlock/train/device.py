@@ -12,7 +12,10 @@ from layerlock.errors import ConfigError
 
 
 def pick_device(run: RunConfig) -> torch.device:
-    """The device asked for, or the first accelerator there is, or the CPU. Raises ConfigError for one that is not there."""
+    """The device asked for, or the first accelerator there is, or the CPU.
+
+    Raises ConfigError for one that is not there.
+    """
     if run.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -39,7 +42,9 @@ def pick_compile(run: RunConfig, device: torch.device) -> bool:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """Peak memory since the last call on CUDA; elsewhere the resident size of the process (its peak, where the system tells no more)."""
+    """Peak memory since the last call on CUDA; elsewhere the resident size of the process (its peak, where the system
+    tells no more).
+    """
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

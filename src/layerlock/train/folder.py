@@ -57,7 +57,8 @@ class RunFolder:
             self._same(config)
         elif self.exists and not overwrite:
             raise LayerlockError(
-                f"{self.path}: a run is there already; continue it with --resume, replace it with --overwrite, or name another --out"
+                f"{self.path}: a run is there already; continue it with --resume, replace it with --overwrite, "
+                "or name another --out"
             )
         elif not self.exists and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise LayerlockError(f"{self.path}: there, and not a run of ours; name another --out")

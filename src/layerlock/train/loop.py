@@ -1,7 +1,8 @@
 """The training loop, to be read from top to bottom.
 
-Order within a step: switch (if the plan says so), batch, gradients, update, log, checkpoint. A checkpoint after n updates
-holds all that update n + 1 depends on; every random draw is a function of (seed, purpose, global sample index).
+Order within a step: switch (if the plan says so), batch, gradients, update, log, checkpoint. A checkpoint after n
+updates holds all that update n + 1 depends on; every random draw is a function of (seed, purpose, global sample
+index).
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from layerlock.train.signals import StopSignal
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a call ended: in `folder`, after `step` updates; `signal` is the number of the signal that stopped it, or None."""
+    """How a call ended: in `folder`, after `step` updates; `signal` is the number of the signal that stopped it, or
+    None.
+    """
 
     folder: Path
     step: int
@@ -215,7 +218,10 @@ class Run:
         first = (step - 1) * self.config.batch
         names = [self.source.sample(i).name for i in range(first, first + self.config.batch)]
         good = checkpoint.latest(self.folder.checkpoints)
-        text = f"the loss of step {step} is not finite; last good checkpoint: {good or 'none'}; its clips: {', '.join(dict.fromkeys(names))}"
+        text = (
+            f"the loss of step {step} is not finite; last good checkpoint: {good or 'none'}; "
+            f"its clips: {', '.join(dict.fromkeys(names))}"
+        )
         self.folder.log("error", text)
         raise LayerlockError(text)
 

@@ -23,7 +23,9 @@ def token_cosine(features_bkd: Tensor) -> float:
 
 
 def effective_rank(features_bkd: Tensor) -> float:
-    """Exponential of the entropy of the eigenvalues of the centred covariance of tokens, in [1, D] (Roy and Vetterli, 2007, on eigenvalues)."""
+    """Exponential of the entropy of the eigenvalues of the centred covariance of tokens, in [1, D] (Roy and Vetterli,
+    2007, on eigenvalues).
+    """
     x = features_bkd.float().flatten(0, 1)[:ROWS]
     x = x - x.mean(0)
     gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
@@ -38,7 +40,9 @@ def norm(module: nn.Module) -> float:
 
 
 def weight_norms(learner: Learner) -> list[float]:
-    """Norms of the patch projection and of every block, in depth order: the first few plateau when freezing can start (section 3.4)."""
+    """Norms of the patch projection and of every block, in depth order: the first few plateau when freezing can start
+    (section 3.4).
+    """
     return [norm(learner.vit.embed), *(norm(block) for block in learner.vit.blocks)]
 
 

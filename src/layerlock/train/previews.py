@@ -16,7 +16,9 @@ CLIPS = 4
 
 @torch.no_grad()
 def save_preview(folder: Path, step: int, learner: Learner, video_btchw: Tensor, index_b: Tensor) -> None:
-    """Writes `step-N.safetensors`: the clips, their context positions, prediction and target of every tap; pixels in [0, 1]."""
+    """Writes `step-N.safetensors`: the clips, their context positions, prediction and target of every tap; pixels in
+    [0, 1].
+    """
     folder.mkdir(parents=True, exist_ok=True)
     context_bk = learner.masking.context(learner.seed, index_b, learner.vit.tokens)
     tensors = {"video": video_btchw, "context": context_bk}

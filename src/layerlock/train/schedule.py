@@ -9,7 +9,8 @@ from layerlock.learn.plan import SwitchLog
 
 
 def learning_rate(optim: OptimConfig, steps: int, step: int, log: SwitchLog) -> float:
-    """Of update `step` (from 0) of `steps`: a linear warm-up, a cosine to `end_lr`, and after each switch a mini warm-up.
+    """Of update `step` (from 0) of `steps`: a linear warm-up, a cosine to `end_lr`, and after each switch a mini warm-
+    up.
 
     The mini warm-up scales what the cosine says, from `1/n` up to 1 over its n steps (LayerLock Table 6).
     """
