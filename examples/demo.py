@@ -22,7 +22,7 @@ import layerlock
 from layerlock.data import ClipConfig, Views, batches, crop_and_flip, open_source
 from layerlock.data.synth import read_depth
 from layerlock.data.synthetic import ACTIONS
-from layerlock.evaluate.probes import (
+from layerlock.evaluation.probes import (
     Interval,
     absolute_relative_error,
     bootstrap,

@@ -157,7 +157,9 @@ def test_recipes_take_changes_and_refuse_unknown_ones() -> None:
     assert issubclass(ConfigError, LayerlockError)
 
 
-@pytest.mark.parametrize("name", ["recipes", "report", "recipe", "pretrain", "load", "embed", "info", "synth"])
+@pytest.mark.parametrize(
+    "name", ["list_recipes", "write_report", "recipe", "pretrain", "load", "embed", "info", "synth"]
+)
 def test_verbs_are_functions_whatever_has_been_imported(name: str) -> None:
     importlib.import_module("layerlock.recipes")
     importlib.import_module("layerlock.report")

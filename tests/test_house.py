@@ -13,7 +13,7 @@ FLOORS = [
     ["api"],
     ["recipes"],
     ["report"],
-    ["evaluate"],
+    ["evaluation"],
     ["train"],
     ["config"],
     ["learn"],

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerlock.api import Embeddings, embed, info, load, pretrain, recipe, recipes, report, synth
+    from layerlock.api import Embeddings, embed, info, list_recipes, load, pretrain, recipe, synth, write_report
     from layerlock.config import Config, OptimConfig, RunConfig
     from layerlock.data import ClipConfig
     from layerlock.errors import ConfigError, LayerlockError
@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from layerlock.model.vit import ViT, ViTConfig
 
 _HOMES = {
-    "layerlock.api": ("Embeddings", "embed", "info", "load", "pretrain", "recipe", "recipes", "report", "synth"),
+    "layerlock.api": (
+        "Embeddings",
+        "embed",
+        "info",
+        "list_recipes",
+        "load",
+        "pretrain",
+        "recipe",
+        "synth",
+        "write_report",
+    ),
     "layerlock.config": ("Config", "OptimConfig", "RunConfig"),
     "layerlock.data": ("ClipConfig",),
     "layerlock.errors": ("ConfigError", "LayerlockError"),
@@ -63,12 +73,12 @@ __all__ = [
     "ViTConfig",
     "embed",
     "info",
+    "list_recipes",
     "load",
     "pretrain",
     "recipe",
-    "recipes",
-    "report",
     "synth",
+    "write_report",
 ]
 
 

@@ -18,10 +18,10 @@ from layerlock.recipes import recipe as _recipe
 from layerlock.train.folder import RunFolder
 from layerlock.train.loop import Outcome, load, train
 
-__all__ = ["Embeddings", "embed", "info", "load", "pretrain", "recipe", "recipes", "report", "synth"]
+__all__ = ["Embeddings", "embed", "info", "list_recipes", "load", "pretrain", "recipe", "synth", "write_report"]
 
 
-def recipes() -> dict[str, str]:
+def list_recipes() -> dict[str, str]:
     """Names of the recipes and the first line of what each says of itself."""
     return {name: (build.__doc__ or "").strip().splitlines()[0] for name, build in RECIPES.items()}
 
@@ -54,7 +54,7 @@ def pretrain(
 
 def _report(folder: Path) -> None:
     try:
-        report(folder)
+        write_report(folder)
     except ImportError as error:
         RunFolder(folder).log(
             "warning",
@@ -63,11 +63,11 @@ def _report(folder: Path) -> None:
         )
 
 
-def report(run: str | Path) -> Path:
+def write_report(run: str | Path) -> Path:
     """Writes `report.html` of a run folder, one self-contained page; returns its path. Needs the extra `report`."""
-    from layerlock.report.page import write_report
+    from layerlock.report import page
 
-    return write_report(run_folder(run))
+    return page.write_report(run_folder(run))
 
 
 def run_folder(path: str | Path) -> RunFolder:
@@ -102,7 +102,7 @@ def embed(
     `out` is an .npz file to write, with `features` and `files`. Raises LayerlockError for an encoder or data that
     cannot be used.
     """
-    from layerlock.evaluate.features import embed_videos
+    from layerlock.evaluation.features import embed_videos
 
     model = encoder if isinstance(encoder, Encoder) else load(encoder)
     found = embed_videos(model, str(data), depth=depth, batch=batch, workers=workers)

@@ -84,7 +84,7 @@ def _defaults(arguments: Sequence[str]) -> Config:
 
 def recipes() -> None:
     """List the recipes: settings of the papers, and small ones."""
-    for name, text in api.recipes().items():
+    for name, text in api.list_recipes().items():
         Console(highlight=False, soft_wrap=True).print(f"[bold]{name:26}[/bold] {text}")
 
 
@@ -155,7 +155,7 @@ def report(run: tyro.conf.Positional[Path]) -> None:
     Args:
         run: a run folder.
     """
-    print(api.report(run))
+    print(api.write_report(run))
 
 
 def _pretrain_entry(recipe: tyro.conf.Positional[str]) -> None:
@@ -183,5 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except ImportError as error:
+        if (error.name or "layerlock").startswith("layerlock"):
+            raise
         print(f"error: this needs {error.name}, which is not installed: pip install 'layerlock[all]'", file=sys.stderr)
         raise SystemExit(2) from None

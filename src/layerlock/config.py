@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,16 +134,27 @@ class Config:
                 plan = plan or self.build_plan()
             except ValueError as error:
                 raise ConfigError([str(error)]) from None
+            frozen = 0
             for begin, stage in timeline(plan, self.steps):
                 wrong = stage.problems(self.model.depth, self.encoder_depth, self.plan.freeze_decoder)
+                if stage.frozen < frozen:
+                    wrong.append(
+                        f"plan: {frozen} blocks were frozen before, now {stage.frozen}; what is frozen stays so"
+                    )
                 found += [f"step {begin}: {problem}" for problem in wrong]
+                frozen = stage.frozen
         if found or plan is None:
             raise ConfigError(list(dict.fromkeys(found)))
         return plan
 
     def _problems(self) -> list[str]:
+        found = type_problems(self)
+        if found:
+            return found
         found = [
-            f"{name}: {getattr(self, name)} is not positive" for name in ("steps", "batch") if getattr(self, name) < 1
+            f"{name}: {value} is not positive"
+            for name, value in (("steps", self.steps), ("batch", self.batch))
+            if value < 1
         ]
         found += [
             *self.clip.problems(),
@@ -180,6 +192,46 @@ class Config:
             target_tokens=target_tokens,
             losses=losses,
         )
+
+
+def type_problems(config: Any, where: str = "") -> list[str]:
+    """Fields of a config whose value is not of the type, or not one of the words, that the field takes."""
+    found = []
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(hint):
+            kind = typing.cast(type, hint)
+            wrong = type(value) is not kind
+            found += (
+                [f"{where}{name}: {value!r} is no {kind.__name__}"]
+                if wrong
+                else type_problems(value, f"{where}{name}.")
+            )
+        elif not _fits(value, hint):
+            found.append(f"{where}{name}: {value!r} is not {_in_words(hint)}")
+    return found
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kind, parts = typing.get_origin(hint), typing.get_args(hint)
+    if kind is Literal:
+        return value in parts
+    if kind in (types.UnionType, typing.Union):
+        return any(_fits(value, part) for part in parts)
+    if kind is tuple:
+        if not isinstance(value, tuple):
+            return False
+        hints = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
+        return len(hints) == len(value) and all(_fits(v, h) for v, h in zip(value, hints, strict=True))
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _in_words(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    return getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

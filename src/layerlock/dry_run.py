@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -34,7 +33,7 @@ def show(config: Config, plan: Plan | None = None) -> None:
     Raises ConfigError as training would.
     """
     plan = config.check(plan)
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+    console = Console(highlight=False, soft_wrap=True, width=140)
     console.print(json.dumps(to_dict(config), indent=2), markup=False)
     stages = timeline(plan, config.steps)
     ends = [begin for begin, _ in stages[1:]] + [config.steps]

@@ -237,6 +237,18 @@ def test_thinned_previews_keep_first_and_last(tmp_path: Path, trained: Path) -> 
     assert found.left_out == 20 - views.PREVIEWS
 
 
+def test_of_several_targets_the_deepest_is_shown_and_at_the_end_all(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(2, tiny.TOKENS, 5, generator=generator)
+    preview = {"video": tiny.video(2), "context": torch.tensor([[0, 1], [2, 3]])}
+    for name in ("h2", "h10"):
+        preview |= {f"target/{name}": latent, f"predicted/{name}": latent + 0.1}
+    previews = views.Previews(by_step={3: preview, 6: dict(preview)}, left_out=0, broken=())
+    page = "".join(views.prediction_section(previews, tiny.config(tmp_path)))
+    shown = re.findall(r"step (\d): (h\d+), target", page)
+    assert shown == [("3", "h10"), ("6", "h2"), ("6", "h10")] * 2
+
+
 def test_explained_variance() -> None:
     target = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(0))
     mean = target.mean((0, 1)).expand_as(target)

@@ -151,6 +151,10 @@ def test_a_run_cut_short_and_resumed_is_the_undisturbed_one(
     train(config(tmp_path / "cut", run=run), resume=True, quiet=True)
     assert learned(tmp_path / "cut") == learned(tmp_path / "whole")
     assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    states = [checkpoint.read(tmp_path / name / "checkpoints" / "step-00000012") for name in ("cut", "whole")]
+    assert states[0].monitor == states[1].monitor
+    assert "variance of target h1" in states[0].monitor["best"], "seen before the cut"
+    assert states[0].log == states[1].log
 
 
 @pytest.mark.usefixtures("noise")
@@ -195,7 +199,7 @@ def test_weights_can_come_from_a_run_or_an_encoder_and_the_rest_starts_anew(tmp_
     train(config(tmp_path / "first"), quiet=True)
     for number, start in enumerate(("first", "first/encoder")):
         made = config(tmp_path / f"next{number}", init_from=str(tmp_path / start), seed=8)
-        learner = loop.build_learner(made, torch.device("cpu"))
+        learner = loop.build_learner(made, torch.device("cpu"), made.init_from)
         assert same(learner.vit.state_dict(), weights(tmp_path / "first"))
         train(made, quiet=True)
     assert learned(tmp_path / "next0") == learned(tmp_path / "next1")

@@ -44,17 +44,17 @@ _PATHS = {
     "moves_away": ("along_z", 1),
 }
 _PHASES = {
-    "turns_left": ("yaw", 3.4),
-    "turns_right": ("yaw", -3.4),
-    "collides": ("gap", math.pi / 0.7),
-    "passes_behind": ("sway", 2 * math.pi / 1.4),
-    "orbits": ("bearing", 4.5),
+    "turns_left": ("yaw", 4.4),
+    "turns_right": ("yaw", -4.4),
+    "collides": ("gap", math.pi / 0.55),
+    "passes_behind": ("sway", 2 * math.pi / 1.9),
+    "orbits": ("bearing", 7.0),
 }
 """The number that an action lets run, and its rate: radians per second."""
 
 _PATH_SECONDS, _BOUNCE_SECONDS = 1.1, 0.9
-_X_REACH, _Z_REACH, _SWAY_REACH = 0.8, 0.75, 0.65
-_MIDDLE_Z = 3.65
+_X_REACH, _Z_REACH, _SWAY_REACH = 0.75, 0.9, 0.65
+_MIDDLE_Z = 3.7
 _ACTOR_SHARE = 0.6
 _TILT = math.radians(30)
 

@@ -84,17 +84,17 @@ def build_scene(seed: int, index: int, time_t: Tensor) -> Scene:
     label = int(labels(seed, torch.tensor([index]))[0])
     eye_t3, view_t33 = _camera(dice, time_t)
     room, floor = _room(dice, time_t)
-    actor_round, actor_half = dice.coin(), dice(0.38, 0.44)
+    actor_round, actor_length, actor_half = dice.coin(), dice(0.58, 0.66), dice(0.3, 0.34)
     partner_round, partner_half = dice.coin(), dice(0.2, 0.24)
-    motion = perform(ACTIONS[label], _state(dice, 0.95 * (actor_half + partner_half)), time_t)
+    motion = perform(ACTIONS[label], _state(dice, 0.45 * (actor_length + actor_half) + partner_half), time_t)
     lift_3 = time_t.new_tensor([0.0, actor_half, 0.0])
     still_t = torch.zeros_like(time_t)
     actor = Body(
         centre_t3=motion.actor_t3 + lift_3,
         turn_t33=_turn(motion.yaw_t, dice(-0.15, 0.15)),
-        half=_extents(actor_half, actor_round),
+        half=(actor_length, actor_half, actor_half),
         is_round=actor_round,
-        texture=_texture(dice, _warm(dice), 7.0),
+        texture=_two_ended(dice, actor_length),
     )
     partner = Body(
         centre_t3=_above_floor(motion.partner_t3 + lift_3, partner_half),
@@ -128,7 +128,7 @@ def _state(dice: _Dice, touching: float) -> State:
         yaw=dice.angle(),
         apex=dice(1.0, 1.5),
         contact=touching,
-        stretch=0.65,
+        stretch=0.8,
         rising=dice.coin(),
         clockwise=dice.coin(),
     )
@@ -166,7 +166,7 @@ def _extents(half: float, is_round: bool) -> Vector:
 
 def _room(dice: _Dice, time_t: Tensor) -> tuple[Body, tuple[Vector, Vector]]:
     half = (dice(2.6, 3.2), dice(1.5, 1.8), dice(3.8, 4.2))
-    centre = time_t.new_tensor([dice(-0.3, 0.3), half[1], 6.6 - half[2] + dice(-0.3, 0.3)])
+    centre = time_t.new_tensor([dice(-0.3, 0.3), half[1], 7.2 - half[2] + dice(-0.3, 0.3)])
     tone = dice(0, 1)
     walls = (_colour(tone, dice(0.1, 0.25), dice(0.4, 0.5)), _colour(tone + 0.08, dice(0.1, 0.25), dice(0.62, 0.8)))
     floor = (_colour(tone + 0.4, dice(0.1, 0.3), dice(0.25, 0.4)), _colour(tone + 0.45, 0.2, dice(0.5, 0.65)))
@@ -196,7 +196,7 @@ def _post(dice: _Dice, before_t3: Tensor) -> Body:
 def _distractor(dice: _Dice, side: float, time_t: Tensor) -> Body:
     """A body at the back of the room that drifts and turns about itself, whatever the action."""
     is_round, half = dice.coin(), dice(0.3, 0.5)
-    place = (side * dice(0.4, 1.9), dice(half, 2.0), dice(5.2, 5.7))
+    place = (side * dice(0.4, 1.9), dice(half, 2.0), dice(5.8, 6.3))
     centre_t3 = torch.stack([value + _wander(dice, time_t, dice(0.1, 0.4)) for value in place], dim=1)
     return Body(
         centre_t3=_above_floor(centre_t3, half),
@@ -217,6 +217,13 @@ def _texture(dice: _Dice, colours: tuple[Vector, Vector], rate: float) -> Textur
     waves = (wave(dice(0.9, 1.3)), wave(dice(0.9, 1.3)), wave(dice(0.4, 0.7)))
     phases = (dice.angle(), dice.angle(), dice.angle())
     return Texture(dark=colours[0], bright=colours[1], waves=waves, phases=phases)
+
+
+def _two_ended(dice: _Dice, length: float) -> Texture:
+    """A dark and a bright end along the body's first axis, so that even a coarse look sees which way it turns."""
+    rate, dark_bright = 1.6 / length, _warm(dice)
+    waves = ((rate, dice(-2, 2), dice(-2, 2)), (rate, dice(-2, 2), dice(-2, 2)), (0.0, dice(2, 5), dice(2, 5)))
+    return Texture(dark=dark_bright[0], bright=dark_bright[1], waves=waves, phases=(0.0, 0.0, dice.angle()))
 
 
 def _colour(hue: float, saturation: float, value: float) -> Vector:

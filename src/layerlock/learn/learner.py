@@ -61,7 +61,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class StepFigures:
-    """Figures of one micro-batch, on its device: loss by target name; features and variances only where asked for."""
+    """Figures of one micro-batch, on its device: losses by the stage's labels; the rest only where asked for."""
 
     losses: dict[str, Tensor]
     target_variance: dict[str, Tensor]
@@ -132,6 +132,8 @@ class Learner(nn.Module):
 
         `video_btchw` is uint8 or in [0, 1]; `index_b` are global sample indices, from which all masks are drawn.
         """
+        stage = self.stage
+        assert stage is not None, "enter a stage first"
         losses: dict[str, Tensor] = {}
         variance: dict[str, Tensor] = {}
         pending: Tensor | None = None
@@ -139,10 +141,10 @@ class Learner(nn.Module):
         for group in self.groups(video_btchw, index_b):
             for prediction in group.predictions:
                 loss = prediction.loss()
-                losses[prediction.tap.target.name] = loss.detach()
+                losses[stage.label(prediction.tap)] = loss.detach()
                 pending = loss if pending is None else pending + loss
                 if watch:
-                    variance[prediction.tap.target.name] = prediction.target_variance()
+                    variance[stage.label(prediction.tap)] = prediction.target_variance()
             if group.closed and pending is not None:
                 (pending * scale).backward()
                 pending = None

@@ -60,7 +60,12 @@ class Stage:
     @property
     def targets(self) -> str:
         """Names of the targets, for people."""
-        return "+".join(tap.target.name for tap in self.taps)
+        return "+".join(self.label(tap) for tap in self.taps)
+
+    def label(self, tap: Tap) -> str:
+        """A tap's name among those of its stage: its target, with its depth where losses are taken at several."""
+        several = len({other.depth for other in self.taps}) > 1
+        return f"{tap.target.name}@{tap.depth}" if several else tap.target.name
 
     @property
     def target_depth(self) -> int:
@@ -74,9 +79,13 @@ class Stage:
         if not 0 <= self.frozen <= limit:
             why = "" if freeze_decoder else " (decoder blocks are frozen only with freeze_decoder)"
             found.append(f"plan: {self.frozen} frozen blocks, where 0 to {limit} can be{why}")
+        if not self.frozen <= self.last <= depth:
+            found.append(f"plan: trains blocks {self.frozen + 1} to {self.last} of {depth}")
         if not self.taps:
             found.append("plan: a stage without a loss")
         for tap in self.taps:
+            if not 1 <= tap.depth <= encoder_depth:
+                found.append(f"plan: a loss at depth {tap.depth}, where 1 to {encoder_depth} can be")
             if tap.target.kind == "frozen" and not 1 <= tap.target.layer <= self.frozen:
                 found.append(
                     f"plan: predicts h{tap.target.layer} with {self.frozen} blocks frozen; "

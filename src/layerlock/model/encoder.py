@@ -119,7 +119,7 @@ class Encoder(nn.Module):
         settings = _read_settings(folder / "config.json")
         try:
             encoder = cls(ViTConfig(**_tuples(settings["model"])), ClipShape(**settings["clip"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LayerlockError(f"{folder / 'config.json'}: not the settings of an encoder ({error})") from None
         encoder.vit.load_state_dict(_read_weights(folder / "model.safetensors", encoder.vit))
         return encoder.to(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -41,9 +42,9 @@ def load_4ds(path: str | Path) -> ViT:
     Raises LayerlockError naming the first key that is off.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return from_4ds({name: archive[name] for name in archive.files}, str(path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, BadZipFile) as error:
         raise LayerlockError(f"{path}: not a readable .npz file ({error})") from None
 
 

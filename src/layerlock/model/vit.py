@@ -235,7 +235,7 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
         elif not isinstance(part, nn.LayerNorm):
             for parameter in part.parameters(recurse=False):
                 draw(parameter, None)
-        if isinstance(part, ViT):
-            for name, weight in part.blocks.named_parameters():
-                if name.endswith(("proj.weight", "fc2.weight")):
-                    weight.mul_((2 * len(part.blocks)) ** -0.5)
+    for vit in (part for part in module.modules() if isinstance(part, ViT)):
+        for name, weight in vit.blocks.named_parameters():
+            if name.endswith(("proj.weight", "fc2.weight")):
+                weight.mul_((2 * len(vit.blocks)) ** -0.5)

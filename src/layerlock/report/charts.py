@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from layerlock.model.vit import ViTConfig
 from layerlock.report.history import History, Line, keys, series
 from layerlock.report.markup import card, cards, image, note
 
@@ -92,17 +93,20 @@ def marks(history: History) -> list[Mark]:
 
 def charts(history: History) -> list[Chart]:
     """The charts of a run, from its log lines."""
-    return [*_losses(history.lines), *_rates(history.lines), *_health(history.lines, history.config.model.width)]
+    lines, model = history.lines, history.config.model
+    return [*_losses(lines, model), *_rates(lines), *_health(lines, model.width)]
 
 
-def _losses(lines: Sequence[Line]) -> Iterator[Chart]:
+def _losses(lines: Sequence[Line], model: ViTConfig) -> Iterator[Chart]:
     names = keys(lines, "losses")
+    plain = set(model.mean) == {0.0} and set(model.std) == {1.0}
+    unit = "in [0, 1]" if plain else "in the model's units, less its mean and over its deviation"
     if "pixels" in names:
         yield Chart(
             title="loss, pixels",
             curves=_by_target(lines, "losses", ["pixels"]),
             log=True,
-            caption="Mean squared error of pixels in [0, 1], averaged between log lines.",
+            caption=f"Mean squared error of pixels {unit}, averaged between log lines.",
         )
     latent = [name for name in names if name != "pixels"]
     if latent:

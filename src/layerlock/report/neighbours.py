@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from layerlock.config import Config
 from layerlock.data import Sample, Source, Views, collate, crop_and_flip, open_source
 from layerlock.errors import LayerlockError
-from layerlock.evaluate.features import clip_config, embed_source
-from layerlock.evaluate.retrieval import neighbours
+from layerlock.evaluation.features import clip_config, embed_source
+from layerlock.evaluation.retrieval import neighbours
 from layerlock.model.cost import encoder_flops
 from layerlock.model.encoder import HEADLINE, Encoder
 from layerlock.report import pictures

@@ -100,7 +100,7 @@ def prediction_section(previews: Previews, config: Config) -> list[str]:
     _inputs(sheet, newest)
     colours: Tensor | None = None
     for step, preview in previews.by_step.items():
-        for name in targets_of(preview):
+        for name in targets_of(preview) if preview is newest else targets_of(preview)[-1:]:
             if name == "pixels":
                 _reconstruction(sheet, preview, step)
             else:
@@ -120,6 +120,8 @@ def _what_is_shown(sheet: Sheet, preview: Preview) -> list[str]:
         " three principal components of the target over these clips, and the prediction goes through the same map.",
         "An even, saturated picture is a prediction that lies outside the range of the target.",
     ]
+    if len(targets_of(preview)) > 1:
+        said.append("Of several targets the deepest is shown, at the end all.")
     if any(name.startswith("positions/") for name in preview):
         said.append("Patches that are not predicted are grey.")
     return said

@@ -53,15 +53,17 @@ class RunFolder:
         """
         if resume and overwrite:
             raise LayerlockError("--resume continues a run and --overwrite replaces it: say one of them")
-        if self.exists and resume:
+        if not self.exists and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise LayerlockError(f"{self.path}: there, and not a run of ours; name another --out")
+        if resume and not self.exists:
+            raise LayerlockError(f"{self.path}: no run to resume here")
+        if resume:
             self._same(config)
         elif self.exists and not overwrite:
             raise LayerlockError(
                 f"{self.path}: a run is there already; continue it with --resume, replace it with --overwrite, "
                 "or name another --out"
             )
-        elif not self.exists and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise LayerlockError(f"{self.path}: there, and not a run of ours; name another --out")
         elif self.exists:
             self._clear()
         try:
@@ -83,7 +85,7 @@ class RunFolder:
     def _clear(self) -> None:
         for name in PARTS:
             part = self.path / name
-            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+            shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink(missing_ok=True)
 
     def log(self, kind: str, text: str) -> None:
         """Adds a line to `events.log`."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from layerlock.config import Config
 from layerlock.data import Batch, Source, batches, collate, crop_and_flip, open_source
@@ -44,7 +44,12 @@ class Outcome:
 
 
 def train(
-    config: Config, plan: Plan | None = None, *, resume: bool = False, overwrite: bool = False, quiet: bool = False
+    config: Config,
+    plan: Plan | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
 ) -> Outcome:
     """Trains by `plan` (without one, the config's own) and leaves a run folder behind.
 
@@ -57,15 +62,15 @@ def train(
         torch.set_num_threads(config.run.threads)
     source = open_source(config.data, config.clip, config.seed, workers=config.run.workers)
     folder = RunFolder(config.out)
+    place = checkpoint.latest(folder.checkpoints) if resume else None
+    learner = build_learner(config, device, init_from=None if place else config.init_from)
     folder.begin(config, resume=resume, overwrite=overwrite)
     try:
-        with StopSignal() as stop:
-            return Run(config, plan, folder, source, device, resume=resume, quiet=quiet).go(stop)
-    except OSError as error:
+        with StopSignal() as stop, ProgressBar(config.steps, quiet) as bar:
+            return Run(config, plan, folder, source, learner, bar=bar, place=place).go(stop)
+    except (OSError, SafetensorError) as error:
         good = checkpoint.latest(folder.checkpoints)
-        raise LayerlockError(
-            f"{error.filename or folder.path}: {error.strerror}; last good checkpoint: {good or 'none'}"
-        ) from None
+        raise LayerlockError(f"{folder.path}: {error}; last good checkpoint: {good or 'none'}") from None
 
 
 class Run:
@@ -77,39 +82,31 @@ class Run:
         plan: Plan,
         folder: RunFolder,
         source: Source,
-        device: torch.device,
+        learner: Learner,
         *,
-        resume: bool,
-        quiet: bool,
+        bar: ProgressBar,
+        place: Path | None,
     ) -> None:
-        self.config, self.plan, self.folder, self.source, self.device, self.quiet = (
-            config,
-            plan,
-            folder,
-            source,
-            device,
-            quiet,
-        )
-        self.learner = build_learner(config, device)
-        place = checkpoint.latest(folder.checkpoints) if resume else None
+        self.config, self.plan, self.folder, self.source, self.learner = config, plan, folder, source, learner
+        self.bar, self.device = bar, learner.vit.embed.weight.device
         state = checkpoint.read(place) if place else None
         self.step: int = state.step if state else 0
         self.log: SwitchLog = state.log if state else ()
-        self.meter = Meter({n: v.to(device) for n, v in state.pending.items()} if state else None)
+        self.meter = Meter({n: v.to(self.device) for n, v in state.pending.items()} if state else None)
         self.monitor = CollapseMonitor(state.monitor if state else None)
         self.skipped = 0
-        self.learner.enter(plan.stage(max(self.step - 1, 0), self.log))
+        learner.enter(plan.stage(max(self.step - 1, 0), self.log))
         self.optimizer = (
-            checkpoint.restore(state, self.learner, config.optim)
-            if state
-            else build_optimizer(self.learner, config.optim)
+            build_optimizer(learner, config.optim)
+            if state is None
+            else checkpoint.restore(state, learner, config.optim)
         )
         folder.rewind(self.step)
-        if resume:
-            folder.log("resume", f"from {place}" if place else "no checkpoint yet: from the beginning")
-        for path, reason in source.rejected if self.step == 0 else ():
+        if state:
+            folder.log("resume", f"from {place}")
+        for path, reason in source.rejected if not state else ():
             self.skip(path, reason)
-        self.examples = collate([source.sample(i) for i in range(CLIPS)], config.clip.size).to(device)
+        self.examples = collate([source.sample(i) for i in range(CLIPS)], config.clip.size).to(self.device)
 
     def go(self, stop: StopSignal) -> Outcome:
         """Trains to the end, or to a signal; saves, exports, and says how it ended."""
@@ -117,33 +114,40 @@ class Run:
         loader = batches(
             self.source, batch=config.batch, start=self.step, stop=config.steps, workers=config.run.workers
         )
-        with ProgressBar(config.steps, self.step, self.quiet) as bar:
-            self.bar = bar
-            self.since, self.waited, self.counted = time.perf_counter(), 0.0, 0
-            while self.step < config.steps and stop.received is None:
-                stage = self.plan.stage(self.step, self.log)
-                if stage != self.learner.stage:
-                    self.switch(stage)
-                asked = time.perf_counter()
-                batch = next(loader).to(self.device)
-                self.waited += time.perf_counter() - asked
-                for path, reason in batch.skipped:
-                    self.skip(path, reason)
-                due = (self.step + 1) % config.run.log_every == 0 or self.step + 1 == config.steps
-                figures = self.update(batch, watch=due)
-                self.step += 1
-                self.counted += config.batch
-                if due:
-                    self.write_line(figures)
-                if self.step % config.run.checkpoint_every == 0 and self.step < config.steps:
-                    self.save()
-            loader.close()
-            self.save()
-            if stop.received is None:
-                self.preview()
-            self.export()
+        self.since, self.waited, self.counted = time.perf_counter(), 0.0, 0
+        while self.step < config.steps and stop.received is None:
+            stage = self.plan.stage(self.step, self.log)
+            if stage != self.learner.stage:
+                self.switch(stage)
+            asked = time.perf_counter()
+            batch = next(loader).to(self.device)
+            self.waited += time.perf_counter() - asked
+            for path, reason in batch.skipped:
+                self.skip(path, reason)
+            due = self.line_is_due()
+            figures = self.update(batch, watch=due)
+            self.step += 1
+            self.counted += config.batch
+            if due:
+                self.write_line(figures)
+            if self.step % config.run.checkpoint_every == 0 and self.step < config.steps:
+                self.save()
+        loader.close()
+        self.save()
+        if stop.received is None:
+            self.preview()
+        self.export()
         self.folder.log("stop" if stop.received else "end", f"after step {self.step} of {config.steps}")
         return Outcome(folder=self.folder.path, step=self.step, signal=stop.received)
+
+    def line_is_due(self) -> bool:
+        """Whether the coming update is logged: every so often, and the last one of each stage, so that no line mixes
+        two.
+        """
+        after = self.step + 1
+        if after % self.config.run.log_every == 0 or after == self.config.steps:
+            return True
+        return self.plan.stage(after, self.log) != self.learner.stage
 
     def update(self, batch: Batch, *, watch: bool) -> StepFigures:
         """One optimizer step on a batch, in micro-batches where gradients are accumulated."""
@@ -168,8 +172,6 @@ class Run:
 
     def switch(self, stage: Stage) -> None:
         """State out, rebuild for the new stage, state in: live blocks keep their moments, heads of old targets go."""
-        if self.meter.pending():
-            self.write_line(None)
         self.preview()
         moments = moments_of(self.learner, self.optimizer)
         self.learner.enter(stage)
@@ -178,13 +180,13 @@ class Run:
         self.folder.log("switch", f"step {self.step}: {stage.frozen} blocks frozen, target {stage.targets}")
         self.bar.say(f"step {self.step}: switch to {stage.frozen} frozen blocks, target {stage.targets}")
 
-    def write_line(self, figures: StepFigures | None) -> None:
+    def write_line(self, figures: StepFigures) -> None:
         """A line of `metrics.jsonl`; what depends on the machine and the moment stands under `timing`."""
         self.stop_if_not_finite()
-        stage, now = self.learner.stage, time.perf_counter()
+        config, stage, now = self.config, self.learner.stage, time.perf_counter()
         assert stage is not None
         losses = self.meter.drain()
-        watched: dict[str, Any] = self.monitor.figures(figures) if figures else {}
+        watched = self.monitor.figures(figures)
         line = {
             "step": self.step,
             "loss": sum(losses.values()),
@@ -201,13 +203,14 @@ class Run:
             "data_wait": self.waited / elapsed,
             "memory_bytes": memory_bytes(self.device),
             "skipped": self.skipped,
+            "seconds_left": elapsed / max(self.counted, 1) * config.batch * (config.steps - self.step),
         }
         self.since, self.waited, self.counted = now, 0.0, 0
         self.folder.add(line)
         for warning in self.monitor.warnings(watched):
             self.folder.log("warning", f"step {self.step}: {warning}")
             self.bar.say(f"warning: step {self.step}: {warning}")
-        self.bar.show(line, important=figures is None)
+        self.bar.show(line)
 
     def stop_if_not_finite(self) -> None:
         """Raises LayerlockError naming the step, its files and the last good checkpoint, if a loss was not finite."""
@@ -256,7 +259,7 @@ class Run:
         self.folder.log("skipped", f"{path}: {reason}")
 
 
-def build_learner(config: Config, device: torch.device) -> Learner:
+def build_learner(config: Config, device: torch.device, init_from: str | None = None) -> Learner:
     """The learner of a config with its first weights, or with those of `init_from` (an encoder or a run folder)."""
     learner = Learner(
         config.model,
@@ -267,9 +270,9 @@ def build_learner(config: Config, device: torch.device) -> Learner:
         compute=pick_precision(config.run, device),
         recompute=config.run.recompute,
     )
-    if config.init_from is not None:
-        weights = load(config.init_from).vit.state_dict()
-        check_weights(config.init_from, weights, learner.vit.state_dict())
+    if init_from is not None:
+        weights = load(init_from).vit.state_dict()
+        check_weights(init_from, weights, learner.vit.state_dict())
         learner.vit.load_state_dict(weights)
     learner.to(device)
     if pick_compile(config.run, device):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from layerlock.learn.learner import Learner
@@ -20,20 +20,16 @@ def save_preview(folder: Path, step: int, learner: Learner, video_btchw: Tensor,
     [0, 1].
     """
     folder.mkdir(parents=True, exist_ok=True)
+    assert learner.stage is not None, "enter a stage first"
     context_bk = learner.masking.context(learner.seed, index_b, learner.vit.tokens)
     tensors = {"video": video_btchw, "context": context_bk}
     for group in learner.groups(video_btchw, index_b):
         for prediction in group.predictions:
-            name = prediction.tap.target.name
+            name = learner.stage.label(prediction.tap)
             shown = learner.vit.denormalize if prediction.tap.target == PIXELS else Tensor.float
             tensors |= {f"predicted/{name}": shown(prediction.predicted), f"target/{name}": shown(prediction.target)}
             if prediction.positions_bq is not None:
-                tensors[f"positions/{name}"] = prediction.positions_bq
+                tensors[f"positions/{name}"] = prediction.positions_bq.clone()
     part = folder / f".step-{step:08d}.part"
     save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, part)
     part.replace(folder / f"step-{step:08d}.safetensors")
-
-
-def load_previews(folder: Path) -> dict[int, dict[str, Tensor]]:
-    """All previews of a run by step, in order."""
-    return {int(path.stem.split("-")[1]): load_file(path) for path in sorted(folder.glob("step-*.safetensors"))}

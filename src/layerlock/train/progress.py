@@ -15,9 +15,9 @@ class ProgressBar:
 
     PLAIN_SECONDS = 5.0
 
-    def __init__(self, steps: int, first: int, quiet: bool = False) -> None:
+    def __init__(self, steps: int, quiet: bool = False) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
-        self._quiet, self._steps, self._first, self._begun, self._last = quiet, steps, first, time.monotonic(), 0.0
+        self._quiet, self._steps, self._last = quiet, steps, 0.0
         self._bar: Progress | None = None
         if self._console.is_terminal and not quiet:
             self._bar = Progress(
@@ -28,7 +28,7 @@ class ProgressBar:
                 TimeRemainingColumn(),
                 console=self._console,
             )
-            self._task = self._bar.add_task("", total=steps, completed=first, stage="", figures="")
+            self._task = self._bar.add_task("", total=steps, stage="", figures="")
 
     def __enter__(self) -> ProgressBar:
         if self._bar:
@@ -46,16 +46,14 @@ class ProgressBar:
         if not self._quiet:
             self._console.print(text, markup=False)
 
-    def show(self, line: dict[str, Any], *, important: bool = False) -> None:
-        """The figures of a log line; off a terminal at most one line each few seconds, unless important."""
+    def show(self, line: dict[str, Any]) -> None:
+        """The figures of a log line; off a terminal at most one line each few seconds."""
         timing = line["timing"]
         loss = " ".join(f"{name} {value:.4f}" for name, value in line["losses"].items())
         figures = f"loss {loss}  {timing['clips_per_s']:.0f} clips/s  wait {timing['data_wait']:.0%}"
         stage = f"frozen {line['frozen']} -> {line['targets']}"
         if self._bar:
             self._bar.update(self._task, completed=line["step"], stage=stage, figures=figures)
-        elif not self._quiet and (important or time.monotonic() - self._last >= self.PLAIN_SECONDS):
+        elif not self._quiet and time.monotonic() - self._last >= self.PLAIN_SECONDS:
             self._last = time.monotonic()
-            done = max(line["step"] - self._first, 1)
-            left = (self._last - self._begun) / done * (self._steps - line["step"])
-            self.say(f"step {line['step']}/{self._steps}  {stage}  {figures}  left {left:.0f} s")
+            self.say(f"step {line['step']}/{self._steps}  {stage}  {figures}  left {timing['seconds_left']:.0f} s")

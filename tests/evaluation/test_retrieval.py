@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import NearestNeighbors
 
-from layerlock.evaluate import retrieval
-from layerlock.evaluate.retrieval import leave_one_out, neighbours
+from layerlock.evaluation import retrieval
+from layerlock.evaluation.retrieval import leave_one_out, neighbours
 
 
 def clusters(count: int, labels: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
