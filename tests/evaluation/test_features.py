@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import MODEL
+
+import layerlock
+from layerlock.data import ClipConfig, Views, collate, crop_and_flip, open_source
+from layerlock.errors import LayerlockError
+from layerlock.evaluation.features import embed_source
+from layerlock.model.encoder import ClipShape, Encoder
+
+sys.path.append(str(Path(__file__).parent.parent / "data"))
+from video_files import write_video
+
+CLIP = ClipConfig(frames=8, stride=1, size=24, resize=1.0, flip=False)
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=24), seed=2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "videos"
+    place.mkdir()
+    for number in range(3):
+        write_video(place / f"{number}.mp4", frames=10 + 7 * number)
+    (place / "bad.mp4").write_bytes(b"no video")
+    return place
+
+
+def test_a_vector_a_video_is_the_mean_feature_of_its_middle_clip(
+    encoder: Encoder, folder: Path, tmp_path: Path
+) -> None:
+    found = layerlock.embed(encoder, folder, out=tmp_path / "found.npz", depth=3, batch=2, workers=1)
+    assert [Path(name).name for name in found.files] == ["0.mp4", "1.mp4", "2.mp4"]
+    assert [Path(path).name for path, _ in found.rejected] == ["bad.mp4"]
+    source = open_source(str(folder), CLIP, seed=0, workers=1)
+    for number in range(3):
+        video = crop_and_flip(collate([source.view(number)], CLIP.size))
+        np.testing.assert_allclose(found.features[number], encoder(video, 3)[0].mean(0), atol=1e-5)
+    with np.load(tmp_path / "found.npz") as written:
+        np.testing.assert_array_equal(written["features"], found.features)
+        assert tuple(written["files"]) == found.files
+
+
+def test_a_video_that_goes_after_it_was_looked_at_is_left_out_and_named(encoder: Encoder, folder: Path) -> None:
+    source = open_source(str(folder), CLIP, seed=0, workers=1)
+    os.remove(folder / "1.mp4")
+    found = embed_source(encoder, Views(source), batch=3, workers=0)
+    assert [Path(name).name for name in found.names] == ["0.mp4", "2.mp4"]
+    assert found.features_vd.shape == (2, MODEL.width)
+    assert "1.mp4" in {Path(path).name for path, _ in found.rejected}
+
+
+def test_nothing_left_to_embed_is_an_error(encoder: Encoder, folder: Path) -> None:
+    source = open_source(str(folder), CLIP, seed=0, workers=1)
+    for path in folder.iterdir():
+        path.unlink()
+    with pytest.raises(LayerlockError, match="none of 3 videos"):
+        embed_source(encoder, Views(source), batch=2, workers=0)
+
+
+def test_the_endless_world_is_not_embedded(encoder: Encoder) -> None:
+    with pytest.raises(LayerlockError, match="layerlock synth"):
+        layerlock.embed(encoder, "synthetic")
+
+
+def test_random_weights_are_those_that_training_starts_from(encoder: Encoder) -> None:
+    again = Encoder.random(MODEL, encoder.clip, seed=2)
+    other = Encoder.random(MODEL, encoder.clip, seed=3)
+    assert torch.equal(again.vit.blocks[0].qkv.weight, encoder.vit.blocks[0].qkv.weight)
+    assert not torch.equal(other.vit.blocks[0].qkv.weight, encoder.vit.blocks[0].qkv.weight)
