@@ -28,13 +28,21 @@ class OptimConfig:
     """
 
     lr: float = 3e-4
+    """learning rate at the end of the warm-up"""
     end_lr: float = 0.0
+    """learning rate at the end of the cosine"""
     warmup: float = 0.02
+    """linear warm-up, as a fraction of the run"""
     mini_warmup: float = 0.002
+    """linear warm-up after each switch, as a fraction of the run"""
     weight_decay: float = 0.05
+    """of matrices"""
     betas: tuple[float, float] = (0.9, 0.95)
+    """of AdamW"""
     clip_norm: float | None = None
+    """largest norm of all gradients together; None leaves them as they are"""
     accumulate: int = 1
+    """micro-batches a step; divides the batch"""
 
     def problems(self) -> list[str]:
         """What is wrong, a line each."""
@@ -65,14 +73,23 @@ class RunConfig:
     """
 
     device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the hardware multiplies it"""
     compile: Literal["auto", "yes", "no"] = "auto"
+    """each block with torch.compile; auto: on CUDA"""
     recompute: bool = False
+    """store no activations of live blocks, compute them a second time for the gradients"""
     workers: int = 2
+    """processes that decode"""
     threads: int | None = None
+    """of the CPU, for the model; None leaves PyTorch's choice"""
     log_every: int = 10
+    """steps from one line of metrics.jsonl to the next"""
     checkpoint_every: int = 500
+    """steps from one checkpoint to the next"""
     keep: int = 2
+    """checkpoints to keep"""
 
     def problems(self) -> list[str]:
         """What is wrong, a line each."""
@@ -93,12 +110,19 @@ class Config:
     """One run. `data` is a folder of videos, or `synthetic`; `batch` counts clips per update."""
 
     recipe: str = "custom"
+    """name of the recipe that this began as"""
     data: str = "synthetic"
+    """folder of videos, searched recursively, or `synthetic`"""
     out: str = "run"
+    """run folder to write"""
     steps: int = 1_000
+    """optimizer steps; schedules are fractions of it"""
     batch: int = 64
+    """clips a step"""
     seed: int = 0
+    """of weights, masks and clips"""
     init_from: str | None = None
+    """run folder or encoder folder to take first weights from"""
     clip: ClipConfig = field(default_factory=ClipConfig)
     model: ViTConfig = field(default_factory=ViTConfig)
     masking: RandomMasking = field(default_factory=RandomMasking)

@@ -21,7 +21,9 @@ class BackboneDecoding:
     """
 
     blocks: int = 4
+    """blocks at the end of the backbone that decode"""
     tokens: Literal["position", "learned"] = "position"
+    """what a decoding token is"""
 
     def problems(self, depth: int) -> list[str]:
         """What is wrong on a backbone of `depth` blocks, a line each."""

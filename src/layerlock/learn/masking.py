@@ -20,6 +20,7 @@ class RandomMasking:
     """Each token kept as context independently at random, exactly `round(N * keep)` of them (LayerLock section 3.1)."""
 
     keep: float = 0.05
+    """share of the tokens that the model sees"""
 
     def problems(self, tokens: int) -> list[str]:
         """What is wrong for clips of `tokens` tokens, a line each."""

@@ -156,16 +156,27 @@ class Progressive:
     """
 
     target: Literal["pixels", "frozen"] = "pixels"
+    """what is predicted once blocks are frozen"""
     start: float = 1.0
+    """first switch, as a fraction of the run; 1: never"""
     interval: float = 0.1
+    """from one switch to the next, as a fraction of the run"""
     first: int = 1
+    """blocks frozen at the first switch"""
     jump: int = 1
+    """blocks frozen at each later switch"""
     last: int = 1_000
+    """most blocks ever frozen"""
     freezes: tuple[tuple[float, int], ...] = ()
+    """(time, frozen blocks) pairs, in place of the five fields above"""
     keep_targets: bool = False
+    """keep predicting all targets so far"""
     latent_fraction: float = 1.0
+    """share of the patches that latent losses are on, a random subset for each clip"""
     full_clip: bool = False
+    """compute the targets of a subset on the full clip, not on the subset alone"""
     freeze_decoder: bool = False
+    """allow to freeze into the decoder's blocks"""
 
     def problems(self) -> list[str]:
         """What is wrong with the schedule itself, a line each."""

@@ -29,13 +29,21 @@ class ViTConfig:
     """Shape of a backbone. `position`: `rope` after the first norm, `rope-attention` on q and k, or an added table."""
 
     width: int = 768
+    """length of a token"""
     depth: int = 12
+    """blocks, the decoder's among them"""
     mlp: int = 3072
+    """width of the hidden layer"""
     heads: int = 12
+    """attention heads"""
     patch: Grid = (2, 16, 16)
+    """frames, rows and columns of a patch"""
     position: Position = "rope"
+    """how tokens know where they are"""
     rope_fractions: tuple[float, float, float] = (0.10, 0.25, 0.25)
+    """share of the width that turns with time, height and width"""
     rope_wavelength: float = 10_000.0
+    """of the slowest turn, in tokens"""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """subtracted from red, green and blue in [0, 1] before the projection; the LayerLock paper subtracts nothing"""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)

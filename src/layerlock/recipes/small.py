@@ -25,13 +25,13 @@ def _tiny(name: str, plan: Progressive) -> Config:
     return Config(
         recipe=name,
         steps=2_000,
-        batch=64,
+        batch=32,
         clip=ClipConfig(frames=16, stride=1, size=48, resize=1.15, flip=True),
         model=vit("tiny", patch=(4, 8, 8), **CENTRED),
-        masking=RandomMasking(keep=0.15),
+        masking=RandomMasking(keep=0.25),
         decoder=BackboneDecoding(blocks=2),
         plan=plan,
-        optim=OptimConfig(lr=1e-3, warmup=0.03, mini_warmup=0.005, weight_decay=0.05),
+        optim=OptimConfig(lr=1.5e-3, warmup=0.03, mini_warmup=0.005, weight_decay=0.05),
         run=RunConfig(log_every=10, checkpoint_every=200),
     )
 
