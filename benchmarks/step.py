@@ -34,7 +34,7 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     config = layerlock.recipe(given.recipe, batch=given.batch)
-    device = pick_device(config.run)
+    device = pick_device(config.run.device)
     learner = build_learner(config, device)
     clip = config.clip
     video = torch.randint(0, 256, (given.batch, clip.frames, 3, clip.size, clip.size), dtype=torch.uint8, device=device)

@@ -18,7 +18,8 @@ FLOORS = [
     ["config"],
     ["learn"],
     ["model", "data"],
-    ["draws", "errors"],
+    ["draws", "files"],
+    ["errors"],
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -59,22 +59,29 @@ class Noise:
     clip: ClipConfig = CLIP
     skips: int = -1
     rejected: tuple[tuple[str, str], ...] = ()
+    fingerprint: str = "noise"
 
     def __len__(self) -> int:
         return 1_000
 
-    def sample(self, index: int) -> Sample:
+    def sample(self, index: int, attempt: int = 0) -> Sample:
         rng, side = np.random.default_rng(index), self.clip.margin
         coarse = rng.integers(0, 256, (self.clip.frames, 3, side // 5, side // 5), dtype=np.uint8)
         return Sample(
             index=index,
-            name=f"noise/{index}",
+            name=self.name(index),
             video_tchw=torch.from_numpy(coarse.repeat(5, axis=2).repeat(5, axis=3)),
             crop_y=int(rng.integers(side - self.clip.size + 1)),
             crop_x=int(rng.integers(side - self.clip.size + 1)),
             flip=bool(rng.integers(2)),
             skipped=(("broken.mp4", "it is empty"),) if index == self.skips else (),
         )
+
+    def name(self, index: int, attempt: int = 0) -> str:
+        return self.video_name(index)
+
+    def video_name(self, video: int) -> str:
+        return f"noise/{video}"
 
     def view(self, video: int) -> Sample:
         return self.sample(video)

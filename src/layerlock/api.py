@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import numpy as np
 
 from layerlock.config import Config, load_config
 from layerlock.errors import LayerlockError
+from layerlock.files import write_whole
 from layerlock.learn.plan import Plan
-from layerlock.model.encoder import Encoder
+from layerlock.model.cost import backbone_parameters
+from layerlock.model.encoder import Encoder, load
 from layerlock.recipes import RECIPES
 from layerlock.recipes import recipe as _recipe
+from layerlock.train import checkpoint
+from layerlock.train.device import pick_device
 from layerlock.train.folder import RunFolder
-from layerlock.train.loop import Outcome, load, train
+from layerlock.train.loop import Outcome, train
 
 __all__ = ["Embeddings", "embed", "info", "list_recipes", "load", "pretrain", "recipe", "synth", "write_report"]
 
@@ -48,19 +53,19 @@ def pretrain(
     """
     outcome = train(config, plan, resume=resume, overwrite=overwrite, quiet=quiet)
     if outcome.signal is None:
-        _report(outcome.folder)
+        _report(outcome)
     return outcome
 
 
-def _report(folder: Path) -> None:
+def _report(outcome: Outcome) -> None:
+    """The report of a run that is done; whatever goes wrong with it, the run stays done."""
     try:
-        write_report(folder)
-    except ImportError as error:
-        RunFolder(folder).log(
-            "warning",
-            f"report.html was not written: {error.name} is missing "
-            f"(pip install 'layerlock[report]', then: layerlock report {folder})",
-        )
+        write_report(outcome.folder)
+    except Exception as error:
+        missing = isinstance(error, ImportError) and error.name
+        reason = f"{missing} is missing (pip install 'layerlock[report]')" if missing else str(error)
+        text = f"report.html was not written: {reason}; again: layerlock report {outcome.folder}"
+        RunFolder(outcome.folder).log(outcome.step, "warning", text)
 
 
 def write_report(run: str | Path) -> Path:
@@ -95,6 +100,7 @@ def embed(
     depth: int | None = None,
     batch: int = 16,
     workers: int = 2,
+    device: str = "auto",
 ) -> Embeddings:
     """Mean-pooled features, after block `depth` (`floor(0.95 L)` without one), of the middle clip of every video of a
     folder.
@@ -104,18 +110,22 @@ def embed(
     """
     from layerlock.evaluation.features import embed_videos
 
-    model = encoder if isinstance(encoder, Encoder) else load(encoder)
+    model = encoder if isinstance(encoder, Encoder) else load(encoder, device=pick_device(device))
     found = embed_videos(model, str(data), depth=depth, batch=batch, workers=workers)
     embeddings = Embeddings(features=found.features_vd.numpy(), files=found.names, rejected=found.rejected)
     if out is not None:
         path = Path(out)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                np.savez(file, features=embeddings.features, files=np.array(embeddings.files))
+            write_whole(path, lambda part: _write_embeddings(part, embeddings))
         except OSError as error:
             raise LayerlockError(f"{path}: cannot be written ({error.strerror})") from None
     return embeddings
+
+
+def _write_embeddings(path: Path, embeddings: Embeddings) -> None:
+    with path.open("wb") as file:
+        np.savez(file, features=embeddings.features, files=np.array(embeddings.files))
 
 
 def synth(
@@ -128,25 +138,24 @@ def synth(
 
 
 def info(run: str | Path) -> dict[str, Any]:
-    """What a run is and where it stands: recipe, data, steps done, last figures, sizes, switches."""
-    from layerlock.train import checkpoint
-
+    """What a run is and where it stands: recipe, data, steps done, last losses, switches, sizes, newest checkpoint."""
     folder = run_folder(run)
     config = load_config(folder.config)
     lines = list(folder.lines())
+    last = lines[-1] if lines else {"step": 0, "losses": {}, "frozen": 0}
+    switches = [b["step"] for a, b in pairwise(lines) if (a["frozen"], a["targets"]) != (b["frozen"], b["targets"])]
     newest = checkpoint.latest(folder.checkpoints)
-    encoder = load(folder.path) if folder.encoder.is_dir() else None
+    model, clip = config.model, config.clip
     return {
         "run": str(folder.path),
         "recipe": config.recipe,
         "data": config.data,
-        "steps": f"{lines[-1]['step'] if lines else 0} of {config.steps}",
-        "losses": lines[-1]["losses"] if lines else {},
-        "frozen": lines[-1]["frozen"] if lines else 0,
+        "steps": f"{last['step']} of {config.steps}",
+        "losses": last["losses"],
+        "frozen": f"{last['frozen']} of {config.encoder_depth} encoder blocks; {len(switches)} switches",
         "checkpoint": str(newest) if newest else None,
-        "encoder": None
-        if encoder is None
-        else f"{encoder.depth} blocks of width {encoder.width}, "
-        f"{sum(p.numel() for p in encoder.parameters()):,} parameters",
-        "clip": f"{config.clip.frames} frames, stride {config.clip.stride}, {config.clip.size} x {config.clip.size}",
+        "encoder": str(folder.encoder) if folder.encoder.is_dir() else None,
+        "model": f"{model.depth} blocks of width {model.width}, "
+        f"{backbone_parameters(model, config.tokens):,} parameters",
+        "clip": f"{clip.frames} frames, stride {clip.stride}, {clip.size} x {clip.size}",
     }

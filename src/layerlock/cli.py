@@ -119,6 +119,7 @@ def embed(
     depth: int | None = None,
     batch: int = 16,
     workers: int = 2,
+    device: str = "auto",
 ) -> None:
     """Write one feature vector for each video of a folder.
 
@@ -129,8 +130,9 @@ def embed(
         depth: block whose output is pooled; without one floor(0.95 x blocks).
         batch: clips at a time.
         workers: decoding processes.
+        device: auto, cpu, cuda, ...
     """
-    found = api.embed(run, data, out=out, depth=depth, batch=batch, workers=workers)
+    found = api.embed(run, data, out=out, depth=depth, batch=batch, workers=workers, device=device)
     print(
         f"{len(found.features)} videos x {found.features.shape[1]} features in {out}; "
         f"{len(found.rejected)} files skipped"
@@ -182,6 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except LayerlockError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except ImportError as error:
         if (error.name or "layerlock").startswith("layerlock"):
             raise

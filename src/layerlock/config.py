@@ -152,29 +152,32 @@ class Config:
 
     def check(self, plan: Plan | None = None) -> Plan:
         """The plan to train by: `plan`, or the config's own. Raises ConfigError with every problem there is."""
+        found = type_problems(self)
+        if found:
+            raise ConfigError(found)
         found = self._problems()
-        if not found:
+        structural = [*self.plan.problems(), *self.decoder.problems(self.model.depth)]
+        if self.steps > 0 and self.model.depth > 1 and not structural:
             try:
                 plan = plan or self.build_plan()
+                found += self._plan_problems(plan)
             except ValueError as error:
-                raise ConfigError([str(error)]) from None
-            frozen = 0
-            for begin, stage in timeline(plan, self.steps):
-                wrong = stage.problems(self.model.depth, self.encoder_depth, self.plan.freeze_decoder)
-                if stage.frozen < frozen:
-                    wrong.append(
-                        f"plan: {frozen} blocks were frozen before, now {stage.frozen}; what is frozen stays so"
-                    )
-                found += [f"step {begin}: {problem}" for problem in wrong]
-                frozen = stage.frozen
+                found.append(str(error))
         if found or plan is None:
             raise ConfigError(list(dict.fromkeys(found)))
         return plan
 
+    def _plan_problems(self, plan: Plan) -> list[str]:
+        found, frozen = [], 0
+        for begin, stage in timeline(plan, self.steps):
+            wrong = stage.problems(self.model.depth, self.encoder_depth, self.plan.freeze_decoder)
+            if stage.frozen < frozen:
+                wrong.append(f"plan: {frozen} blocks were frozen before, now {stage.frozen}; what is frozen stays so")
+            found += [f"step {begin}: {problem}" for problem in wrong]
+            frozen = stage.frozen
+        return found
+
     def _problems(self) -> list[str]:
-        found = type_problems(self)
-        if found:
-            return found
         found = [
             f"{name}: {value} is not positive"
             for name, value in (("steps", self.steps), ("batch", self.batch))
@@ -303,8 +306,8 @@ def load_config(path: str | Path) -> Config:
         values = json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise LayerlockError(f"{path}: missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LayerlockError(f"{path}: not JSON ({error})") from None
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LayerlockError(f"{path}: cannot be read ({error})") from None
     if not isinstance(values, dict) or "config" not in values:
         raise LayerlockError(f"{path}: not the config of a run")
     return typing.cast(Config, from_dict(Config, values["config"]))

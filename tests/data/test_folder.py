@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from video_files import number_of, write_video
 from layerlock.data import ClipConfig, Source, collate, crop_and_flip, open_source
 from layerlock.data.decode import read_clip
 from layerlock.data.folder import FolderSource
-from layerlock.data.index import build_index
+from layerlock.data.index import build_index, find_videos
 from layerlock.errors import LayerlockError
 
 CLIP = ClipConfig(frames=4, stride=2, size=32, resize=1.25, flip=True)
@@ -149,8 +150,50 @@ def test_it_gives_up_when_everything_is_gone(folder: Path, tmp_path: Path) -> No
     shutil.copytree(folder, tmp_path / "copy")
     source = source_of(tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy")
-    with pytest.raises(LayerlockError, match=r"20 videos in a row could not be decoded"):
+    with pytest.raises(LayerlockError, match=r"^6 videos in a row could not be decoded"):
         source.sample(0)
+
+
+def test_candidates_are_passed_over_and_named_without_decoding(folder: Path) -> None:
+    source = source_of(folder)
+    for index in (0, 5, 10**9):
+        names = [source.name(index, attempt) for attempt in range(4)]
+        assert len(set(names)) == 4
+        assert [source.sample(index, attempt).name for attempt in range(4)] == names
+    with pytest.raises(LayerlockError, match=r"^\d videos in a row"):
+        source.sample(0, len(source))
+
+
+def test_a_sample_of_a_later_candidate_is_that_of_files_gone(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    source = source_of(tmp_path / "copy")
+    expected = source.sample(3, 2)
+    for attempt in range(2):
+        Path(source.name(3, attempt)).unlink()
+    found = source.sample(3)
+    assert torch.equal(found.video_tchw, expected.video_tchw)
+    assert [path for path, _ in found.skipped] == [source.name(3, 0), source.name(3, 1)]
+    assert expected.skipped == ()
+
+
+def test_fingerprint_is_of_the_videos_alone(folder: Path, tmp_path: Path) -> None:
+    fingerprint = source_of(folder).fingerprint
+    assert re.fullmatch("[0-9a-f]{16}", fingerprint)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert source_of(copy, seed=7, clip=replace(CLIP, size=16)).fingerprint == fingerprint
+    (copy / "empty.mp4").touch()
+    assert source_of(copy).fingerprint == fingerprint
+    (copy / "3.mp4").rename(copy / "3b.mp4")
+    renamed = source_of(copy).fingerprint
+    (copy / "3b.mp4").rename(copy / "3.mp4")
+    write_video(copy / "3.mp4", size=(40, 100), frames=4)
+    assert len({fingerprint, renamed, source_of(copy).fingerprint}) == 3
+
+
+def test_only_the_files_asked_for_are_looked_into(folder: Path) -> None:
+    paths = find_videos(folder)
+    assert [video.path for video in build_index(folder, 0, paths[1::3]).videos] == paths[1::3]
 
 
 def test_open_source_opens_a_folder(folder: Path, tmp_path: Path) -> None:

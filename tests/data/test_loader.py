@@ -13,7 +13,8 @@ import pytest
 import torch
 from video_files import write_video
 
-from layerlock.data import Batch, ClipConfig, Sample, batches, crop_and_flip, open_source
+from layerlock.data import Batch, ClipConfig, Sample, Views, batches, crop_and_flip, open_source
+from layerlock.data.clips import ATTEMPTS
 from layerlock.errors import LayerlockError
 
 CLIP = ClipConfig(frames=2, stride=1, size=8, resize=1.25)
@@ -21,22 +22,45 @@ CLIP = ClipConfig(frames=2, stride=1, size=8, resize=1.25)
 
 @dataclass(frozen=True)
 class Numbers:
-    """Clips filled with their sample index; `trouble` happens at sample 13."""
+    """Clips filled with their sample index plus 100 for each candidate passed over; `trouble` happens at sample 13.
+
+    So many of its candidates are `troubled`.
+    """
 
     trouble: str = ""
+    troubled: int = 1
     clip: ClipConfig = CLIP
     depth: bool = False
 
     def __len__(self) -> int:
         return 5
 
-    def sample(self, index: int) -> Sample:
-        if index == 13 and self.trouble:
+    @property
+    def rejected(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    @property
+    def fingerprint(self) -> str:
+        return "numbers"
+
+    def name(self, index: int, attempt: int = 0) -> str:
+        return f"number {index}.{attempt}"
+
+    def video_name(self, video: int) -> str:
+        return f"video {video}"
+
+    def view(self, video: int) -> Sample:
+        if video == 3 and self.trouble:
+            self.fail()
+        return self.sample(1000 + video)
+
+    def sample(self, index: int, attempt: int = 0) -> Sample:
+        if index == 13 and attempt < self.troubled and self.trouble:
             self.fail()
         return Sample(
             index=index,
-            name=f"number {index}",
-            video_tchw=torch.full((2, 3, 10, 10), index % 256, dtype=torch.uint8),
+            name=self.name(index, attempt),
+            video_tchw=torch.full((2, 3, 10, 10), (index + 100 * attempt) % 256, dtype=torch.uint8),
             crop_y=index % 3,
             crop_x=1,
             flip=False,
@@ -50,6 +74,10 @@ class Numbers:
             raise LayerlockError("the disk is on fire")
         if self.trouble == "crashes":
             os.kill(os.getpid(), signal.SIGSEGV)
+        if self.trouble == "exits":
+            os._exit(4)
+        if self.trouble == "hangs":
+            time.sleep(600)
         raise KeyError("a mistake")
 
 
@@ -89,6 +117,23 @@ def test_a_batch_stays_as_it_is_when_the_next_come() -> None:
         assert batch.video_btchw[:, 0, 0, 0, 0].tolist() == [index % 256 for index in batch.index_b.tolist()]
 
 
+@pytest.mark.parametrize(("batch", "workers"), [(1, 4), (2, 6), (1, 1)])
+def test_pixels_stay_until_they_are_asked_for(batch: int, workers: int) -> None:
+    """Workers that are far ahead of a slow reader do not write over what it has not seen."""
+    for found in batches(Numbers(), batch=batch, start=0, stop=20, workers=workers):
+        time.sleep(0.02)
+        assert found.video_btchw[:, 1, 2, 9, 9].tolist() == found.index_b.tolist()
+
+
+def test_pixels_of_views_stay_too() -> None:
+    """Positions, not numbers of videos, tell the clips on their way apart."""
+    views = Views(Numbers(), [40 * position for position in range(25)])
+    for found in batches(views, batch=2, start=0, stop=12, workers=2):
+        time.sleep(0.02)
+        expected = [(1000 + 40 * position) % 256 for position in found.index_b.tolist()]
+        assert found.video_btchw[:, 1, 2, 9, 9].tolist() == expected
+
+
 def test_resuming_gives_the_rest() -> None:
     whole = list(batches(Numbers(), batch=3, start=0, stop=9, workers=2))
     rest = list(batches(Numbers(), batch=3, start=4, stop=9, workers=1))
@@ -117,9 +162,46 @@ def test_batches_before_the_trouble_arrive() -> None:
         next(running)
 
 
-def test_a_crash_names_the_sample() -> None:
-    with pytest.raises(LayerlockError, match=r"sample 13 .*SIGSEGV"):
-        list(batches(Numbers("crashes"), batch=4, start=0, stop=8, workers=2))
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(
+    ("trouble", "reason"), [("crashes", "SIGSEGV"), ("exits", "exit code 4"), ("hangs", "it takes too long")]
+)
+def test_a_crash_or_hang_costs_the_candidate_not_the_run(workers: int, trouble: str, reason: str) -> None:
+    whole = list(batches(Numbers(), batch=4, start=0, stop=8, workers=0))
+    seconds = 2.0 if trouble == "hangs" else 60.0
+    found = list(batches(Numbers(trouble, troubled=2), batch=4, start=0, stop=8, workers=workers, seconds=seconds))
+    assert digest(found[:3] + found[4:]) == digest(whole[:3] + whole[4:])
+    hit = found[3]
+    assert hit.index_b.tolist() == [12, 13, 14, 15]
+    assert hit.names == ("number 12.0", "number 13.2", "number 14.0", "number 15.0")
+    assert hit.video_btchw[:, 1, 2, 3, 4].tolist() == [12, 213, 14, 15]
+    assert [path for path, _ in hit.skipped] == ["bad.mp4", "number 13.0", "number 13.1"]
+    assert all(reason in why for _, why in hit.skipped[1:])
+
+
+def test_it_gives_up_when_every_candidate_crashes() -> None:
+    with pytest.raises(
+        LayerlockError, match=rf"(?s)sample 13 is lost: {ATTEMPTS} workers .*number 13\.0: .*exit code 4"
+    ):
+        list(batches(Numbers("exits", troubled=10**6), batch=4, start=0, stop=8, workers=2))
+
+
+def test_a_view_that_crashes_is_black_and_named() -> None:
+    [found] = batches(Views(Numbers("exits"), range(1, 5)), batch=4, start=0, stop=1, workers=2)
+    assert found.names[2] == "video 3"
+    assert [path for path, _ in found.skipped if path != "bad.mp4"] == ["video 3"]
+    assert found.video_btchw[2].max() == 0
+
+
+def test_a_source_that_gives_another_sample_is_a_mistake() -> None:
+    for workers in (0, 1):
+        with pytest.raises((ValueError, RuntimeError), match="gave sample 1 for sample 0"):
+            list(batches(Shifted(), batch=1, start=0, stop=2, workers=workers))
+
+
+class Shifted(Numbers):
+    def sample(self, index: int, attempt: int = 0) -> Sample:
+        return super().sample(index + 1, attempt)
 
 
 def test_a_mistake_keeps_its_traceback() -> None:

@@ -106,6 +106,7 @@ def test_one_target_is_the_last_frozen_block_and_kept_targets_are_all_so_far() -
     steps=st.integers(1, 400),
 )
 def test_built_plans_keep_their_promises(plan: Progressive, steps: int) -> None:
+    plan = replace(plan, keep_targets=plan.keep_targets and plan.target == "frozen")
     assert not plan.problems()
     try:
         built = plan.build(steps, 9, 12)

@@ -8,13 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 import tiny
 import torch
 
 from layerlock.config import to_dict
-from layerlock.data import ClipConfig, Sample
-from layerlock.data.decode import UnreadableVideo
+from layerlock.data import index
 from layerlock.errors import LayerlockError
 from layerlock.report import charts, neighbours, views
 from layerlock.report.history import read_history
@@ -129,8 +130,8 @@ def test_plan_from_code_is_told_from_the_configs(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_names_from_outside_cannot_become_markup(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     evil = '<script>alert(1)</script><img src="http:evil" onerror="x">'
-    run.log("skipped", f"{evil}.mp4: \udce9 it is {evil}")
-    run.log("warning", evil)
+    run.log(0, "skipped", f"{evil}.mp4: \udce9 it is {evil}")
+    run.log(0, "warning", evil)
     text = json.loads(run.config.read_text())
     text["config"] |= {"recipe": evil, "data": evil}
     run.config.write_text(json.dumps(text))
@@ -152,7 +153,7 @@ def test_run_that_broke_off(tmp_path: Path) -> None:
     folder = bare(tmp_path / "run", [line])
     with folder.metrics.open("a") as metrics:
         metrics.write('{"step": 2, "lo')
-    folder.log("error", "the loss of step 2 is not finite")
+    folder.log(0, "error", "the loss of step 2 is not finite")
     folder.events.write_bytes(folder.events.read_bytes() + b"\xff half a li")
     folder.previews.mkdir()
     (folder.previews / "step-00000001.safetensors").write_bytes(b"nothing of the kind")
@@ -194,36 +195,58 @@ def test_data_that_are_gone_are_said_to_be(run: RunFolder) -> None:
     assert "(somewhere/gone) cannot be read from here" in write(run)
 
 
-class Shades:
-    """A few videos, each of one grey; neighbours in grey are neighbours in number."""
+def write_shades(folder: Path, count: int) -> Path:
+    """Videos of one grey each, so that neighbours in grey are neighbours in number; number 1 is none."""
+    folder.mkdir()
+    for number in range(count):
+        with av.open(str(folder / f"<{number}>.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.height = stream.width = 48
+            stream.pix_fmt = "yuv420p"
+            for _ in range(9):
+                grey = np.full((48, 48, 3), 20 + 40 * number, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+            container.mux(stream.encode())
+    (folder / "<1>.mp4").write_bytes(b"no video")
+    return folder
 
-    def __init__(self, clip: ClipConfig, videos: int) -> None:
-        self.clip, self.videos, self.rejected = clip, videos, (("bad.mp4", "it is empty"),)
 
-    def __len__(self) -> int:
-        return self.videos
-
-    def sample(self, index: int) -> Sample:
-        return self.view(index % self.videos)
-
-    def view(self, video: int) -> Sample:
-        if video == 1:
-            raise UnreadableVideo("somewhere/gone/1.mp4", "it is cut short")
-        pixels = torch.full((self.clip.frames, 3, self.clip.margin, self.clip.margin), 50 * video, dtype=torch.uint8)
-        name = f"somewhere/gone/<{video}>.mp4"
-        return Sample(index=video, name=name, video_tchw=pixels, crop_y=0, crop_x=0, flip=False)
+def of_data(run: RunFolder, data: Path) -> RunFolder:
+    """The run as if trained on other data."""
+    text = json.loads(run.config.read_text())
+    text["config"] |= {"data": str(data)}
+    run.config.write_text(json.dumps(text))
+    return run
 
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("videos", "words"), [(3, "are 2 videos: too few"), (6, "5 of 6 videos were compared")])
-def test_neighbours(run: RunFolder, monkeypatch: pytest.MonkeyPatch, videos: int, words: str) -> None:
-    monkeypatch.setattr(neighbours, "open_source", lambda data, clip, **settings: Shades(clip, videos))
-    page = write(run)
+def test_neighbours(run: RunFolder, tmp_path: Path, videos: int, words: str) -> None:
+    page = write(of_data(run, write_shades(tmp_path / "shades", videos)))
     assert words in page
     if videos > 3:
         assert page.count('<div class="query">') == 5
         last = page.split('<div class="query">')[5]
         assert re.findall(r"Middle frame of &lt;(\d)&gt;\.mp4", last)[:2] == ["5", "4"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_neighbours_look_into_no_more_files_than_they_compare(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_shades(tmp_path / "shades", 1)
+    for number in range(10):
+        shutil.copy(folder / "<0>.mp4", folder / f"{number}.mp4")
+    looked_into = []
+
+    def build(root: str, workers: int, paths: list[str]) -> index.Index:
+        looked_into.extend(Path(path).name for path in paths)
+        return index.build_index(root, workers, paths)
+
+    monkeypatch.setattr(neighbours, "VIDEOS", 4)
+    monkeypatch.setattr(neighbours, "build_index", build)
+    assert "3 of 12 videos were compared" in write(of_data(run, folder))
+    assert len(looked_into) == 4
 
 
 def test_thinned_previews_keep_first_and_last(tmp_path: Path, trained: Path) -> None:

@@ -38,8 +38,10 @@ def update(made: Learner, optimizer: torch.optim.Optimizer) -> float:
 
 
 def save(folder: Path, step: int, made: Learner, optimizer: torch.optim.AdamW, **changes: Any) -> Path:
-    fields: dict[str, Any] = {"log": (), "pending": {}, "monitor": {}, "keep": 2}
-    return checkpoint.save(folder, step=step, learner=made, optimizer=optimizer, **(fields | changes))
+    pending, keep = changes.pop("pending", {}), changes.pop("keep", 2)
+    fields: dict[str, Any] = {"log": (), "monitor": {}, "skipped": [], "data": "noise", "stage": {}}
+    facts = checkpoint.Facts(step=step, **(fields | changes))
+    return checkpoint.save(folder, learner=made, optimizer=optimizer, pending=pending, keep=keep, facts=facts)
 
 
 @contextmanager
@@ -99,7 +101,7 @@ def digest(place: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(place.iterdir())}
 
 
-@pytest.mark.parametrize("call", ["save_file", "_sync", "_point"])
+@pytest.mark.parametrize("call", ["save_file", "sync", "write_whole"])
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:

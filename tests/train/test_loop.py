@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from layerlock.config import OptimConfig
 from layerlock.data import batches, crop_and_flip
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
-from layerlock.learn.plan import FixedPlan, Progressive, Stage, SwitchLog, Tap, Target
+from layerlock.learn.plan import FixedPlan, Progressive, Stage, Switch, SwitchLog, Tap, Target
 from layerlock.model.encoder import Encoder
 from layerlock.model.patches import gather_tokens, patchify
 from layerlock.model.position import rotate
@@ -67,8 +68,8 @@ def test_a_run_leaves_its_folder_behind(tmp_path: Path) -> None:
     assert all({"effective_rank", "token_cosine", "target_variance", "lr", "timing"} <= line.keys() for line in found)
     assert all({"clips_per_s", "data_wait", "memory_bytes"} <= line["timing"].keys() for line in found)
     events = (tmp_path / "events.log").read_text()
-    assert "switch: step 4: 1 blocks frozen, target h1" in events
-    assert "switch: step 7: 2 blocks frozen, target h2" in events
+    assert "step 4 switch: 1 blocks frozen, target h1" in events
+    assert "step 7 switch: 2 blocks frozen, target h2" in events
     names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert names == ["latest", "step-00000008", "step-00000012"]
     encoder = layerlock.load(tmp_path)
@@ -210,7 +211,7 @@ def test_weights_can_come_from_a_run_or_an_encoder_and_the_rest_starts_anew(tmp_
 def test_weights_of_another_shape_are_refused_and_no_run_is_begun(tmp_path: Path) -> None:
     train(config(tmp_path / "first", steps=3, plan=Progressive()), quiet=True)
     wide = config(tmp_path / "next", model=replace(MODEL, width=48), init_from=str(tmp_path / "first"))
-    with pytest.raises(LayerlockError, match=r"embed\.weight"):
+    with pytest.raises(LayerlockError, match=r"model\.width"):
         train(wide, quiet=True)
     with pytest.raises(LayerlockError, match="no encoder here"):
         train(replace(wide, init_from=str(tmp_path / "nowhere")), quiet=True)
@@ -314,7 +315,7 @@ def test_files_that_could_not_be_used_are_named_and_counted(tmp_path: Path, monk
     events = (tmp_path / "events.log").read_text()
     assert events.count("skipped: text.mp4: no video") == 1
     assert events.count("skipped: broken.mp4: it is empty") == 1
-    assert [line["timing"]["skipped"] for line in lines(tmp_path)] == [1] * 2 + [2] * 10
+    assert [line["skipped"] for line in lines(tmp_path)] == [1] * 2 + [2] * 10
 
 
 @pytest.mark.usefixtures("noise")
@@ -328,7 +329,7 @@ def test_warnings_of_a_collapse_go_to_the_events(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(CollapseMonitor, "figures", collapsed)
     train(config(tmp_path), quiet=True)
     events = (tmp_path / "events.log").read_text()
-    assert "warning: step 8: possible collapse: effective rank of features fell to 1" in events
+    assert "step 8 warning: possible collapse: effective rank of features fell to 1" in events
     assert events.count("effective rank") == 1
 
 
@@ -350,3 +351,61 @@ def test_lines_off_a_terminal_say_stage_loss_and_time_left(
     assert "wait" in said
     assert "left" in said
     assert "\x1b" not in said
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_plan_that_reads_the_log_is_resumed_in_the_stage_it_was_in(tmp_path: Path) -> None:
+    class Counting:
+        """Freezes one more block three steps after each switch, the first after three steps."""
+
+        def stage(self, step: int, log: tuple[Switch, ...]) -> Stage:
+            since = step - (log[-1].step if log else 0)
+            frozen = min(len(log) + (1 if since >= 3 else 0), 2)
+            return Stage(frozen=frozen, last=6, taps=(Tap(depth=4),))
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(config(whole, plan=Progressive(), run=run_config(checkpoint_every=1, keep=20)), Counting(), quiet=True)
+    for step in (3, 4, 7):
+        shutil.rmtree(cut, ignore_errors=True)
+        shutil.copytree(whole, cut)
+        for place in (cut / "checkpoints").glob("step-*"):
+            if int(place.name[5:]) > step:
+                shutil.rmtree(place)
+        again = config(cut, plan=Progressive(), run=run_config(checkpoint_every=1, keep=20))
+        train(again, Counting(), resume=True, quiet=True)
+        assert learned(cut) == learned(whole)
+    with pytest.raises(LayerlockError, match="another plan"):
+        train(config(cut, plan=Progressive(), run=run_config(checkpoint_every=1, keep=20)), resume=True, quiet=True)
+
+
+def test_a_run_is_not_resumed_on_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "open_source", lambda *args, **kwargs: Noise())
+    train(config(tmp_path), quiet=True)
+    monkeypatch.setattr(loop, "open_source", lambda *args, **kwargs: Noise(fingerprint="others"))
+    with pytest.raises(LayerlockError, match="not those that this run was trained on"):
+        train(config(tmp_path), resume=True, quiet=True)
+
+
+@pytest.mark.usefixtures("noise")
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = loop.Run.update
+
+    def poisoned(self: loop.Run, *args: Any, **kwargs: Any) -> StepFigures:
+        figures = update(self, *args, **kwargs)
+        if self.step == 9:
+            with torch.no_grad():
+                self.learner.vit.blocks[3].fc1.weight[0, 0] = torch.inf
+        return figures
+
+    monkeypatch.setattr(loop.Run, "update", poisoned)
+    with pytest.raises(LayerlockError, match=r"weights are not finite after step 10.*step-00000008"):
+        train(config(tmp_path, run=run_config(checkpoint_every=2, log_every=100)), quiet=True)
+    assert checkpoint.latest(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000008"
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_finished_run_resumed_keeps_its_only_checkpoint(tmp_path: Path) -> None:
+    train(config(tmp_path, run=run_config(keep=1)), quiet=True)
+    before = (tmp_path / "checkpoints" / "step-00000012" / checkpoint.TENSORS).stat().st_mtime_ns
+    train(config(tmp_path, run=run_config(keep=1)), resume=True, quiet=True)
+    assert (tmp_path / "checkpoints" / "step-00000012" / checkpoint.TENSORS).stat().st_mtime_ns == before

@@ -36,12 +36,12 @@ if moment == "update":
         return update(self, *args, **kwargs)
     loop.Run.update = stopped
 else:
-    point = checkpoint._point
-    def stopped(folder, name):
-        if name == f"step-{step:08d}":
+    point = checkpoint.write_whole
+    def stopped(path, write):
+        if (path.parent / f"step-{step:08d}").exists():
             os.kill(os.getpid(), number)
-        point(folder, name)
-    checkpoint._point = stopped
+        point(path, write)
+    checkpoint.write_whole = stopped
 if isinstance(given, list):
     cli.main(given)
 loop.train(from_dict(Config, given), quiet=True)

@@ -9,6 +9,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+ATTEMPTS = 20
+"""candidates for one sample, at most: the videos tried before giving up"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
@@ -142,7 +145,10 @@ def collate(samples: Sequence[Sample], size: int) -> Batch:
 
 @runtime_checkable
 class Source(Protocol):
-    """Where clips come from: picklable, cheap to construct, and a pure function of (seed, global sample index)."""
+    """Where clips come from: picklable, cheap to construct, and a pure function of (seed, global sample index).
+
+    A sample has candidates 0, 1, ...: a video that cannot be used is replaced by the next one.
+    """
 
     clip: ClipConfig
 
@@ -151,14 +157,32 @@ class Source(Protocol):
         """(file, reason) of what was found unusable before the first sample."""
         ...
 
+    @property
+    def fingerprint(self) -> str:
+        """A short text that differs where the samples do, for reasons other than the clip's shape and the seed."""
+        ...
+
     def __len__(self) -> int:
         """Number of videos."""
         ...
 
-    def sample(self, index: int) -> Sample:
-        """The clip for a global sample index, the same on any machine, worker and process."""
+    def sample(self, index: int, attempt: int = 0) -> Sample:
+        """The clip for a global sample index, the same on any machine, worker and process.
+
+        It is of the first usable candidate from number `attempt` on. Raises LayerlockError when there is none.
+        """
+        ...
+
+    def name(self, index: int, attempt: int = 0) -> str:
+        """What candidate `attempt` of a sample is called, without decoding; one that `sample` can be asked for."""
+        ...
+
+    def video_name(self, video: int) -> str:
+        """What a video is called, by its position from 0, without decoding."""
         ...
 
     def view(self, video: int) -> Sample:
-        """The middle clip of a video, by its position from 0, cut in the centre and not flipped."""
+        """The middle clip of a video, by its position from 0, cut in the centre and not flipped. Raises
+        UnreadableVideo.
+        """
         ...

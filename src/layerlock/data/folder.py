@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from layerlock import draws
-from layerlock.data.clips import ClipConfig, Sample
+from layerlock.data.clips import ATTEMPTS, ClipConfig, Sample
 from layerlock.data.decode import UnreadableVideo, VideoInfo, read_clip
 from layerlock.data.index import Index
 from layerlock.data.order import video_at
 from layerlock.errors import LayerlockError
-
-ATTEMPTS = 20
-"""videos tried for one sample before giving up"""
 
 
 class FolderSource:
@@ -37,26 +36,49 @@ class FolderSource:
         """(path, reason) of the files that were found unusable before the first sample."""
         return self.index.rejected
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the usable videos: their places below the root, lengths and order."""
+        total = hashlib.blake2b(digest_size=8)
+        for video in self.index.videos:
+            place = video.path.removeprefix(self.index.root)
+            total.update(f"{place}\0{video.frames}\n".encode(errors="surrogateescape"))
+        return total.hexdigest()
+
     def __len__(self) -> int:
         return len(self.index.videos)
 
-    def sample(self, index: int) -> Sample:
-        """The clip of a global sample index. Raises LayerlockError when `ATTEMPTS` videos in a row are unusable."""
+    def sample(self, index: int, attempt: int = 0) -> Sample:
+        """The clip of a global sample index, of the first candidate from `attempt` on that can be decoded.
+
+        Raises LayerlockError when there is none; candidates are at most `ATTEMPTS` videos, none of them twice.
+        """
+        candidates = self._candidates(index)
         skipped: list[tuple[str, str]] = []
-        for video in self._candidates(index):
+        for video in candidates[attempt:]:
             try:
                 return self._random_clip_of(video, index, tuple(skipped))
             except UnreadableVideo as error:
                 skipped.append((error.path, error.reason))
         tried = "\n".join(f"  - {path}: {reason}" for path, reason in skipped[:5])
         raise LayerlockError(
-            f"{len(skipped)} videos in a row could not be decoded; is {self.index.root} still there and whole?\n{tried}"
+            f"{_videos(len(candidates))} in a row could not be decoded; is {self.index.root} still there and whole?\n"
+            + tried
         )
+
+    def name(self, index: int, attempt: int = 0) -> str:
+        """The path of a candidate."""
+        return self._candidates(index)[attempt].path
+
+    def video_name(self, video: int) -> str:
+        """The path of the video at a position of the index."""
+        return self.index.videos[video].path
 
     def _candidates(self, index: int) -> list[VideoInfo]:
         videos = self.index.videos
         others = draws.bits(self.seed, "replacement", torch.tensor([index]), ATTEMPTS - 1)[0] % len(videos)
-        return [videos[number] for number in (video_at(index, len(videos), self.seed), *others.tolist())]
+        numbers = dict.fromkeys((video_at(index, len(videos), self.seed), *others.tolist()))
+        return [videos[number] for number in numbers]
 
     def view(self, video: int) -> Sample:
         """The middle clip of the video at a position of the index, cut in the centre, as it is. Raises
@@ -98,6 +120,10 @@ class FolderSource:
             label=self._label_of[Path(video.path).parent.name] if self.classes else -1,
             skipped=skipped,
         )
+
+
+def _videos(count: int) -> str:
+    return "1 video" if count == 1 else f"{count} videos"
 
 
 def _window(crop: int, length: int, clip: ClipConfig) -> tuple[int, int]:

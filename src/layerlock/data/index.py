@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,12 +70,13 @@ def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
             continue
 
 
-def build_index(root: str | os.PathLike[str], workers: int | None = None) -> Index:
+def build_index(root: str | os.PathLike[str], workers: int | None = None, paths: Sequence[str] | None = None) -> Index:
     """Probe every video file below `root` in `workers` processes (None: one for each processor).
 
-    Raises LayerlockError when the folder is missing, holds no video file, or none that can be decoded.
+    `paths` are those of its files that are wanted, as `find_videos` gives them; None is all. Raises LayerlockError when
+    the folder is missing, holds no video file, or none that can be decoded.
     """
-    paths = find_videos(root)
+    paths = find_videos(root) if paths is None else paths
     if not paths:
         raise LayerlockError(
             f"there are no videos in {root}: no file below it has one of the endings {' '.join(sorted(EXTENSIONS))}"

@@ -46,15 +46,15 @@ _PATHS = {
 _PHASES = {
     "turns_left": ("yaw", 4.4),
     "turns_right": ("yaw", -4.4),
-    "collides": ("gap", math.pi / 0.55),
-    "passes_behind": ("sway", 2 * math.pi / 1.9),
+    "collides": ("gap", math.pi / 0.6),
+    "passes_behind": ("sway", 2 * math.pi / 1.5),
     "orbits": ("bearing", 7.0),
 }
 """The number that an action lets run, and its rate: radians per second."""
 
 _PATH_SECONDS, _BOUNCE_SECONDS = 1.1, 0.9
-_X_REACH, _Z_REACH, _SWAY_REACH = 0.75, 0.9, 0.65
-_MIDDLE_Z = 3.7
+_X_REACH, _Z_REACH, _SWAY_REACH = 0.65, 0.95, 0.6
+_MIDDLE_Z = 3.6
 _ACTOR_SHARE = 0.6
 _TILT = math.radians(30)
 

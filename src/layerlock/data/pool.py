@@ -62,16 +62,18 @@ def run_in_processes(
     `function` is picklable; it is sent to each process once, at its start. `workers` None is one for each processor,
     0 runs the tasks right here, without protection. A process has `seconds` for a task: one that takes longer, and one
     that dies, costs that task a Failure and is replaced. Tasks are given out up to `ahead` beyond the last result
-    asked for, so that the processes need not wait for the reader. `needs_main`: the function comes from the user's
-    script, which then is imported in each process.
+    asked for, so that the processes need not wait for the reader; `ahead` 0 is two for each process. `needs_main`: the
+    function comes from the user's script, which then is imported in each process.
     """
     count = min(processors() if workers is None else workers, len(tasks))
     if count == 0:
         yield from map(function, tasks)
         return
-    hands = [_Hand(function, needs_main) for _ in range(count)]
+    hands: list[_Hand] = []
     try:
-        yield from _in_order(hands, tasks, seconds, max(ahead, 2 * count))
+        for _ in range(count):
+            hands.append(_Hand(function, needs_main))
+        yield from _in_order(hands, tasks, seconds, ahead or 2 * count)
     finally:
         for hand in hands:
             hand.stop()

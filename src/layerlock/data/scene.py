@@ -19,7 +19,7 @@ from layerlock.data.motion import ACTIONS, State, labels, perform
 Vector = tuple[float, float, float]
 
 _NUMBERS = 256
-_EYE_HEIGHT = 1.45
+_EYE_HEIGHT = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ def _state(dice: _Dice, touching: float) -> State:
         yaw=dice.angle(),
         apex=dice(1.0, 1.5),
         contact=touching,
-        stretch=0.8,
+        stretch=1.0,
         rising=dice.coin(),
         clockwise=dice.coin(),
     )
@@ -139,7 +139,7 @@ def _camera(dice: _Dice, time_t: Tensor) -> tuple[Tensor, Tensor]:
     eye_t3 = torch.stack([_wander(dice, time_t, 0.07) for _ in range(3)], dim=1)
     eye_t3 = eye_t3 + time_t.new_tensor([dice(-0.3, 0.3), _EYE_HEIGHT + dice(-0.15, 0.15), dice(-0.1, 0.1)])
     yaw_t = dice(-0.1, 0.1) + _wander(dice, time_t, 0.02)
-    pitch_t = dice(0.06, 0.12) + _wander(dice, time_t, 0.015)
+    pitch_t = dice(0.18, 0.24) + _wander(dice, time_t, 0.015)
     return eye_t3, _turn(yaw_t, pitch_t)
 
 
@@ -182,7 +182,7 @@ def _room(dice: _Dice, time_t: Tensor) -> tuple[Body, tuple[Vector, Vector]]:
 
 def _post(dice: _Dice, before_t3: Tensor) -> Body:
     """A slim upright box between the camera and the points `before_t3` `[T, 3]`, standing on the floor."""
-    half, nearness = (0.055, dice(0.8, 1.0), 0.055), dice(0.6, 0.66)
+    half, nearness = (0.055, dice(1.15, 1.3), 0.055), dice(0.6, 0.66)
     x_t, z_t = nearness * before_t3[:, 0], nearness * before_t3[:, 2]
     return Body(
         centre_t3=torch.stack([x_t, torch.full_like(x_t, half[1]), z_t], dim=1),

@@ -17,6 +17,8 @@ __all__ = ["ACTIONS", "RATE", "SyntheticClip", "SyntheticSource", "render_clip"]
 
 RATE = 16.0
 """Frames per second at which the world is meant to be seen: 16 frames then last one second."""
+FINGERPRINT = "synthetic-1"
+"""To be counted up whenever the world looks different from before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +54,26 @@ class SyntheticSource:
         self.videos = videos
         self.with_depth = with_depth
         self.rejected: tuple[tuple[str, str], ...] = ()
+        self.fingerprint = FINGERPRINT
 
     def __len__(self) -> int:
         return self.videos
 
-    def sample(self, index: int) -> Sample:
-        """The clip for a global sample index, with its label and, if asked for, depth `[T, R, R]`."""
+    def sample(self, index: int, attempt: int = 0) -> Sample:
+        """The clip for a global sample index, with its label and, if asked for, depth `[T, R, R]`.
+
+        No scene is unusable: all candidates are the same.
+        """
         down, across, coin = draws.uniform(self.seed, "clip", torch.tensor([index]), 3)[0].tolist()
         return self._cut(index % self.videos, index, (down, across), flip=self.clip.flip and coin < 0.5)
+
+    def name(self, index: int, attempt: int = 0) -> str:
+        """The scene of a sample."""
+        return self.video_name(index % self.videos)
+
+    def video_name(self, video: int) -> str:
+        """As in `Sample.name`."""
+        return f"synthetic/{video}"
 
     def view(self, video: int) -> Sample:
         """Scene `video`, cut in the centre, as it is."""
@@ -71,7 +85,7 @@ class SyntheticSource:
         places = side - self.clip.size + 1
         return Sample(
             index=index,
-            name=f"synthetic/{video}",
+            name=self.video_name(video),
             video_tchw=clip.video_tchw,
             crop_y=int(place[0] * places),
             crop_x=int(place[1] * places),

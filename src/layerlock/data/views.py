@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 
 from layerlock.data.clips import ClipConfig, Sample, Source
@@ -9,34 +12,62 @@ from layerlock.data.decode import UnreadableVideo
 
 
 class Views:
-    """A source whose sample `i` is the middle clip of video `i`, cut in the centre.
+    """A source whose sample `i` is the middle clip of video `numbers[i]` of another source, cut in the centre.
 
-    A video that cannot be decoded after all gives a black clip that names it in `skipped`: whoever goes through a data
-    set leaves it out and says so.
+    Without `numbers` it is that of video `i`. A video that cannot be decoded after all gives a black clip that names it
+    in `skipped`: whoever goes through a data set leaves it out and says so.
     """
 
-    def __init__(self, source: Source, limit: int | None = None) -> None:
+    def __init__(self, source: Source, numbers: Sequence[int] | None = None) -> None:
         self.source = source
         self.clip: ClipConfig = source.clip
-        self.videos = len(source) if limit is None else min(limit, len(source))
+        self.numbers: Sequence[int] = range(len(source)) if numbers is None else tuple(numbers)
 
     @property
     def rejected(self) -> tuple[tuple[str, str], ...]:
         """As the source's."""
         return self.source.rejected
 
-    def __len__(self) -> int:
-        return self.videos
+    @property
+    def fingerprint(self) -> str:
+        """As the source's."""
+        return self.source.fingerprint
 
-    def sample(self, index: int) -> Sample:
-        """The view of video `index`, counted around."""
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def sample(self, index: int, attempt: int = 0) -> Sample:
+        """The view at position `index`, counted around; the only other candidate is a black clip of the same name."""
+        if attempt:
+            return self._blank(index, ())
         try:
-            return self.source.view(index % self.videos)
+            return replace(self.source.view(self._video(index)), index=index)
         except UnreadableVideo as error:
-            blank = torch.zeros(self.clip.frames, 3, self.clip.margin, self.clip.margin, dtype=torch.uint8)
-            lost = ((error.path, error.reason),)
-            return Sample(index=index, name=error.path, video_tchw=blank, crop_y=0, crop_x=0, flip=False, skipped=lost)
+            return self._blank(index, ((self.name(index), error.reason),))
+
+    def name(self, index: int, attempt: int = 0) -> str:
+        """What the video of a sample is called."""
+        return self.source.video_name(self._video(index))
+
+    def video_name(self, video: int) -> str:
+        """The same."""
+        return self.name(video)
 
     def view(self, video: int) -> Sample:
-        """The same."""
+        """The same as the sample."""
         return self.sample(video)
+
+    def _video(self, index: int) -> int:
+        return self.numbers[index % len(self.numbers)]
+
+    def _blank(self, index: int, skipped: tuple[tuple[str, str], ...]) -> Sample:
+        clip = self.clip
+        return Sample(
+            index=index,
+            name=self.name(index),
+            video_tchw=torch.zeros(clip.frames, 3, clip.margin, clip.margin, dtype=torch.uint8),
+            crop_y=0,
+            crop_x=0,
+            flip=False,
+            skipped=skipped,
+        )

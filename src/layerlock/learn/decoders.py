@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from layerlock.model.position import rotate, sincos_table
+from layerlock.model.position import Rotation, rotate, sincos_table
 from layerlock.model.vit import ViT
 
 
@@ -64,12 +64,22 @@ class BackboneDecoder(nn.Module):
         return (self.token + (table if query_bq is None else table[query_bq])).to(vit.compute)
 
     def forward(
-        self, vit: ViT, x_bkd: Tensor, context_bk: Tensor, query_bq: Tensor | None, *, frozen: int, recompute: bool
+        self,
+        vit: ViT,
+        x_bkd: Tensor,
+        context: Rotation | None,
+        query_bq: Tensor | None,
+        *,
+        frozen: int,
+        recompute: bool,
     ) -> Tensor:
-        """Features `[B, Q, D]` at the positions `query_bq`, or at all N, from the encoder's features `[B, K, D]`."""
+        """Features `[B, Q, D]` at the positions `query_bq`, or at all N, from the encoder's features `[B, K, D]`.
+
+        `context` is the rotation of those features' tokens.
+        """
         token = self.tokens(vit, query_bq)
         z_bqd = token.expand(x_bkd.shape[0], *token.shape[-2:])
-        rotation, context = vit.rotation(query_bq), vit.rotation(context_bk)
+        rotation = vit.rotation(query_bq)
         joined = rotation.joined(context, x_bkd.shape[0]) if rotation is not None and context is not None else None
         y = torch.cat([z_bqd, x_bkd], dim=1)
         live = max(frozen, self.first)

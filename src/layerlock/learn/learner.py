@@ -18,6 +18,7 @@ from layerlock.learn.decoders import BackboneDecoder, BackboneDecoding
 from layerlock.learn.masking import RandomMasking, random_subset
 from layerlock.learn.plan import Stage, Tap
 from layerlock.model.patches import Grid, gather_tokens, patchify
+from layerlock.model.position import Rotation
 from layerlock.model.vit import Dense, ViT, ViTConfig, initialize
 
 
@@ -43,10 +44,12 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What all parts of a pass share: the clip's patches, the context's positions, the subset for latent losses."""
+    """What all parts of a pass share: a clip's patches, the context's positions, the subset for latent losses."""
 
     patches_bnp: Tensor
     context_bk: Tensor
+    rotation: Rotation | None
+    """of the context's tokens"""
     subset_bq: Tensor | None
 
 
@@ -111,15 +114,16 @@ class Learner(nn.Module):
         self._rebuild_heads(stage)
 
     def _rebuild_heads(self, stage: Stage) -> None:
-        wanted = {head_name(tap): tap for tap in stage.taps}
-        for name in set(self.heads) - set(wanted):
-            del self.heads[name]
-        for name, tap in wanted.items():
-            if name not in self.heads:
-                out = self.vit.config.width if tap.target.layer else self.vit.config.patch_values
-                head = Dense(self.vit.config.width, out, device=self.vit.embed.weight.device)
-                initialize(head, draws.generator(self.seed, f"head/{name}"))
-                self.heads[name] = head
+        old, self.heads = self.heads, nn.ModuleDict()
+        for tap in stage.taps:
+            name = head_name(tap)
+            self.heads[name] = old[name] if name in old else self._new_head(name, tap)
+
+    def _new_head(self, name: str, tap: Tap) -> Dense:
+        out = self.vit.config.width if tap.target.layer else self.vit.config.patch_values
+        head = Dense(self.vit.config.width, out, device=self.vit.embed.weight.device)
+        initialize(head, draws.generator(self.seed, f"head/{name}"))
+        return head
 
     def live(self) -> dict[str, nn.Parameter]:
         """The parameters that the stage in force trains, by name."""
@@ -156,17 +160,19 @@ class Learner(nn.Module):
         stage = self.stage
         assert stage is not None, "enter a stage first"
         tokens = self.vit.tokens
+        context_bk = self.masking.context(self.seed, index_b, tokens)
         seen = Seen(
             patches_bnp=patchify(video_btchw, self.vit.config.patch),
-            context_bk=self.masking.context(self.seed, index_b, tokens),
+            context_bk=context_bk,
+            rotation=self.vit.rotation(context_bk),
             subset_bq=self._subset(stage, index_b),
         )
         x, latents = self._prefix(stage, seen)
-        rotation, at = self.vit.rotation(seen.context_bk), stage.frozen
+        at = stage.frozen
         depths = sorted({tap.depth for tap in stage.taps})
         for depth in depths:
             taps = [tap for tap in stage.taps if tap.depth == depth]
-            x = self.vit.run(x, rotation, at, depth, recompute=self.recompute)
+            x = self.vit.run(x, seen.rotation, at, depth, recompute=self.recompute)
             at = max(at, depth)
             closed = depth == depths[-1] or taps[0].detach
             yield Group(predictions=self._predict(taps, x, seen, latents), features_bkd=x, closed=closed)
@@ -194,12 +200,12 @@ class Learner(nn.Module):
         with torch.no_grad():
             if stage.target_depth:
                 h = self.vit.project(self._at(kept_bq, seen.patches_bnp), kept_bq)
-            context_rotation, target_rotation = self.vit.rotation(seen.context_bk), self.vit.rotation(kept_bq)
+            rotation = self.vit.rotation(kept_bq) if stage.target_depth else None
             for depth in range(1, max(frozen, stage.target_depth) + 1):
                 if depth <= frozen:
-                    x = self.vit.run(x, context_rotation, depth - 1, depth)
+                    x = self.vit.run(x, seen.rotation, depth - 1, depth)
                 if depth <= stage.target_depth:
-                    h = self.vit.run(h, target_rotation, depth - 1, depth)
+                    h = self.vit.run(h, rotation, depth - 1, depth)
                     if depth in wanted:
                         latents[depth] = self._at(seen.subset_bq, h) if full else h
         return x, latents
@@ -215,7 +221,7 @@ class Learner(nn.Module):
         assert self.stage is not None
         query_bq = seen.subset_bq if all(tap.fraction < 1 for tap in taps) else None
         y_bqd = self.decoder(
-            self.vit, x_bkd, seen.context_bk, query_bq, frozen=self.stage.frozen, recompute=self.recompute
+            self.vit, x_bkd, seen.rotation, query_bq, frozen=self.stage.frozen, recompute=self.recompute
         )
         found = []
         for tap in taps:

@@ -36,7 +36,7 @@ class Tap:
     """One loss: taken from the context features after block `depth`, predicting `target`.
 
     `fraction` of all patches, a random subset per sample, is predicted; below 1 the target pass sees the subset alone
-    unless `full_clip`. `detach` stops gradients below this tap's own stretch of blocks.
+    unless `full_clip`. `detach` stops gradients here: those of deeper taps go no further down.
     """
 
     depth: int
@@ -84,21 +84,32 @@ class Stage:
         if not self.taps:
             found.append("plan: a stage without a loss")
         for tap in self.taps:
-            if not 1 <= tap.depth <= encoder_depth:
-                found.append(f"plan: a loss at depth {tap.depth}, where 1 to {encoder_depth} can be")
-            if tap.target.kind == "frozen" and not 1 <= tap.target.layer <= self.frozen:
-                found.append(
-                    f"plan: predicts h{tap.target.layer} with {self.frozen} blocks frozen; "
-                    "a target above what is frozen is live and has to be named so"
-                )
-            if tap.target.kind == "live" and not 1 <= tap.target.layer <= depth:
-                found.append(f"plan: predicts h{tap.target.layer} of {depth} blocks")
-            if not 0 < tap.fraction <= 1:
-                found.append(f"plan: a loss on a fraction {tap.fraction} of the patches")
-            if tap.target.kind == "pixels" and tap.fraction < 1:
-                found.append("plan: the pixel loss is on all patches")
+            found += self._tap_problems(tap, depth, encoder_depth)
+        if len({self.label(tap) for tap in self.taps}) < len(self.taps):
+            found.append("plan: two losses with one target at one depth")
+        if any(len({tap.detach for tap in self.taps if tap.depth == depth}) > 1 for depth in range(depth + 1)):
+            found.append("plan: losses at one depth detach together or not at all")
         if len({(tap.fraction, tap.full_clip) for tap in self.taps if tap.target.layer}) > 1:
             found.append("plan: latent losses of one stage share one subset of the patches")
+        return found
+
+    def _tap_problems(self, tap: Tap, depth: int, encoder_depth: int) -> list[str]:
+        found = []
+        if not 1 <= tap.depth <= encoder_depth:
+            found.append(f"plan: a loss at depth {tap.depth}, where 1 to {encoder_depth} can be")
+        if tap.target.kind == "frozen" and not 1 <= tap.target.layer <= self.frozen:
+            found.append(
+                f"plan: predicts h{tap.target.layer} with {self.frozen} blocks frozen; "
+                "a target above what is frozen is live and has to be named so"
+            )
+        if tap.target.kind == "live" and not 1 <= tap.target.layer <= depth:
+            found.append(f"plan: predicts h{tap.target.layer} of {depth} blocks")
+        if not 0 < tap.fraction <= 1:
+            found.append(f"plan: a loss on a fraction {tap.fraction} of the patches")
+        if tap.target.kind == "pixels" and tap.fraction < 1:
+            found.append("plan: the pixel loss is on all patches")
+        if tap.depth < min(self.frozen, encoder_depth):
+            found.append(f"plan: a loss at depth {tap.depth}, below {self.frozen} frozen blocks, trains nothing")
         return found
 
 
@@ -183,17 +194,19 @@ class Progressive:
         found = []
         if self.freezes:
             times, counts = zip(*self.freezes, strict=True)
-            if (
-                list(times) != sorted(set(times))
-                or list(counts) != sorted(set(counts))
-                or times[0] <= 0
-                or counts[0] < 1
-            ):
-                found.append("plan.freezes: times and frozen counts must both rise, from above 0")
-        elif self.start <= 0:
-            found.append(f"plan.start: {self.start} is not above 0")
+            rising = list(times) == sorted(set(times)) and list(counts) == sorted(set(counts))
+            if not rising or times[0] <= 0 or times[-1] >= 1 or counts[0] < 1:
+                found.append("plan.freezes: times must rise between 0 and 1, frozen counts from 1 on")
+        elif not 0 < self.start <= 1:
+            found.append(f"plan.start: {self.start} is not a fraction of the run above 0")
         elif self.start < 1 and (self.interval <= 0 or self.first < 1 or self.jump < 1):
             found.append("plan.interval, plan.first and plan.jump must be positive")
+        if not 0 < self.latent_fraction <= 1:
+            found.append(f"plan.latent_fraction: {self.latent_fraction} is not a share of the patches")
+        if self.target == "pixels" and (self.latent_fraction < 1 or self.keep_targets or self.full_clip):
+            found.append("plan.latent_fraction, keep_targets and full_clip say nothing with plan.target pixels")
+        if self.full_clip and self.latent_fraction == 1:
+            found.append("plan.full_clip: with all patches as targets the target pass has the full clip already")
         return found
 
     def schedule(self) -> list[tuple[float, int]]:

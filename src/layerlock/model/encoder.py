@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from layerlock import draws
 from layerlock.errors import LayerlockError
+from layerlock.files import write_whole
 from layerlock.model.patches import Grid, patchify, token_grid
 from layerlock.model.vit import ViT, ViTConfig, initialize
 
@@ -119,7 +120,7 @@ class Encoder(nn.Module):
         settings = _read_settings(folder / "config.json")
         try:
             encoder = cls(ViTConfig(**_tuples(settings["model"])), ClipShape(**settings["clip"]))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise LayerlockError(f"{folder / 'config.json'}: not the settings of an encoder ({error})") from None
         encoder.vit.load_state_dict(_read_weights(folder / "model.safetensors", encoder.vit))
         return encoder.to(device)
@@ -131,9 +132,9 @@ def save_backbone(folder: str | Path, vit: ViT, clip: ClipShape) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"format": FORMAT, "model": dataclasses.asdict(vit.config), "clip": dataclasses.asdict(clip)}
     weights = {name: value.detach().cpu().contiguous() for name, value in vit.state_dict().items()}
-    save_file(weights, folder / "model.safetensors.part", metadata={"format": "pt"})
-    (folder / "model.safetensors.part").replace(folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    # settings first: new weights beside old settings could be read as what they are not, old ones are refused
+    write_whole(folder / "config.json", lambda part: part.write_text(json.dumps(settings, indent=2) + "\n"))
+    write_whole(folder / "model.safetensors", lambda part: save_file(weights, part, metadata={"format": "pt"}))
     return folder
 
 
@@ -176,3 +177,9 @@ def check_weights(path: str | Path, weights: dict[str, Tensor], wanted: dict[str
     surplus = sorted(set(weights) - set(wanted))
     if surplus:
         raise LayerlockError(f"{path}: unknown tensor {surplus[0]}")
+
+
+def load(path: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
+    """The encoder of a run folder or of an encoder folder. Raises LayerlockError where there is none."""
+    path = Path(path)
+    return Encoder.from_pretrained(path / "encoder" if (path / "encoder").is_dir() else path, device=device)

@@ -4,7 +4,8 @@ Notable choices (LayerLock section 3.1, after 4DS):
 - pre-norm blocks, LayerNorm eps 1e-6, biases everywhere, tanh GELU, no dropout, no class token, no final norm;
 - 3D RoPE acts on the output of a block's *first norm*, over the full width, so that q, k and v are all rotated;
 - visible patches are gathered before they are projected; nothing is computed for a masked token;
-- weights are float32 and cast at use, frozen ones once; LayerNorm and softmax are computed in float32.
+- weights are float32 and cast at use, frozen ones once; LayerNorm and softmax are
+  computed in float32 (`attend` says where the softmax is rounded).
 """
 
 from __future__ import annotations
@@ -90,7 +91,10 @@ class Norm(nn.LayerNorm):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention of `[B, heads, K, D / heads]` tensors, scaled by 1/sqrt(head dim), softmax in float32."""
+    """Softmax attention of `[B, heads, K, D / heads]` tensors, scaled by 1/sqrt(head dim).
+
+    The softmax is computed in float32; on a CPU in bfloat16, with gradients, what goes in and comes out is rounded.
+    """
     if q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:
         # written out: the CPU's fused bfloat16 kernel has a backward that is several times slower
         return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
@@ -136,6 +140,9 @@ class ViT(nn.Module):
     `compute` is the type activations have (float32 or bfloat16). Tables of positions are derived, never saved.
     """
 
+    mean: Tensor | None
+    std: Tensor | None
+
     def __init__(self, config: ViTConfig, grid: Grid) -> None:
         super().__init__()
         self.config, self.grid, self.compute = config, grid, torch.float32
@@ -147,6 +154,12 @@ class ViT(nn.Module):
             table = sincos_table(grid, config.width) if config.position == "sincos" else None
             self.register_buffer(
                 "position", None if table is None else table.to(self.embed.weight.device), persistent=False
+            )
+        plain = config.mean == (0.0, 0.0, 0.0) and config.std == (1.0, 1.0, 1.0)
+        for name, values in (("mean", config.mean), ("std", config.std)):
+            table = None if plain else torch.tensor(values, device=self.embed.weight.device)
+            self.register_buffer(
+                name, None if table is None else table.repeat(config.patch_values // 3), persistent=False
             )
         self._tables: dict[tuple[torch.device, torch.dtype], Rotation] = {}
 
@@ -171,18 +184,12 @@ class ViT(nn.Module):
     def normalize(self, patches: Tensor) -> Tensor:
         """Patches `[..., P]`, uint8 or in [0, 1], as float32 in the units that the model reads and predicts."""
         x = patches.float() / 255 if patches.dtype == torch.uint8 else patches.float()
-        mean, std = (self._per_channel(values, x) for values in (self.config.mean, self.config.std))
-        return x if mean is None or std is None else (x - mean) / std
+        return x if self.mean is None or self.std is None else (x - self.mean) / self.std
 
     def denormalize(self, patches: Tensor) -> Tensor:
         """The inverse of `normalize`: back to float32 in [0, 1]."""
-        mean, std = (self._per_channel(values, patches) for values in (self.config.mean, self.config.std))
-        return patches.float() if mean is None or std is None else patches.float() * std + mean
-
-    def _per_channel(self, values: tuple[float, float, float], like: Tensor) -> Tensor | None:
-        if self.config.mean == (0.0, 0.0, 0.0) and self.config.std == (1.0, 1.0, 1.0):
-            return None
-        return torch.tensor(values, device=like.device).repeat(self.config.patch_values // 3)
+        x = patches.float()
+        return x if self.mean is None or self.std is None else x * self.std + self.mean
 
     def project(self, patches_bkp: Tensor, index_bk: Tensor | None = None) -> Tensor:
         """Tokens `[B, K, D]` of patches `[B, K, P]`, uint8 or in [0, 1], that stand at `index_bk`; of a whole clip

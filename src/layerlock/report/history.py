@@ -15,7 +15,7 @@ from layerlock.errors import LayerlockError
 from layerlock.learn.plan import Stage, timeline
 from layerlock.train.folder import RunFolder
 
-_EVENT = re.compile(r"(\S+) ([\w-]+): (.*)")
+_EVENT = re.compile(r"(\S+) step \d+ ([\w-]+): (.*)")
 
 Line = dict[str, Any]
 """A line of `metrics.jsonl`."""

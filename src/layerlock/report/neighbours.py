@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerlock.config import Config
-from layerlock.data import Sample, Source, Views, collate, crop_and_flip, open_source
+from layerlock.data import Views, open_source
+from layerlock.data.folder import FolderSource
+from layerlock.data.index import build_index, find_videos
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.features import clip_config, embed_source
 from layerlock.evaluation.retrieval import neighbours
@@ -22,36 +25,6 @@ from layerlock.report.markup import cards, image, note, paragraph, text
 VIDEOS, QUERIES, NEIGHBOURS = 64, 6, 5
 CPU_FLOPS = 4e13
 """What the features may cost where there is no accelerator: a minute or two."""
-
-
-class Chosen:
-    """A few samples of a source, as a source: sample i is its sample `numbers[i]`, counted around.
-
-    Keeps the middle frame of every sample it gives, uint8 `[3, H, W]` by name, so that no video is decoded twice.
-    """
-
-    def __init__(self, source: Source, numbers: Sequence[int]) -> None:
-        self.clip, self.source, self.numbers = source.clip, source, numbers
-        self.frames: dict[str, Tensor] = {}
-
-    @property
-    def rejected(self) -> tuple[tuple[str, str], ...]:
-        """As the source's."""
-        return self.source.rejected
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def sample(self, index: int) -> Sample:
-        """The chosen sample of number `index`."""
-        sample = self.source.sample(self.numbers[index % len(self.numbers)])
-        clip = crop_and_flip(collate([sample], self.clip.size))[0]
-        self.frames[sample.name] = clip[len(clip) // 2].clone()
-        return sample
-
-    def view(self, video: int) -> Sample:
-        """The same."""
-        return self.sample(video)
 
 
 def neighbour_section(encoder: Encoder | str, config: Config) -> list[str]:
@@ -77,9 +50,10 @@ def _affordable(encoder: Encoder) -> int:
 
 
 def _neighbours(encoder: Encoder, config: Config, count: int) -> list[str]:
-    views = Views(open_source(config.data, clip_config(encoder), seed=config.seed, workers=min(config.run.workers, 4)))
-    chosen = Chosen(views, pictures.pick_frames(len(views), count))
-    found = embed_source(encoder, chosen, workers=0)
+    views, total = _views(encoder, config, count)
+    with _middle_frames(encoder) as middles:
+        found = embed_source(encoder, views, workers=1)
+    frames = {views.name(row): frame for row, frame in enumerate(middles)}
     videos = len(found.names)
     if videos < 3:
         return [
@@ -90,16 +64,47 @@ def _neighbours(encoder: Encoder, config: Config, count: int) -> list[str]:
     queries = torch.tensor(pictures.pick_frames(videos, QUERIES))
     index_qk, cosine_qk = neighbours(found.features_vd, min(NEIGHBOURS, videos - 1), queries)
     shown = [
-        _query(chosen.frames, [found.names[row] for row in [int(query), *near.tolist()]], config.data, cosines.tolist())
+        _query(frames, [found.names[row] for row in [int(query), *near.tolist()]], config.data, cosines.tolist())
         for query, near, cosines in zip(queries, index_qk, cosine_qk, strict=True)
     ]
     head = (
         "Left a video, beside it those whose features are most alike, with the cosine. Features are the mean over the"
-        f" tokens of the middle clip after block {encoder.at_depth(HEADLINE)}. {videos} of {_count(len(views))} videos"
+        f" tokens of the middle clip after block {encoder.at_depth(HEADLINE)}. {videos} of {_count(total)} videos"
         f" were compared; any two of them have a cosine of {_mean_cosine(found.features_vd):.3f} on average. The"
         " encoder was trained on these data."
     )
     return [paragraph(head), cards(shown, "queries")]
+
+
+def _views(encoder: Encoder, config: Config, count: int) -> tuple[Views, int]:
+    """At most `count` videos, evenly spread over the data, and how many videos there are in all.
+
+    The rest of a folder is not looked into.
+    """
+    clip = clip_config(encoder)
+    if config.data == "synthetic":
+        source = open_source(config.data, clip, seed=config.seed)
+        return Views(source, pictures.pick_frames(len(source), count)), len(source)
+    paths = find_videos(config.data)
+    chosen = [paths[place] for place in pictures.pick_frames(len(paths), count)]
+    index = build_index(config.data, workers=min(max(config.run.workers, 1), 4), paths=chosen)
+    return Views(FolderSource(index, clip, config.seed)), len(paths)
+
+
+@contextmanager
+def _middle_frames(encoder: Encoder) -> Iterator[list[Tensor]]:
+    """Collects the middle frame, uint8 `[3, H, W]`, of every clip that the encoder is shown inside."""
+    middles: list[Tensor] = []
+
+    def keep(_: torch.nn.Module, shown: tuple[Tensor, ...]) -> None:
+        video_btchw = shown[0]
+        middles.extend(video_btchw[:, video_btchw.shape[1] // 2].cpu())
+
+    handle = encoder.register_forward_pre_hook(keep)
+    try:
+        yield middles
+    finally:
+        handle.remove()
 
 
 def _count(videos: int) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from layerlock.config import load_config
 from layerlock.errors import LayerlockError
+from layerlock.files import write_whole
 from layerlock.report import charts, neighbours, tables, views
 from layerlock.report.history import History, read_history
 from layerlock.report.markup import document, section, text
-from layerlock.train.folder import RunFolder, write_whole
+from layerlock.train.folder import RunFolder
 
 SECTIONS = (
     ("curves", "Curves"),
@@ -34,7 +35,7 @@ def write_report(folder: RunFolder) -> Path:
     history = _read(folder)
     page = document(f"{history.config.recipe} - layerlock", body(folder, history))
     try:
-        write_whole(folder.report, page)
+        write_whole(folder.report, lambda part: part.write_text(page, encoding="utf-8"))
     except OSError as error:
         raise LayerlockError(f"{folder.report}: cannot be written ({error.strerror})") from None
     return folder.report

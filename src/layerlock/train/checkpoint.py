@@ -6,7 +6,6 @@ Nothing is pickled, so a run folder from elsewhere can be resumed without runnin
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from layerlock.config import OptimConfig
 from layerlock.errors import LayerlockError
+from layerlock.files import sync, write_whole
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Switch, SwitchLog
 from layerlock.model.encoder import check_weights
@@ -28,52 +28,64 @@ TENSORS, FACTS, LATEST = "state.safetensors", "state.json", "latest"
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
-    """A run after `step` updates. `pending` are losses not yet logged, `monitor` what the monitors remember."""
+class Facts:
+    """What a checkpoint knows beside tensors: a run after `step` updates.
+
+    `monitor` is what the monitors remember, `skipped` the files named so far, `data` the fingerprint of the source,
+    `stage` the stage in force.
+    """
 
     step: int
     log: SwitchLog
+    monitor: dict[str, Any]
+    skipped: list[str]
+    data: str
+    stage: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class State(Facts):
+    """A checkpoint as read from `folder`; `pending` are losses not yet logged."""
+
     tensors: dict[str, Tensor]
     pending: dict[str, Tensor]
-    monitor: dict[str, Any]
     folder: Path
 
 
 def save(
     folder: Path,
     *,
-    step: int,
-    log: SwitchLog,
     learner: Learner,
     optimizer: torch.optim.AdamW,
     pending: dict[str, Tensor],
-    monitor: dict[str, Any],
+    facts: Facts,
     keep: int,
 ) -> Path:
     """Writes `folder/step-N`, points `latest` at it and removes all but the newest `keep`.
 
     Raises LayerlockError where it cannot be written; then the checkpoints that are there stay as they are.
     """
-    place = folder / f"step-{step:08d}"
-    part = folder / f".part-{step:08d}"
+    place = folder / f"step-{facts.step:08d}"
+    part = folder / f".part-{place.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)
+        for left in folder.glob(".part-*"):
+            shutil.rmtree(left, ignore_errors=True)
         part.mkdir()
         save_file(_gather(learner, optimizer, pending), part / TENSORS)
-        facts = {"step": step, "log": [asdict(switch) for switch in log], "monitor": monitor}
-        (part / FACTS).write_text(json.dumps(facts))
-        _sync(part / TENSORS, part / FACTS, part)
-        shutil.rmtree(place, ignore_errors=True)
+        (part / FACTS).write_text(json.dumps(asdict(facts)))
+        sync(part / TENSORS, part / FACTS, part)
+        if place.exists():
+            place.rename(folder / f".part-old-{place.name}")
         part.rename(place)
-        _point(folder, place.name)
+        write_whole(folder / LATEST, lambda path: path.write_text(place.name + "\n"))
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
         good = latest(folder)
         raise LayerlockError(
             f"{place}: the checkpoint could not be written ({error}); last good checkpoint: {good or 'none'}"
         ) from None
-    for old in sorted(folder.glob("step-*"))[:-keep]:
+    for old in [*folder.glob(".part-old-*"), *sorted(folder.glob("step-*"))[:-keep]]:
         shutil.rmtree(old, ignore_errors=True)
     return place
 
@@ -84,23 +96,6 @@ def _gather(learner: Learner, optimizer: torch.optim.AdamW, pending: dict[str, T
         tensors |= {f"optim/{name}/{kind}": value for kind, value in moments.items()}
     tensors |= {f"pending/{name}": value for name, value in pending.items()}
     return {name: value.detach().contiguous() for name, value in tensors.items()}
-
-
-def _sync(*paths: Path) -> None:
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _point(folder: Path, name: str) -> None:
-    part = folder / f"{LATEST}.part"
-    part.write_text(name + "\n")
-    _sync(part)
-    part.replace(folder / LATEST)
-    _sync(folder)
 
 
 def latest(folder: Path) -> Path | None:
@@ -114,14 +109,13 @@ def read(place: Path) -> State:
     try:
         facts = json.loads((place / FACTS).read_text())
         tensors = load_file(place / TENSORS)
-        log = tuple(Switch(**entry) for entry in facts["log"])
-        step, monitor = int(facts["step"]), dict(facts["monitor"])
+        facts["log"] = tuple(Switch(**entry) for entry in facts["log"])
+        pending = {name.removeprefix("pending/"): v for name, v in tensors.items() if name.startswith("pending/")}
+        return State(**facts, tensors=tensors, pending=pending, folder=place)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise LayerlockError(
             f"{place}: a damaged checkpoint ({error}); remove it to resume from the one before"
         ) from None
-    pending = {name.removeprefix("pending/"): value for name, value in tensors.items() if name.startswith("pending/")}
-    return State(step=step, log=log, tensors=tensors, pending=pending, monitor=monitor, folder=place)
 
 
 def restore(state: State, learner: Learner, optim: OptimConfig) -> torch.optim.AdamW:

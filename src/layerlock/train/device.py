@@ -11,18 +11,15 @@ from layerlock.config import RunConfig
 from layerlock.errors import ConfigError
 
 
-def pick_device(run: RunConfig) -> torch.device:
-    """The device asked for, or the first accelerator there is, or the CPU.
-
-    Raises ConfigError for one that is not there.
-    """
-    if run.device == "auto":
+def pick_device(name: str) -> torch.device:
+    """The device asked for; `auto` is CUDA where there is one, else the CPU. ConfigError for one that is not there."""
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(run.device)
+        device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError([f"run.device: {run.device!r} is not to be had ({str(error).splitlines()[0]})"]) from None
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError([f"run.device: {name!r} is not to be had ({str(error).splitlines()[0]})"]) from None
     return device
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,8 +14,11 @@ from typing import Any
 
 from layerlock.config import Config, load_config, to_dict
 from layerlock.errors import ConfigError, LayerlockError
+from layerlock.files import write_whole
 
 PARTS = ("config.json", "metrics.jsonl", "events.log", "report.html", "checkpoints", "previews", "encoder")
+EVENT = re.compile(r"(?P<when>\S+) step (?P<step>\d+) (?P<kind>\w+): (?P<text>.*)\n")
+"""A line of `events.log`."""
 FREE = ("out", "run", "recipe")
 """Fields that a resumed run may have other than the run before: they change no number that is learned."""
 
@@ -68,7 +71,8 @@ class RunFolder:
             self._clear()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_whole(self.config, json.dumps({"config": to_dict(config), "versions": versions()}, indent=2) + "\n")
+            text = json.dumps({"config": to_dict(config), "versions": versions()}, indent=2) + "\n"
+            write_whole(self.config, lambda part: part.write_text(text))
         except OSError as error:
             raise LayerlockError(f"{self.path}: cannot be written ({error.strerror})") from None
 
@@ -87,11 +91,11 @@ class RunFolder:
             part = self.path / name
             shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink(missing_ok=True)
 
-    def log(self, kind: str, text: str) -> None:
-        """Adds a line to `events.log`."""
+    def log(self, step: int, kind: str, text: str) -> None:
+        """Adds a line to `events.log`: when, after which step, what kind of event, what."""
         stamp = datetime.now().astimezone().isoformat(timespec="seconds")
         with self.events.open("a", encoding="utf-8", errors="surrogateescape") as events:
-            events.write(f"{stamp} {kind}: {text.replace(os.linesep, ' ')}\n")
+            events.write(f"{stamp} step {step} {kind}: {' '.join(text.split())}\n")
 
     def add(self, line: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""
@@ -109,17 +113,20 @@ class RunFolder:
                 return
 
     def rewind(self, step: int) -> None:
-        """Takes back the metrics after `step`: a resumed run writes them anew."""
-        kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
+        """Takes back the metrics and the events after `step`: a resumed run writes them anew."""
+        kept = "".join(json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step)
         if self.metrics.exists():
-            write_whole(self.metrics, "".join(kept))
+            write_whole(self.metrics, lambda part: part.write_text(kept, encoding="utf-8"))
+        if self.events.exists():
+            text = self.events.read_text(encoding="utf-8", errors="surrogateescape")
+            told = "".join(line for line in text.splitlines(keepends=True) if _step_of(line) <= step)
+            write_whole(self.events, lambda part: part.write_text(told, encoding="utf-8", errors="surrogateescape"))
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file through a second name, so that it is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+def _step_of(event: str) -> int:
+    """The step in a line of `events.log`; a line cut short by a kill is after all steps."""
+    found = EVENT.match(event)
+    return int(found["step"]) if found else sys.maxsize
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

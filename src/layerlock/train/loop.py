@@ -1,29 +1,29 @@
 """The training loop, to be read from top to bottom.
 
 Order within a step: switch (if the plan says so), batch, gradients, update, log, checkpoint. A checkpoint after n
-updates holds all that update n + 1 depends on; every random draw is a function of (seed, purpose, global sample
-index).
+updates holds all that update n + 1 depends on; every random draw is a function of (seed, purpose, global sample index).
 """
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 
 from layerlock.config import Config
-from layerlock.data import Batch, Source, batches, collate, crop_and_flip, open_source
-from layerlock.errors import LayerlockError
+from layerlock.data import Batch, Source, batches, crop_and_flip, open_source
+from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog
-from layerlock.model.encoder import ClipShape, Encoder, check_weights, save_backbone
+from layerlock.model.encoder import ClipShape, check_weights, load, save_backbone
 from layerlock.train import checkpoint
 from layerlock.train.device import memory_bytes, pick_compile, pick_device, pick_precision
 from layerlock.train.folder import RunFolder
-from layerlock.train.meter import Meter
+from layerlock.train.meter import Clock, Meter
 from layerlock.train.monitors import CollapseMonitor, weight_norms
 from layerlock.train.optimizer import build_optimizer, moments_of
 from layerlock.train.previews import CLIPS, save_preview
@@ -34,9 +34,7 @@ from layerlock.train.signals import StopSignal
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a call ended: in `folder`, after `step` updates; `signal` is the number of the signal that stopped it, or
-    None.
-    """
+    """How a call ended: in `folder`, after `step` updates, by the signal of that number or (None) at the end."""
 
     folder: Path
     step: int
@@ -53,24 +51,27 @@ def train(
 ) -> Outcome:
     """Trains by `plan` (without one, the config's own) and leaves a run folder behind.
 
-    Raises ConfigError for a config that cannot be trained, LayerlockError for data, disk or losses that stop the run;
-    the last checkpoint is whole in every case.
+    Raises ConfigError for a config that cannot be trained, LayerlockError for data, disk, memory or losses that stop
+    the run; the last checkpoint is whole in every case.
     """
     plan = config.check(plan)
-    device = pick_device(config.run)
+    device = pick_device(config.run.device)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    source = open_source(config.data, config.clip, config.seed, workers=config.run.workers)
     folder = RunFolder(config.out)
-    place = checkpoint.latest(folder.checkpoints) if resume else None
-    learner = build_learner(config, device, init_from=None if place else config.init_from)
-    folder.begin(config, resume=resume, overwrite=overwrite)
     try:
+        source = open_source(config.data, config.clip, config.seed, workers=config.run.workers)
+        place = checkpoint.latest(folder.checkpoints) if resume else None
+        learner = build_learner(config, device, init_from=None if place else config.init_from)
+        folder.begin(config, resume=resume, overwrite=overwrite)
         with StopSignal() as stop, ProgressBar(config.steps, quiet) as bar:
             return Run(config, plan, folder, source, learner, bar=bar, place=place).go(stop)
     except (OSError, SafetensorError) as error:
         good = checkpoint.latest(folder.checkpoints)
         raise LayerlockError(f"{folder.path}: {error}; last good checkpoint: {good or 'none'}") from None
+    except torch.OutOfMemoryError as error:
+        wishes = "a larger --optim.accumulate, a smaller --batch, or --run.recompute"
+        raise LayerlockError(f"out of memory on {device} ({str(error).splitlines()[0]}); try {wishes}") from None
 
 
 class Run:
@@ -91,59 +92,70 @@ class Run:
         self.bar, self.device = bar, learner.vit.embed.weight.device
         state = checkpoint.read(place) if place else None
         self.step: int = state.step if state else 0
+        self.saved = self.step if state else -1
         self.log: SwitchLog = state.log if state else ()
         self.meter = Meter({n: v.to(self.device) for n, v in state.pending.items()} if state else None)
         self.monitor = CollapseMonitor(state.monitor if state else None)
-        self.skipped = 0
-        learner.enter(plan.stage(max(self.step - 1, 0), self.log))
-        self.optimizer = (
-            build_optimizer(learner, config.optim)
-            if state is None
-            else checkpoint.restore(state, learner, config.optim)
-        )
-        folder.rewind(self.step)
+        self.skipped: set[str] = set(state.skipped) if state else set()
+        last = max(self.step - 1, 0)
+        learner.enter(plan.stage(last, tuple(switch for switch in self.log if switch.step < last)))
+        if state is None:
+            self.optimizer = build_optimizer(learner, config.optim)
+        else:
+            self.refuse_another_history(state)
+            self.optimizer = checkpoint.restore(state, learner, config.optim)
+        folder.rewind(self.step if state else -1)
         if state:
-            folder.log("resume", f"from {place}")
-        for path, reason in source.rejected if not state else ():
+            self.tell("resume", f"from {place}")
+        for path, reason in source.rejected:
             self.skip(path, reason)
-        self.examples = collate([source.sample(i) for i in range(CLIPS)], config.clip.size).to(self.device)
+        with closing(self.loader(CLIPS, 0, 1, min(1, config.run.workers))) as first:
+            self.examples = next(first).to(self.device)
+
+    def refuse_another_history(self, state: checkpoint.State) -> None:
+        """Raises LayerlockError where the data or the plan are not those that the checkpoint comes from."""
+        if state.data != self.source.fingerprint:
+            raise LayerlockError(
+                f"{self.config.data}: its videos are not those that this run was trained on, so that it would not go "
+                "on exactly; begin a new run with --init-from"
+            )
+        if state.stage != described(self.learner.stage):
+            raise ConfigError(["plan: the run to resume was trained by another plan; pass the same one"])
+
+    def loader(self, batch: int, start: int, stop: int, workers: int) -> Generator[Batch]:
+        """Batches of the steps start .. stop - 1."""
+        return batches(self.source, batch=batch, start=start, stop=stop, workers=workers)
 
     def go(self, stop: StopSignal) -> Outcome:
         """Trains to the end, or to a signal; saves, exports, and says how it ended."""
         config = self.config
-        loader = batches(
-            self.source, batch=config.batch, start=self.step, stop=config.steps, workers=config.run.workers
-        )
-        self.since, self.waited, self.counted = time.perf_counter(), 0.0, 0
-        while self.step < config.steps and stop.received is None:
-            stage = self.plan.stage(self.step, self.log)
-            if stage != self.learner.stage:
-                self.switch(stage)
-            asked = time.perf_counter()
-            batch = next(loader).to(self.device)
-            self.waited += time.perf_counter() - asked
-            for path, reason in batch.skipped:
-                self.skip(path, reason)
-            due = self.line_is_due()
-            figures = self.update(batch, watch=due)
-            self.step += 1
-            self.counted += config.batch
-            if due:
-                self.write_line(figures)
-            if self.step % config.run.checkpoint_every == 0 and self.step < config.steps:
-                self.save()
-        loader.close()
+        self.clock = Clock()
+        with closing(self.loader(config.batch, self.step, config.steps, config.run.workers)) as loader:
+            while self.step < config.steps and stop.received is None:
+                stage = self.plan.stage(self.step, self.log)
+                if stage != self.learner.stage:
+                    self.switch(stage)
+                with self.clock.waiting():
+                    batch = next(loader)
+                for path, reason in batch.skipped:
+                    self.skip(path, reason)
+                due = self.line_is_due()
+                figures = self.update(batch, watch=due)
+                self.step += 1
+                self.clock.clips += config.batch
+                if due:
+                    self.write_line(figures)
+                if self.step % config.run.checkpoint_every == 0 and self.step < config.steps:
+                    self.save()
         self.save()
         if stop.received is None:
             self.preview()
         self.export()
-        self.folder.log("stop" if stop.received else "end", f"after step {self.step} of {config.steps}")
+        self.tell("stop" if stop.received else "end", f"after step {self.step} of {config.steps}")
         return Outcome(folder=self.folder.path, step=self.step, signal=stop.received)
 
     def line_is_due(self) -> bool:
-        """Whether the coming update is logged: every so often, and the last one of each stage, so that no line mixes
-        two.
-        """
+        """Whether the coming update is logged: every so often, and the last of each stage: no line mixes two."""
         after = self.step + 1
         if after % self.config.run.log_every == 0 or after == self.config.steps:
             return True
@@ -156,10 +168,9 @@ class Run:
         rate = learning_rate(config.optim, config.steps, self.step, self.log)
         losses: dict[str, torch.Tensor] = {}
         for k in range(parts):
-            part = batch.slice(k * size, (k + 1) * size) if parts > 1 else batch
-            figures = self.learner.step(
-                crop_and_flip(part), part.index_b, scale=1 / parts, watch=watch and k == parts - 1
-            )
+            part = batch.slice(k * size, (k + 1) * size).to(self.device)
+            last = k == parts - 1
+            figures = self.learner.step(crop_and_flip(part), part.index_b, scale=1 / parts, watch=watch and last)
             losses = {name: losses.get(name, 0) + value / parts for name, value in figures.losses.items()}
         if config.optim.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.learner.live().values(), config.optim.clip_norm)
@@ -177,15 +188,16 @@ class Run:
         self.learner.enter(stage)
         self.optimizer = build_optimizer(self.learner, self.config.optim, moments)
         self.log += (Switch(self.step, stage.targets),)
-        self.folder.log("switch", f"step {self.step}: {stage.frozen} blocks frozen, target {stage.targets}")
+        self.tell("switch", f"{stage.frozen} blocks frozen, target {stage.targets}")
         self.bar.say(f"step {self.step}: switch to {stage.frozen} frozen blocks, target {stage.targets}")
 
     def write_line(self, figures: StepFigures) -> None:
         """A line of `metrics.jsonl`; what depends on the machine and the moment stands under `timing`."""
         self.stop_if_not_finite()
-        config, stage, now = self.config, self.learner.stage, time.perf_counter()
+        config, stage = self.config, self.learner.stage
         assert stage is not None
-        losses = self.meter.drain()
+        means = self.meter.drain()
+        losses = {stage.label(tap): means[stage.label(tap)] for tap in stage.taps}
         watched = self.monitor.figures(figures)
         line = {
             "step": self.step,
@@ -196,55 +208,59 @@ class Run:
             "lr": self.optimizer.param_groups[0]["lr"],
             "weight_norms": weight_norms(self.learner),
             **watched,
+            "skipped": len(self.skipped),
         }
-        elapsed = max(now - self.since, 1e-9)
-        line["timing"] = {
-            "clips_per_s": self.counted / elapsed,
-            "data_wait": self.waited / elapsed,
-            "memory_bytes": memory_bytes(self.device),
-            "skipped": self.skipped,
-            "seconds_left": elapsed / max(self.counted, 1) * config.batch * (config.steps - self.step),
-        }
-        self.since, self.waited, self.counted = now, 0.0, 0
+        left = config.batch * (config.steps - self.step)
+        line["timing"] = self.clock.figures(left) | {"memory_bytes": memory_bytes(self.device)}
         self.folder.add(line)
         for warning in self.monitor.warnings(watched):
-            self.folder.log("warning", f"step {self.step}: {warning}")
+            self.tell("warning", warning)
             self.bar.say(f"warning: step {self.step}: {warning}")
         self.bar.show(line)
 
     def stop_if_not_finite(self) -> None:
         """Raises LayerlockError naming the step, its files and the last good checkpoint, if a loss was not finite."""
         age = self.meter.steps_since_bad()
-        if age is None:
-            return
-        step = self.step - age
+        if age is not None:
+            self.stop_for(f"the loss of step {self.step - age} is not finite", self.step - age)
+
+    def stop_for(self, text: str, step: int) -> None:
+        """Raises LayerlockError with the clips of a step and the last good checkpoint."""
         first = (step - 1) * self.config.batch
-        names = [self.source.sample(i).name for i in range(first, first + self.config.batch)]
+        names = dict.fromkeys(self.source.name(i) for i in range(first, first + self.config.batch))
         good = checkpoint.latest(self.folder.checkpoints)
-        text = (
-            f"the loss of step {step} is not finite; last good checkpoint: {good or 'none'}; "
-            f"its clips: {', '.join(dict.fromkeys(names))}"
-        )
-        self.folder.log("error", text)
+        text = f"{text}; last good checkpoint: {good or 'none'}; its clips: {', '.join(names)}"
+        self.tell("error", text)
         raise LayerlockError(text)
 
     def save(self) -> None:
-        """A checkpoint of this moment."""
+        """A checkpoint of this moment, unless it is there already."""
+        if self.step == self.saved:
+            return
         self.stop_if_not_finite()
+        if not all(map(torch.isfinite, map(torch.tensor, weight_norms(self.learner)))):
+            self.stop_for(f"weights are not finite after step {self.step}", self.step)
         checkpoint.save(
             self.folder.checkpoints,
-            step=self.step,
-            log=self.log,
             learner=self.learner,
             optimizer=self.optimizer,
             pending=self.meter.pending(),
-            monitor=self.monitor.state,
             keep=self.config.run.keep,
+            facts=checkpoint.Facts(
+                step=self.step,
+                log=self.log,
+                monitor=self.monitor.state,
+                skipped=sorted(self.skipped),
+                data=self.source.fingerprint,
+                stage=described(self.learner.stage),
+            ),
         )
+        self.saved = self.step
 
     def preview(self) -> None:
         """Pictures' raw material, at the end of a stage."""
-        save_preview(self.folder.previews, self.step, self.learner, crop_and_flip(self.examples), self.examples.index_b)
+        examples = self.examples
+        save_preview(self.folder.previews, self.step, self.learner, crop_and_flip(examples), examples.index_b)
 
     def export(self) -> None:
         """The backbone as an encoder folder."""
@@ -254,9 +270,19 @@ class Run:
         )
 
     def skip(self, path: str, reason: str) -> None:
-        """Counts and names a file that could not be used."""
-        self.skipped += 1
-        self.folder.log("skipped", f"{path}: {reason}")
+        """Counts and names a file that could not be used, once."""
+        if path not in self.skipped:
+            self.skipped.add(path)
+            self.tell("skipped", f"{path}: {reason}")
+
+    def tell(self, kind: str, text: str) -> None:
+        """A line of `events.log`."""
+        self.folder.log(self.step, kind, text)
+
+
+def described(stage: Stage | None) -> dict[str, object]:
+    """A stage as JSON holds it."""
+    return {} if stage is None else asdict(stage) | {"taps": [asdict(tap) for tap in stage.taps]}
 
 
 def build_learner(config: Config, device: torch.device, init_from: str | None = None) -> Learner:
@@ -271,17 +297,23 @@ def build_learner(config: Config, device: torch.device, init_from: str | None = 
         recompute=config.run.recompute,
     )
     if init_from is not None:
-        weights = load(init_from).vit.state_dict()
-        check_weights(init_from, weights, learner.vit.state_dict())
-        learner.vit.load_state_dict(weights)
+        take_weights(learner, init_from)
     learner.to(device)
     if pick_compile(config.run, device):
+        # one code object serves all blocks: context and target, frozen and live, joined; none may fall back to eager
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         for block in learner.vit.blocks:
             block.compile()
     return learner
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
-    """The encoder of a run folder or of an encoder folder. Raises LayerlockError where there is none."""
-    path = Path(path)
-    return Encoder.from_pretrained(path / "encoder" if (path / "encoder").is_dir() else path, device=device)
+def take_weights(learner: Learner, init_from: str) -> None:
+    """Puts the weights of a run or an encoder folder into a learner; ConfigError where they mean something else."""
+    encoder = load(init_from)
+    old, new = asdict(encoder.vit.config), asdict(learner.vit.config)
+    found = [f"model.{n}: {init_from} has {old[n]}, this run {new[n]}" for n in new if old[n] != new[n]]
+    if found:
+        raise ConfigError(found)
+    weights = encoder.vit.state_dict()
+    check_weights(init_from, weights, learner.vit.state_dict())
+    learner.vit.load_state_dict(weights)

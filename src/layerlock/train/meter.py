@@ -1,8 +1,10 @@
-"""Losses between two log lines, kept on their device so that a step does not wait for its figures."""
+"""Losses and times between two log lines; losses stay on their device, so that a step does not wait for its figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -39,3 +41,32 @@ class Meter:
         means = {name: float(values.double().mean()) for name, values in self.pending().items()}
         self._losses.clear()
         return means
+
+
+class Clock:
+    """Clips and seconds since the last log line, and how many of the seconds were spent waiting for data."""
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self.clips, self._waited, self._since = 0, 0.0, time.perf_counter()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What is done within counts as waiting for data."""
+        begun = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - begun
+
+    def figures(self, clips_left: int) -> dict[str, float]:
+        """Clips a second, the share of time that was waited, seconds until the end; and starts anew."""
+        elapsed = max(time.perf_counter() - self._since, 1e-9)
+        rate = self.clips / elapsed
+        found = {
+            "clips_per_s": rate,
+            "data_wait": self._waited / elapsed,
+            "seconds_left": clips_left / max(rate, 1e-9),
+        }
+        self._restart()
+        return found

@@ -34,16 +34,14 @@ def effective_rank(features_bkd: Tensor) -> float:
     return float(torch.exp(-(share * share.clamp(min=1e-30).log()).sum()))
 
 
-def norm(module: nn.Module) -> float:
-    """L2 norm of all weights of a module."""
-    return float(torch.stack([p.detach().float().square().sum() for p in module.parameters()]).sum().sqrt())
-
-
 def weight_norms(learner: Learner) -> list[float]:
-    """Norms of the patch projection and of every block, in depth order: the first few plateau when freezing can start
-    (section 3.4).
+    """L2 norms of the weights of the patch projection and of every block, in depth order.
+
+    When those of the first few stop rising, freezing can start (LayerLock section 3.4).
     """
-    return [norm(learner.vit.embed), *(norm(block) for block in learner.vit.blocks)]
+    parts: list[nn.Module] = [learner.vit.embed, *learner.vit.blocks]
+    norms = [torch.nn.utils.get_total_norm(p.detach().float() for p in part.parameters()) for part in parts]
+    return torch.stack(norms).tolist()
 
 
 class CollapseMonitor:
