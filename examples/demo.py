@@ -33,7 +33,7 @@ from layerlock.evaluation.probes import (
 from layerlock.model.patches import patchify
 from layerlock.model.position import sincos_table
 
-TRAIN_VIDEOS, PROBE_VIDEOS, TEST_VIDEOS = 4_000, 2_000, 600
+TRAIN_VIDEOS, PROBE_VIDEOS, TEST_VIDEOS = 3_000, 1_500, 600
 PROBE_SEEDS = (0, 1, 2)
 
 

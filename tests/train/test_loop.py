@@ -329,7 +329,7 @@ def test_warnings_of_a_collapse_go_to_the_events(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(CollapseMonitor, "figures", collapsed)
     train(config(tmp_path), quiet=True)
     events = (tmp_path / "events.log").read_text()
-    assert "step 8 warning: possible collapse: effective rank of features fell to 1" in events
+    assert "step 8 warning: possible collapse: effective rank of features is 1," in events
     assert events.count("effective rank") == 1
 
 

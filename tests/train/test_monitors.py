@@ -77,25 +77,33 @@ def figures(rank: float = 50.0, variance: float = 1.0, cosine: float = 0.2) -> d
 )
 def test_a_figure_that_turns_is_warned_of_once_until_it_recovers(bad: dict[str, float], word: str) -> None:
     monitor = CollapseMonitor()
-    assert monitor.warnings(figures()) == []
-    assert monitor.warnings(figures(rank=40.0, variance=0.7, cosine=0.5)) == []
-    (warning,) = monitor.warnings(figures(**bad))
+    assert monitor.warnings(figures(), 0.5) == []
+    assert monitor.warnings(figures(rank=40.0, variance=0.7, cosine=0.5), 0.5) == []
+    (warning,) = monitor.warnings(figures(**bad), 0.5)
     assert word in warning
-    assert monitor.warnings(figures(**bad)) == []
+    assert monitor.warnings(figures(**bad), 0.5) == []
     again = CollapseMonitor(json.loads(json.dumps(monitor.state)))
-    assert again.warnings(figures(**bad)) == [], "what has been said is remembered through a checkpoint"
-    assert again.warnings(figures()) == []
-    assert len(again.warnings(figures(**bad))) == 1
+    assert again.warnings(figures(**bad), 0.5) == [], "what has been said is remembered through a checkpoint"
+    assert again.warnings(figures(), 0.5) == []
+    assert len(again.warnings(figures(**bad), 0.5)) == 1
 
 
-def test_a_figure_that_was_bad_from_the_first_is_no_turn() -> None:
+def test_a_figure_that_is_as_low_as_can_be_is_warned_of_without_a_better_one_before() -> None:
     monitor = CollapseMonitor()
-    assert [monitor.warnings(figures(rank=1.5, variance=1e-6, cosine=0.999)) for _ in range(3)] == [[], [], []]
+    assert len(monitor.warnings(figures(rank=1.5, variance=1e-6, cosine=0.999), 0.5)) == 2
+    assert monitor.warnings(figures(rank=1.5, variance=1e-6, cosine=0.999), 0.6) == []
+
+
+def test_the_first_tenth_of_a_run_is_neither_judged_nor_remembered() -> None:
+    monitor = CollapseMonitor()
+    assert monitor.warnings(figures(rank=300.0), 0.01) == []
+    assert monitor.warnings(figures(rank=1.1), 0.09) == []
+    assert monitor.warnings(figures(rank=5.0), 0.2) == []
 
 
 def test_a_slow_decline_is_seen_against_the_best_so_far() -> None:
     monitor = CollapseMonitor()
-    found = [monitor.warnings(figures(rank=100 * 0.9**k)) for k in range(30)]
+    found = [monitor.warnings(figures(rank=100 * 0.9**k), 0.5) for k in range(30)]
     assert sum(map(len, found)) == 1
     first = next(k for k, warnings in enumerate(found) if warnings)
     assert 100 * 0.9**first < 20 <= 100 * 0.9 ** (first - 1)

@@ -20,9 +20,9 @@ class ReadoutConfig:
 
     channels: int = 128
     heads: int = 4
-    steps: int = 600
+    steps: int = 500
     batch: int = 64
-    lr: float = 1e-3
+    lr: float = 3e-3
     weight_decay: float = 0.05
     warmup: float = 0.1
 

@@ -213,7 +213,7 @@ class Run:
         left = config.batch * (config.steps - self.step)
         line["timing"] = self.clock.figures(left) | {"memory_bytes": memory_bytes(self.device)}
         self.folder.add(line)
-        for warning in self.monitor.warnings(watched):
+        for warning in self.monitor.warnings(watched, self.step / config.steps):
             self.tell("warning", warning)
             self.bar.say(f"warning: step {self.step}: {warning}")
         self.bar.show(line)

@@ -45,15 +45,17 @@ def weight_norms(learner: Learner) -> list[float]:
 
 
 class CollapseMonitor:
-    """Remembers the best of each figure and warns once when it turns: falls under a fraction of its best.
+    """Remembers the best of each figure and warns once when it turns.
 
-    Judged are the effective rank of features, how far apart tokens are (1 - cosine), and each target's variance.
-
-    `state` is plain JSON and part of the checkpoint.
+    Judged are the effective rank of features, how far apart tokens are (1 - cosine), and each target's variance: a
+    figure has turned when it is under a share of its best, or so low that nothing can be left. The first tenth of a
+    run is not judged: a model that still learns the mean of its target has features of low rank, and leaves them by
+    itself.
     """
 
-    RANK_SHARE = 0.2
-    SPREAD_SHARE = 0.05
+    SETTLED = 0.1
+    RANK_SHARE, RANK_FLOOR = 0.2, 2.0
+    SPREAD_SHARE, SPREAD_FLOOR = 0.05, 0.01
     VARIANCE_SHARE = 0.02
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
@@ -70,27 +72,30 @@ class CollapseMonitor:
             "target_variance": variance,
         }
 
-    def warnings(self, figures: dict[str, Any]) -> list[str]:
-        """What has turned since the last call, a line each; a figure that recovers can turn again."""
-        if not figures:
+    def warnings(self, figures: dict[str, Any], done: float) -> list[str]:
+        """What has turned since the last call, a line each, after a share `done` of the run.
+
+        A figure that recovers can turn again.
+        """
+        if not figures or done < self.SETTLED:
             return []
-        found = [self._fallen("effective rank of features", figures["effective_rank"], self.RANK_SHARE)]
-        found += [
-            self._fallen(f"variance of target {name}", value, self.VARIANCE_SHARE)
-            for name, value in figures["target_variance"].items()
-        ]
         spread = 1 - figures["token_cosine"]
-        found.append(self._fallen("distance between feature tokens (1 - cosine)", spread, self.SPREAD_SHARE))
+        found = [
+            self._turned("effective rank of features", figures["effective_rank"], self.RANK_SHARE, self.RANK_FLOOR),
+            self._turned("distance between feature tokens (1 - cosine)", spread, self.SPREAD_SHARE, self.SPREAD_FLOOR),
+        ]
+        for name, value in figures["target_variance"].items():
+            found.append(self._turned(f"variance of target {name}", value, self.VARIANCE_SHARE, 0.0))
         return [line for line in found if line]
 
-    def _fallen(self, name: str, value: float, share: float) -> str | None:
+    def _turned(self, name: str, value: float, share: float, floor: float) -> str | None:
         """Words for a figure that has just turned; one that was bad before, or is well, has none."""
         best = self.state["best"][name] = max(value, self.state["best"].get(name, value))
         turned = self.state["turned"]
-        bad, before = not value >= share * best, name in turned
+        bad, before = not value >= max(share * best, floor), name in turned
         if bad and not before:
             turned.append(name)
-            return f"possible collapse: {name} fell to {value:.4g} from {best:.4g}"
+            return f"possible collapse: {name} is {value:.4g}, its best was {best:.4g}"
         if before and not bad:
             turned.remove(name)
         return None
