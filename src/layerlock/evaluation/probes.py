@@ -20,8 +20,8 @@ class ReadoutConfig:
 
     channels: int = 128
     heads: int = 4
-    steps: int = 500
-    batch: int = 64
+    steps: int = 300
+    batch: int = 32
     lr: float = 3e-3
     weight_decay: float = 0.05
     warmup: float = 0.1

@@ -24,7 +24,7 @@ of steps; centred, the model begins with what tells patches apart.
 def _tiny(name: str, plan: Progressive) -> Config:
     return Config(
         recipe=name,
-        steps=1_500,
+        steps=1_000,
         batch=32,
         clip=ClipConfig(frames=16, stride=1, size=48, resize=1.15, flip=True),
         model=vit("tiny", patch=(4, 8, 8), **CENTRED),
