@@ -75,7 +75,11 @@ def main() -> None:
         "raw pixels": pixels_with_position(encoder),
     }
     print_table(
-        "Action, top-1 accuracy in % (higher is better)", actions(readers, train, test, encoder.grid), 100, "8.1f"
+        "Action, top-1 accuracy in % (higher is better)",
+        actions(readers, train, test, encoder.grid),
+        100,
+        "8.1f",
+        False,
     )
     print_table("Depth, absolute relative error (lower is better)", depths(readers, train, test), 1, "8.4f", True)
     print(
