@@ -5,6 +5,7 @@ history.py   metrics and events read back: stages, series, how the run ended
 charts.py    curves over steps (SVG)
 pictures.py  clips and tokens as pixels: masked input, reconstruction, PCA colours (PNG)
 tables.py    the sections made of words and numbers: stages and cost, events
-views.py     the sections made of pictures: previews, features by depth, neighbours
+views.py     the sections made of pictures: previews, features by depth
+neighbours.py  nearest videos of a few videos, as thumbnails
 markup.py    HTML that is escaped by default, and the page's style
 """
