@@ -33,6 +33,7 @@ from layerlock.evaluation.probes import (
 )
 from layerlock.model.patches import patchify
 from layerlock.model.position import sincos_table
+from layerlock.train.device import pick_precision
 
 TRAIN_VIDEOS, PROBE_VIDEOS, TEST_VIDEOS = 3_000, 1_500, 600
 PROBE_SEEDS = (0, 1, 2)
@@ -49,6 +50,8 @@ class Labelled:
 
 Reader = Callable[[Tensor], Tensor]
 """Clips `[B, T, 3, H, W]` to features `[B, N, D]`."""
+Features = tuple[Tensor, Tensor]
+"""Features `[V, N, D]` of the clips to train probes on, and of those to test them on."""
 
 
 def main() -> None:
@@ -67,21 +70,28 @@ def main() -> None:
     encoder = layerlock.load(outcome.folder)
     untrained = layerlock.Encoder.random(config.model, encoder.clip, seed=given.seed)
 
+    for model in (encoder, untrained):
+        model.vit.compute = pick_precision(config.run, torch.device("cpu"))
+
     train, test = (read(folder, config.clip, config.model.patch) for folder in folders[1:])
     depth = config.encoder_depth
-    readers = {
-        "trained encoder": lambda video: encoder(video, depth),
-        "random weights": lambda video: untrained(video, depth),
-        "raw pixels": pixels_with_position(encoder),
+
+    def still(video: Tensor) -> Tensor:
+        middle = video.shape[1] // 2
+        return encoder(video[:, middle : middle + 1].expand_as(video).contiguous(), depth)
+
+    def both(reader: Reader) -> Features:
+        return features(reader, train.video_vtchw), features(reader, test.video_vtchw)
+
+    print("probing frozen features")
+    found = {
+        "trained encoder": both(lambda video: encoder(video, depth)),
+        "random weights": both(lambda video: untrained(video, depth)),
+        "raw pixels": both(pixels_with_position(encoder)),
     }
-    print_table(
-        "Action, top-1 accuracy in % (higher is better)",
-        actions(readers, train, test, encoder.grid),
-        100,
-        "8.1f",
-        False,
-    )
-    print_table("Depth, absolute relative error (lower is better)", depths(readers, train, test), 1, "8.4f", True)
+    told = actions(found | {"one frame, repeated": both(still)}, train, test, times=encoder.grid[0])
+    print_table("Action, top-1 accuracy in % (higher is better)", told, 100, "8.1f", False)
+    print_table("Depth, absolute relative error (lower is better)", depths(found, train, test), 1, "8.4f", True)
     print(
         f"features after block {depth} of {encoder.depth}; intervals: 95 %, over test clips; "
         f"actions are means over {len(PROBE_SEEDS)} probe seeds"
@@ -132,39 +142,25 @@ def features(reader: Reader, clips: Tensor) -> Tensor:
         return torch.cat([reader(part).bfloat16() for part in clips.split(64)])
 
 
-def actions(
-    readers: dict[str, Reader], train: Labelled, test: Labelled, grid: tuple[int, int, int]
-) -> dict[str, Interval]:
-    """Accuracy of an attention readout on every reader's features, on those of one time alone, and chance."""
-
-    def probe(fit: Tensor, held_out: Tensor, times: int) -> Interval:
+def actions(found: dict[str, Features], train: Labelled, test: Labelled, *, times: int) -> dict[str, Interval]:
+    """Accuracy of an attention readout on each kind of features, and of the most frequent class."""
+    rows = {}
+    for name, (fit, held_out) in found.items():
         hits = []
         for seed in PROBE_SEEDS:
             readout = train_attention_probe(fit, train.label_v, times=times, classes=len(ACTIONS), seed=seed)
             hits.append((predict_labels(readout, held_out) == test.label_v).double())
-        return bootstrap(torch.stack(hits).mean(0))
-
-    rows = {}
-    for name, reader in readers.items():
-        fit, held_out = features(reader, train.video_vtchw), features(reader, test.video_vtchw)
-        rows[name] = probe(fit, held_out, grid[0])
-    middle = train.video_vtchw.shape[1] // 2
-
-    def still(video: Tensor) -> Tensor:
-        return readers["trained encoder"](video[:, middle : middle + 1].expand_as(video).contiguous())
-
-    rows["one frame, repeated"] = probe(features(still, train.video_vtchw), features(still, test.video_vtchw), grid[0])
-    most = torch.bincount(train.label_v).argmax()
-    rows["chance"] = bootstrap((test.label_v == most).double())
+        rows[name] = bootstrap(torch.stack(hits).mean(0))
+    rows["chance"] = bootstrap((test.label_v == torch.bincount(train.label_v).argmax()).double())
     return rows
 
 
-def depths(readers: dict[str, Reader], train: Labelled, test: Labelled) -> dict[str, Interval]:
-    """Error of a linear map from every reader's tokens to the depth of their pixels, and of the mean depth image."""
+def depths(found: dict[str, Features], train: Labelled, test: Labelled) -> dict[str, Interval]:
+    """Error of a linear map from each kind of tokens to the depth of their pixels, and of the mean depth image."""
     rows = {}
-    for name, reader in readers.items():
-        probe = fit_linear_probe(features(reader, train.video_vtchw), train.depth_vnp)
-        rows[name] = bootstrap(absolute_relative_error(probe(features(reader, test.video_vtchw)), test.depth_vnp))
+    for name, (fit, held_out) in found.items():
+        probe = fit_linear_probe(fit, train.depth_vnp)
+        rows[name] = bootstrap(absolute_relative_error(probe(held_out), test.depth_vnp))
     mean = train.depth_vnp.mean(0)
     rows["mean depth image"] = bootstrap(absolute_relative_error(mean.expand_as(test.depth_vnp), test.depth_vnp))
     return rows

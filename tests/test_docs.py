@@ -1,0 +1,48 @@
+"""What the docs show runs, and what they name is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import tiny
+
+import layerlock
+from layerlock.cli import VERBS
+from layerlock.learn.plan import timeline
+
+ROOT = Path(__file__).parent.parent
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.usefixtures("noise")
+def test_the_plan_of_the_architecture_page_trains(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code.split("config = ")[0], names)
+    config = tiny.config(tmp_path)
+    plan = names["HalfWay"](config)  # type: ignore[operator]
+    assert [(begin, stage.targets) for begin, stage in timeline(plan, config.steps)] == [
+        (0, "pixels"),
+        (6, "pixels+h2"),
+    ]
+    layerlock.pretrain(config, plan=plan, quiet=True)
+    assert "step 6 switch: 2 blocks frozen, target pixels+h2" in (tmp_path / "events.log").read_text()
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_files_recipes_and_verbs_that_a_page_names_are_there(page: Path) -> None:
+    text = page.read_text()
+    for path in re.findall(r"\b(?:docs|benchmarks|examples|tests)/[\w/.-]*\w", text):
+        assert (ROOT / path).exists(), path
+    for verb, first in re.findall(r"^ *layerlock (\w+) ?([\w-]*)", text, re.MULTILINE):
+        assert verb in VERBS
+        assert verb != "pretrain" or first == "RECIPE" or first in layerlock.list_recipes()
+    for name in re.findall(r"make (\w+)", text):
+        assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE) or name in ("cheap",), name
+
+
+def test_every_public_name_is_there() -> None:
+    for name in layerlock.__all__:
+        assert getattr(layerlock, name).__doc__, name
