@@ -20,7 +20,7 @@ class ReadoutConfig:
 
     channels: int = 128
     heads: int = 4
-    steps: int = 300
+    steps: int = 600
     batch: int = 32
     lr: float = 3e-3
     weight_decay: float = 0.05
