@@ -51,7 +51,7 @@ def test_help_of_a_recipe_shows_its_values(capsys: pytest.CaptureFixture[str]) -
     assert code == 0
     for flag in ("--data", "--out", "--steps", "--resume", "--overwrite", "--init-from", "--dry-run", "--optim.lr"):
         assert flag in out
-    assert "2000" in out
+    assert "1000" in out
 
 
 def test_recipes_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
