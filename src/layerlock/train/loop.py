@@ -6,6 +6,7 @@ updates holds all that update n + 1 depends on; every random draw is a function 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -238,7 +239,7 @@ class Run:
         if self.step == self.saved:
             return
         self.stop_if_not_finite()
-        if not all(map(torch.isfinite, map(torch.tensor, weight_norms(self.learner)))):
+        if not all(map(math.isfinite, weight_norms(self.learner))):
             self.stop_for(f"weights are not finite after step {self.step}", self.step)
         checkpoint.save(
             self.folder.checkpoints,
