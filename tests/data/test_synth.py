@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +83,23 @@ def test_an_interrupted_run_continues_and_changes_nothing_that_is_there(
 def test_processes_write_the_same_bytes(tmp_path: Path) -> None:
     one, two = write(tmp_path / "one", videos=4), write(tmp_path / "two", videos=4, workers=2)
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="MALLOC_PERTURB_ is glibc's")
+def test_the_bytes_do_not_depend_on_what_lay_in_memory(tmp_path: Path) -> None:
+    write_there = (
+        "import sys; from layerlock.data import synth;"
+        "synth.write_videos(sys.argv[1], synth.SynthConfig(videos=4, seed=2, size=48, frames=10), workers=1)"
+    )
+    written = []
+    for filling in ("0", "85"):
+        out = tmp_path / filling
+        subprocess.run(
+            [sys.executable, "-c", write_there, str(out)], env={**os.environ, "MALLOC_PERTURB_": filling}, check=True
+        )
+        written.append([path.read_bytes() for path in sorted(out.rglob("*.mp4"))])
+    assert len(written[0]) == 4
+    assert written[0] == written[1]
 
 
 def test_a_failed_encoding_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
