@@ -22,7 +22,7 @@ from torch import Tensor
 import layerlock
 from layerlock.data import ClipConfig, Views, batches, crop_and_flip, open_source
 from layerlock.data.synth import read_depth
-from layerlock.data.synthetic import ACTIONS
+from layerlock.data.synthetic import ACTIONS, RATE
 from layerlock.evaluation.probes import (
     Interval,
     absolute_relative_error,
@@ -116,10 +116,11 @@ def read(folder: Path, clip: ClipConfig, patch: tuple[int, int, int]) -> Labelle
     for batch in batches(source, batch=20, start=0, stop=len(source) // 20, workers=2):
         videos.append(crop_and_flip(batch))
         labels.append(batch.label_b)
-        for name, (top, left) in zip(batch.names, batch.crop_b2.tolist(), strict=True):
+        for name, (top, left) in zip(batch.names, batch.crop_b4[:, :2].int().tolist(), strict=True):
             depth_thw = read_depth(name)
-            first = (len(depth_thw) - clip.span) // 2
-            frames = depth_thw[first : first + clip.span : clip.stride]
+            span = clip.cut(0).span(RATE)
+            first = (len(depth_thw) - span) // 2
+            frames = depth_thw[first : first + span : clip.stride]
             depths.append(frames[:, top : top + clip.size, left : left + clip.size])
     depth_vnp = patchify(torch.stack(depths)[:, :, None], patch)
     return Labelled(torch.cat(videos), torch.cat(labels), depth_vnp)

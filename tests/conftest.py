@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,15 @@ from layerlock.train import loop
 settings.register_profile("layerlock", max_examples=20, deadline=None, derandomize=True, database=None)
 settings.load_profile("layerlock")
 torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps the user's cache out of the tests, and their subprocesses."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERLOCK_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture

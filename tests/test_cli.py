@@ -20,6 +20,9 @@ from layerlock.errors import ConfigError, LayerlockError
 from layerlock.recipes import RECIPES
 from layerlock.train.loop import train
 
+sys.path.append(str(Path(__file__).parent / "data"))
+from video_files import write_video
+
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Exit code, output and errors of a command."""
@@ -33,7 +36,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return int(code or 0), said.out, said.err
 
 
-@pytest.mark.parametrize("verb", ["recipes", "synth", "embed", "info", "report", "pretrain"])
+@pytest.mark.parametrize("verb", ["recipes", "synth", "embed", "index", "info", "report", "pretrain"])
 def test_every_verb_has_help(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     code, out, _ = call(capsys, verb, "--help")
     assert code == 0
@@ -104,6 +107,7 @@ def test_every_recipe_has_a_dry_run(capsys: pytest.CaptureFixture[str], name: st
         (["report", "nowhere"], "no run here"),
         (["embed", "nowhere", "--data", "x", "--out", "y.npz"], "no encoder here"),
         (["embed"], "emb"),
+        (["index", "nowhere"], "nowhere"),
     ],
 )
 def test_mistakes_are_told_in_words_and_exit_with_2(
@@ -125,6 +129,38 @@ def test_all_problems_are_listed_at_once(capsys: pytest.CaptureFixture[str]) -> 
     code, _, err = call(capsys, "pretrain", "layerlock-tiny", "--dry-run", *flags)
     assert code == 2
     assert all(name in err for name in ("batch", "optim.lr", "does not divide", "run.keep"))
+
+
+def test_index_says_what_is_there_and_names_what_cannot_be_used(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_video(tmp_path / "run" / "a.mp4", frames=25, size=(32, 64))
+    write_video(tmp_path / "sit" / "b.mp4", frames=5, codec="mpeg4")
+    (tmp_path / "sit" / "new\nline.mp4").touch()
+    code, out, err = call(capsys, "index", str(tmp_path), "--workers", "0")
+    assert (code, err) == (0, "")
+    assert re.search(r"^layout +class folders\nusable +2\nrejected +1\n", out)
+    for line in ("1  h264", "1  mpeg4", "2  25", "1  64 x 32", "1  run", "1  sit"):
+        assert re.search(rf"^ +{line}$", out, re.MULTILINE)
+    assert out.endswith("sit/new\\nline.mp4: it is empty\n")
+    (tmp_path / "run" / "a.mp4").unlink()
+    (tmp_path / "sit" / "b.mp4").write_bytes(b"no video")
+    code, out, err = call(capsys, "index", str(tmp_path), "--workers", "0")
+    assert code == 2
+    assert "none of the 2 videos" in err
+    assert out.startswith("cannot be used\n")
+    assert len(out.splitlines()) == 3
+
+
+def test_index_without_the_cache_leaves_no_trace(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAYERLOCK_CACHE", str(tmp_path / "cache"))
+    video = write_video(tmp_path / "a.mp4", frames=2)
+    assert call(capsys, "index", str(video), "--workers", "0", "--no-cache")[0] == 0
+    assert not (tmp_path / "cache").exists()
+    assert len(layerlock.index(video, workers=0)) == 1
+    assert (tmp_path / "cache").exists()
 
 
 @pytest.mark.usefixtures("noise")
@@ -158,7 +194,7 @@ def test_recipes_take_changes_and_refuse_unknown_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["list_recipes", "write_report", "recipe", "pretrain", "load", "embed", "info", "synth"]
+    "name", ["list_recipes", "write_report", "recipe", "pretrain", "load", "embed", "index", "info", "synth"]
 )
 def test_verbs_are_functions_whatever_has_been_imported(name: str) -> None:
     importlib.import_module("layerlock.recipes")

@@ -64,15 +64,18 @@ class Noise:
     def __len__(self) -> int:
         return 1_000
 
-    def sample(self, index: int, attempt: int = 0) -> Sample:
+    def samples(self, group: int, attempt: int = 0) -> list[Sample]:
+        together = self.clip.per_decode
+        return [self.sample(index) for index in range(group * together, (group + 1) * together)]
+
+    def sample(self, index: int) -> Sample:
         rng, side = np.random.default_rng(index), self.clip.margin
         coarse = rng.integers(0, 256, (self.clip.frames, 3, side // 5, side // 5), dtype=np.uint8)
         return Sample(
             index=index,
             name=self.name(index),
             video_tchw=torch.from_numpy(coarse.repeat(5, axis=2).repeat(5, axis=3)),
-            crop_y=int(rng.integers(side - self.clip.size + 1)),
-            crop_x=int(rng.integers(side - self.clip.size + 1)),
+            crop=(*rng.integers(side - self.clip.size + 1, size=2).tolist(), self.clip.size, self.clip.size),
             flip=bool(rng.integers(2)),
             skipped=(("broken.mp4", "it is empty"),) if index == self.skips else (),
         )

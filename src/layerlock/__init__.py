@@ -14,9 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerlock.api import Embeddings, embed, info, list_recipes, load, pretrain, recipe, synth, write_report
+    from layerlock.api import Embeddings, embed, index, info, list_recipes, load, pretrain, recipe, synth, write_report
     from layerlock.config import Config, OptimConfig, RunConfig
     from layerlock.data import ClipConfig
+    from layerlock.data.index import Index
     from layerlock.errors import ConfigError, LayerlockError
     from layerlock.learn.decoders import BackboneDecoding
     from layerlock.learn.learner import Learner
@@ -29,6 +30,7 @@ _HOMES = {
     "layerlock.api": (
         "Embeddings",
         "embed",
+        "index",
         "info",
         "list_recipes",
         "load",
@@ -39,6 +41,7 @@ _HOMES = {
     ),
     "layerlock.config": ("Config", "OptimConfig", "RunConfig"),
     "layerlock.data": ("ClipConfig",),
+    "layerlock.data.index": ("Index",),
     "layerlock.errors": ("ConfigError", "LayerlockError"),
     "layerlock.learn.decoders": ("BackboneDecoding",),
     "layerlock.learn.learner": ("Learner",),
@@ -57,6 +60,7 @@ __all__ = [
     "Embeddings",
     "Encoder",
     "FixedPlan",
+    "Index",
     "LayerlockError",
     "Learner",
     "OptimConfig",
@@ -72,6 +76,7 @@ __all__ = [
     "ViT",
     "ViTConfig",
     "embed",
+    "index",
     "info",
     "list_recipes",
     "load",

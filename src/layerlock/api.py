@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from layerlock.config import Config, load_config
+from layerlock.data.index import Index, build_index
+from layerlock.data.index_progress import IndexProgress
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole
 from layerlock.learn.plan import Plan
@@ -23,7 +25,19 @@ from layerlock.train.device import pick_device
 from layerlock.train.folder import RunFolder
 from layerlock.train.loop import Outcome, train
 
-__all__ = ["Embeddings", "embed", "info", "list_recipes", "load", "pretrain", "recipe", "synth", "write_report"]
+__all__ = [
+    "Embeddings",
+    "Index",
+    "embed",
+    "index",
+    "info",
+    "list_recipes",
+    "load",
+    "pretrain",
+    "recipe",
+    "synth",
+    "write_report",
+]
 
 
 def list_recipes() -> dict[str, str]:
@@ -135,6 +149,16 @@ def synth(
     from layerlock.data.synth import SynthConfig, write_videos
 
     return write_videos(out, SynthConfig(videos=videos, seed=seed, size=size, frames=frames), workers=workers)
+
+
+def index(data: str | Path, *, workers: int | None = None, cache: bool = True, quiet: bool = False) -> Index:
+    """What is in the videos of a data set: a folder, a list or a video, in any layout.
+
+    `workers` processes look into them (None: one for each processor); with `cache` only into those that are new or
+    changed since an earlier call. Raises LayerlockError for data that are not there and where nothing can be used.
+    """
+    with IndexProgress(quiet) as progress:
+        return build_index(data, workers, progress=progress, cache=cache)
 
 
 def info(run: str | Path) -> dict[str, Any]:

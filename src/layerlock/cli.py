@@ -14,6 +14,8 @@ from rich.console import Console
 
 from layerlock import api
 from layerlock.config import Config, load_config
+from layerlock.data.describe import describe, describe_rejected
+from layerlock.data.listing import NothingUsable
 from layerlock.errors import LayerlockError
 from layerlock.train.folder import RunFolder
 
@@ -141,6 +143,21 @@ def embed(
         print(f"skipped {path}: {reason}")
 
 
+def index(data: tyro.conf.Positional[Path], *, workers: int | None = None, cache: bool = True) -> None:
+    """Look into every video of a data set and say what is there.
+
+    Args:
+        data: folder of videos, list of videos, or video.
+        workers: processes; without a number one for each processor.
+        cache: use what was found out before, and keep what is found out now.
+    """
+    try:
+        print(describe(api.index(data, workers=workers, cache=cache)))
+    except NothingUsable as error:
+        print("\n".join(describe_rejected(error.rejected)))
+        raise
+
+
 def info(run: tyro.conf.Positional[Path]) -> None:
     """Say what a run is and where it stands.
 
@@ -169,6 +186,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "recipes": recipes,
     "synth": synth,
     "embed": embed,
+    "index": index,
     "info": info,
     "report": report,
 }

@@ -82,6 +82,8 @@ class RunConfig:
     """store no activations of live blocks, compute them a second time for the gradients"""
     workers: int = 2
     """processes that decode"""
+    store_gb: float = 2.0
+    """gigabytes of temporary file for decoded frames, used where those of all videos fit: each is decoded once"""
     threads: int | None = None
     """of the CPU, for the model; None leaves PyTorch's choice"""
     log_every: int = 10
@@ -98,8 +100,7 @@ class RunConfig:
             for n in ("log_every", "checkpoint_every", "keep")
             if getattr(self, n) < 1
         ]
-        if self.workers < 0:
-            found.append(f"run.workers: {self.workers} is negative")
+        found += [f"run.{n}: {getattr(self, n)} is negative" for n in ("workers", "store_gb") if getattr(self, n) < 0]
         if self.threads is not None and self.threads < 1:
             found.append(f"run.threads: {self.threads} is not positive")
         return found
@@ -191,6 +192,8 @@ class Config:
             *self.plan.problems(),
         ]
         found += self.decoder.problems(self.model.depth)
+        if self.clip.per_decode > 0 and self.batch % self.clip.per_decode:
+            found.append(f"clip.per_decode: {self.clip.per_decode} does not divide a batch of {self.batch}")
         if self.optim.accumulate > 0 and self.batch % self.optim.accumulate:
             found.append(f"optim.accumulate: {self.optim.accumulate} does not divide a batch of {self.batch}")
         try:

@@ -13,8 +13,7 @@ def make(index: int, *, skipped: tuple[tuple[str, str], ...] = (), depth: bool =
         index=index,
         name=f"video {index}",
         video_tchw=torch.full((2, 3, 9, 9), index, dtype=torch.uint8),
-        crop_y=index % 2,
-        crop_x=1,
+        crop=(index % 2, 1, 8, 8),
         flip=index % 2 == 0,
         label=index + 5,
         depth_thw=torch.full((2, 9, 9), float(index)) if depth else None,
@@ -25,11 +24,12 @@ def make(index: int, *, skipped: tuple[tuple[str, str], ...] = (), depth: bool =
 def test_margin_and_span() -> None:
     assert ClipConfig().margin == 258
     assert ClipConfig(size=64).margin == 74
-    assert ClipConfig(frames=16, stride=2).span == 31
-    assert ClipConfig(frames=1, stride=9).span == 1
+    assert ClipConfig(frames=16, stride=2).cut(0).span(25) == 31
+    assert ClipConfig(frames=1, stride=9).cut(0).span(25) == 1
+    assert ClipConfig(frames=16, fps=10).cut(0).span(25) == 39
 
 
-@pytest.mark.parametrize("field", ["frames", "stride", "size"])
+@pytest.mark.parametrize("field", ["frames", "stride", "size", "per_decode"])
 def test_each_bad_field_is_named(field: str) -> None:
     assert ClipConfig().problems() == []
     (problem,) = ClipConfig(**{field: 0}).problems()
@@ -50,13 +50,13 @@ def test_collate_stacks_in_order_and_gathers_what_was_skipped() -> None:
     assert batch.index_b.tolist() == [3, 4]
     assert batch.names == ("video 3", "video 4")
     assert batch.video_btchw.shape == (2, 2, 3, 9, 9)
-    assert batch.crop_b2.tolist() == [[1, 1], [0, 1]]
+    assert batch.crop_b4.tolist() == [[1, 1, 8, 8], [0, 1, 8, 8]]
     assert batch.flip_b.tolist() == [False, True]
     assert batch.label_b.tolist() == [8, 9]
     assert batch.depth_bthw is None
     assert batch.skipped == (("a.mp4", "empty"),)
     assert len(batch) == 2
-    assert (batch.index_b.dtype, batch.crop_b2.dtype, batch.flip_b.dtype) == (torch.int64, torch.int64, torch.bool)
+    assert (batch.index_b.dtype, batch.crop_b4.dtype, batch.flip_b.dtype) == (torch.int64, torch.float32, torch.bool)
 
 
 def test_slices_put_together_are_the_batch() -> None:
@@ -66,6 +66,13 @@ def test_slices_put_together_are_the_batch() -> None:
     assert torch.equal(torch.cat([part.depth_bthw for part in parts]), batch.depth_bthw)
     assert sum((part.names for part in parts), ()) == batch.names
     assert sum((part.skipped for part in parts), ()) == batch.skipped
+
+
+def test_every_other_clip_is_a_batch_too() -> None:
+    batch = collate([make(i, depth=True) for i in range(5)], size=8).slice(0, 5, 2)
+    assert batch.names == ("video 0", "video 2", "video 4")
+    assert batch.index_b.tolist() == [0, 2, 4]
+    assert len(batch.video_btchw) == len(batch.depth_bthw) == len(batch.crop_b4) == 3
 
 
 def test_batch_moves_and_pickles() -> None:

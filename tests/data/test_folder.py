@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from video_files import number_of, write_video
+from video_files import number_of, tag_rotation, write_video
 
 from layerlock.data import ClipConfig, Source, collate, crop_and_flip, open_source
-from layerlock.data.decode import read_clip
+from layerlock.data.clips import sample_of
+from layerlock.data.decode import read_clips
 from layerlock.data.folder import FolderSource
-from layerlock.data.index import build_index, find_videos
+from layerlock.data.index import build_index
+from layerlock.data.video import Clips
 from layerlock.errors import LayerlockError
 
 CLIP = ClipConfig(frames=4, stride=2, size=32, resize=1.25, flip=True)
@@ -39,25 +41,25 @@ def test_sample_is_as_promised(folder: Path) -> None:
     assert isinstance(source, Source)
     assert len(source) == 6
     for index in range(12):
-        sample = source.sample(index)
+        sample = sample_of(source, index)
         assert sample.index == index
         assert sample.video_tchw.shape == (4, 3, 40, 40)
         assert sample.video_tchw.dtype == torch.uint8
-        assert 0 <= sample.crop_y <= 8
-        assert 0 <= sample.crop_x <= 8
+        assert 0 <= sample.crop[0] <= 8
+        assert 0 <= sample.crop[1] <= 8
         assert sample.label == -1
         assert sample.skipped == ()
-    assert {source.sample(index).name for index in range(6)} == {video.path for video in source.index.videos}
+    assert {sample_of(source, index).name for index in range(6)} == {video.path for video in source.index.videos}
 
 
 def test_same_seed_same_clip_other_seed_other_clip(folder: Path) -> None:
     one, two = source_of(folder), source_of(folder)
     for index in (0, 7, 10**12):
-        first, second = one.sample(index), two.sample(index)
+        first, second = sample_of(one, index), sample_of(two, index)
         assert torch.equal(first.video_tchw, second.video_tchw)
         nothing = torch.empty(0)
         assert replace(first, video_tchw=nothing) == replace(second, video_tchw=nothing)
-    names = [[source_of(folder, seed).sample(index).name for index in range(6)] for seed in range(3)]
+    names = [[sample_of(source_of(folder, seed), index).name for index in range(6)] for seed in range(3)]
     assert names[0] != names[1]
     assert names[1] != names[2]
 
@@ -68,13 +70,13 @@ def test_the_crop_is_the_one_from_the_whole_frame(tmp_path: Path) -> None:
     clip = replace(CLIP, flip=False)
     source = source_of(tmp_path, clip=clip)
     video = source.index.videos[0]
-    whole_thwc = read_clip(video, start=0, frames=4, stride=2, short_side=clip.margin)
+    whole_thwc = read_clips(video, [clip.cut(0)], size=video.resized(clip.margin)).video_nthwc[0]
     noise = np.random.default_rng(0).integers(0, 256, whole_thwc.shape, np.uint8)
     found = set()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("layerlock.data.folder.read_clip", lambda *_, **__: noise)
+        patch.setattr("layerlock.data.folder.read_clips", lambda *_, **__: Clips(video_nthwc=noise[None], decoded=0))
         for index in range(1500):
-            sample = source.sample(index)
+            sample = sample_of(source, index)
             crop_hw = crop_and_flip(collate([sample], clip.size))[0, 0, 0].numpy()
             places = [(y, x) for y in range(9) for x in range(19) if noise[0, y, x, 0] == crop_hw[0, 0]]
             matches = [(y, x) for y, x in places if np.array_equal(noise[0, y : y + 32, x : x + 32, 0], crop_hw)]
@@ -89,10 +91,11 @@ def test_starts_cover_the_video_evenly(tmp_path: Path) -> None:
     starts, flips = [0] * 4, 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "layerlock.data.folder.read_clip", lambda *_, start, **__: np.full((4, 32, 160, 3), start, np.uint8)
+            "layerlock.data.folder.read_clips",
+            lambda _, cuts, **__: Clips(video_nthwc=np.full((1, 4, 32, 160, 3), cuts[0].start, np.uint8), decoded=0),
         )
         for index in range(2000):
-            sample = source.sample(index)
+            sample = sample_of(source, index)
             starts[int(sample.video_tchw[0, 0, 0, 0])] += 1
             flips += sample.flip
     assert min(starts) > 430
@@ -102,15 +105,71 @@ def test_starts_cover_the_video_evenly(tmp_path: Path) -> None:
 
 def test_flip_can_be_turned_off(folder: Path) -> None:
     source = source_of(folder, clip=replace(CLIP, flip=False))
-    assert not any(source.sample(index).flip for index in range(12))
+    assert not any(sample_of(source, index).flip for index in range(12))
 
 
 def test_frames_are_stride_apart(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", frames=60, size=(40, 40))
     source = source_of(tmp_path, clip=ClipConfig(frames=4, stride=5, size=40, resize=1.0))
     for index in range(10):
-        numbers = [number_of(frame.permute(1, 2, 0).numpy()) for frame in source.sample(index).video_tchw]
+        numbers = [number_of(frame.permute(1, 2, 0).numpy()) for frame in sample_of(source, index).video_tchw]
         assert numbers == [numbers[0] + 5 * step for step in range(4)]
+
+
+def test_turned_videos_are_upright(tmp_path: Path) -> None:
+    upright, turned = write_video(tmp_path / "upright.mp4"), write_video(tmp_path / "turned.mp4")
+    tag_rotation(turned, 2)
+    source = source_of(tmp_path)
+    views = {Path(sample.name).name: sample.video_tchw for sample in map(source.view, range(2))}
+    assert torch.equal(views[turned.name], views[upright.name].flip(2, 3))
+
+
+def test_clips_of_one_decode_come_from_one_stretch_of_one_video(folder: Path) -> None:
+    clip = replace(CLIP, per_decode=3)
+    source = source_of(folder, clip=clip)
+    epoch = [source.samples(group) for group in range(len(source))]
+    assert sorted(group[0].name for group in epoch) == [video.path for video in source.index.videos]
+    assert [sample.index for group in epoch for sample in group] == list(range(3 * len(source)))
+    for group in epoch:
+        assert len({sample.name for sample in group}) == 1
+        assert len({sample.crop for sample in group}) > 1
+    assert source.name(7) == epoch[2][1].name
+
+
+def test_starts_of_one_decode_cover_a_stretch(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", frames=100)
+    clip = ClipConfig(frames=4, stride=2, size=32, per_decode=4)
+    source = source_of(tmp_path, clip=clip)
+    every = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "layerlock.data.folder.read_clips",
+            lambda _, cuts, **__: Clips(
+                video_nthwc=np.array([cut.start for cut in cuts], np.uint8)[:, None, None, None, None]
+                .repeat(4, 1)
+                .repeat(37, 2)
+                .repeat(185, 3)
+                .repeat(3, 4),
+                decoded=0,
+            ),
+        )
+        for group in range(400):
+            starts = [int(sample.video_tchw[0, 0, 0, 0]) for sample in source.samples(group)]
+            assert max(starts) - min(starts) <= 3 * 7
+            every += starts
+    assert (min(every), max(every)) == (0, 100 - 7)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_random_size_crop_sees_the_whole_picture(folder: Path, flip: bool) -> None:
+    clip = replace(CLIP, area=(0.3, 1.0), flip=flip)
+    source = source_of(folder, clip=clip)
+    crops = [sample_of(source, index).crop for index in range(40)]
+    assert sample_of(source, 0).video_tchw.shape == (4, 3, clip.margin, clip.margin)
+    for top, left, height, width in crops:
+        assert 0 <= top <= top + height <= clip.margin + 1e-4
+        assert 0 <= left <= left + width <= clip.margin + 1e-4
+    assert len(set(crops)) == 40
 
 
 def test_labels_are_class_folders(tmp_path: Path) -> None:
@@ -118,22 +177,25 @@ def test_labels_are_class_folders(tmp_path: Path) -> None:
         write_video(tmp_path / name / "a.mp4", frames=2)
     source = source_of(tmp_path)
     assert source.classes == ("ant", "zebra")
-    assert {(Path(s.name).parent.name, s.label) for s in map(source.sample, range(2))} == {("ant", 0), ("zebra", 1)}
+    assert {(Path(s.name).parent.name, s.label) for s in (sample_of(source, index) for index in range(2))} == {
+        ("ant", 0),
+        ("zebra", 1),
+    }
     write_video(tmp_path / "loose.mp4", frames=2)
     source = source_of(tmp_path)
     assert source.classes == ()
-    assert source.sample(0).label == -1
+    assert sample_of(source, 0).label == -1
 
 
 def test_a_vanished_file_is_replaced_and_named(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     source = source_of(tmp_path / "copy")
-    before = [source.sample(index) for index in range(12)]
+    before = [sample_of(source, index) for index in range(12)]
     gone = tmp_path / "copy" / "2.mp4"
     gone.unlink()
     again = source_of(folder)  # the same draws over intact files
     for index, sample in enumerate(before):
-        now = source.sample(index)
+        now = sample_of(source, index)
         if sample.name != str(gone):
             assert torch.equal(now.video_tchw, sample.video_tchw)
             assert now.skipped == ()
@@ -142,8 +204,8 @@ def test_a_vanished_file_is_replaced_and_named(folder: Path, tmp_path: Path) -> 
             (path, reason) = now.skipped[0]
             assert path == str(gone)
             assert "No such file" in reason
-            assert torch.equal(now.video_tchw, source.sample(index).video_tchw)
-        assert again.sample(index).index == index
+            assert torch.equal(now.video_tchw, sample_of(source, index).video_tchw)
+        assert sample_of(again, index).index == index
 
 
 def test_it_gives_up_when_everything_is_gone(folder: Path, tmp_path: Path) -> None:
@@ -151,7 +213,7 @@ def test_it_gives_up_when_everything_is_gone(folder: Path, tmp_path: Path) -> No
     source = source_of(tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy")
     with pytest.raises(LayerlockError, match=r"^6 videos in a row could not be decoded"):
-        source.sample(0)
+        sample_of(source, 0)
 
 
 def test_candidates_are_passed_over_and_named_without_decoding(folder: Path) -> None:
@@ -159,18 +221,18 @@ def test_candidates_are_passed_over_and_named_without_decoding(folder: Path) -> 
     for index in (0, 5, 10**9):
         names = [source.name(index, attempt) for attempt in range(4)]
         assert len(set(names)) == 4
-        assert [source.sample(index, attempt).name for attempt in range(4)] == names
+        assert [sample_of(source, index, attempt).name for attempt in range(4)] == names
     with pytest.raises(LayerlockError, match=r"^\d videos in a row"):
-        source.sample(0, len(source))
+        sample_of(source, 0, len(source))
 
 
 def test_a_sample_of_a_later_candidate_is_that_of_files_gone(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     source = source_of(tmp_path / "copy")
-    expected = source.sample(3, 2)
+    expected = sample_of(source, 3, 2)
     for attempt in range(2):
         Path(source.name(3, attempt)).unlink()
-    found = source.sample(3)
+    found = sample_of(source, 3)
     assert torch.equal(found.video_tchw, expected.video_tchw)
     assert [path for path, _ in found.skipped] == [source.name(3, 0), source.name(3, 1)]
     assert expected.skipped == ()
@@ -189,11 +251,6 @@ def test_fingerprint_is_of_the_videos_alone(folder: Path, tmp_path: Path) -> Non
     (copy / "3b.mp4").rename(copy / "3.mp4")
     write_video(copy / "3.mp4", size=(40, 100), frames=4)
     assert len({fingerprint, renamed, source_of(copy).fingerprint}) == 3
-
-
-def test_only_the_files_asked_for_are_looked_into(folder: Path) -> None:
-    paths = find_videos(folder)
-    assert [video.path for video in build_index(folder, 0, paths[1::3]).videos] == paths[1::3]
 
 
 def test_open_source_opens_a_folder(folder: Path, tmp_path: Path) -> None:

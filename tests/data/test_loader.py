@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from video_files import write_video
 
-from layerlock.data import Batch, ClipConfig, Sample, Views, batches, crop_and_flip, open_source
+from layerlock.data import Batch, ClipConfig, Sample, Source, Views, batches, crop_and_flip, open_source
 from layerlock.data.clips import ATTEMPTS
 from layerlock.errors import LayerlockError
 
@@ -54,6 +55,10 @@ class Numbers:
             self.fail()
         return self.sample(1000 + video)
 
+    def samples(self, group: int, attempt: int = 0) -> list[Sample]:
+        together = self.clip.per_decode
+        return [self.sample(index, attempt) for index in range(group * together, (group + 1) * together)]
+
     def sample(self, index: int, attempt: int = 0) -> Sample:
         if index == 13 and attempt < self.troubled and self.trouble:
             self.fail()
@@ -61,8 +66,7 @@ class Numbers:
             index=index,
             name=self.name(index, attempt),
             video_tchw=torch.full((2, 3, 10, 10), (index + 100 * attempt) % 256, dtype=torch.uint8),
-            crop_y=index % 3,
-            crop_x=1,
+            crop=(index % 3, 1, self.clip.size, self.clip.size),
             flip=False,
             label=index % 5,
             depth_thw=torch.full((2, 10, 10), index / 7) if self.depth else None,
@@ -84,7 +88,7 @@ class Numbers:
 def digest(found: list[Batch]) -> str:
     total = hashlib.sha256()
     for batch in found:
-        total.update(repr((batch.index_b.tolist(), batch.names, batch.crop_b2.tolist(), batch.skipped)).encode())
+        total.update(repr((batch.index_b.tolist(), batch.names, batch.crop_b4.tolist(), batch.skipped)).encode())
         total.update(crop_and_flip(batch).numpy().tobytes())
         if batch.depth_bthw is not None:
             total.update(batch.depth_bthw.numpy().tobytes())
@@ -195,7 +199,7 @@ def test_a_view_that_crashes_is_black_and_named() -> None:
 
 def test_a_source_that_gives_another_sample_is_a_mistake() -> None:
     for workers in (0, 1):
-        with pytest.raises((ValueError, RuntimeError), match="gave sample 1 for sample 0"):
+        with pytest.raises((ValueError, RuntimeError), match=r"gave the samples \[1\] for group 0"):
             list(batches(Shifted(), batch=1, start=0, stop=2, workers=workers))
 
 
@@ -270,3 +274,54 @@ def test_an_unfinished_iterator_does_not_hold_up_the_exit(tmp_path: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
+
+
+def test_shares_of_processes_together_are_the_batch() -> None:
+    for together in (1, 2):
+        source = replace(Numbers(), clip=replace(Numbers().clip, per_decode=together))
+        (whole,) = batches(source, batch=16, start=3, stop=4, workers=0)
+        for ranks in (1, 2, 8):
+            shares = [
+                next(batches(source, batch=16, start=3, stop=4, workers=rank % 2, rank=rank, ranks=ranks))
+                for rank in range(ranks)
+            ]
+            assert torch.equal(torch.cat([share.index_b for share in shares]), whole.index_b)
+            assert torch.equal(torch.cat([share.video_btchw for share in shares]), whole.video_btchw)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(ValueError, match="6 is not a multiple of 4 processes x 1"):
+        next(batches(Numbers(), batch=6, start=0, stop=1, workers=0, ranks=4))
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Path:
+    """Three videos of their own length, and one that breaks off after it was indexed."""
+    for number, frames in enumerate((70, 40, 9)):
+        write_video(tmp_path / f"{number}.mp4", frames=frames)
+    return tmp_path
+
+
+def pixels_of(source: Source, workers: int, ranks: int, cuts: tuple[int, ...]) -> str:
+    """A hash of all pixels and names of batches 0 to 5, read in pieces that begin at `cuts`."""
+    total = hashlib.sha256()
+    for start, stop in pairwise((*cuts, 6)):
+        shares = [
+            batches(source, batch=16, start=start, stop=stop, workers=workers, rank=rank, ranks=ranks)
+            for rank in range(ranks)
+        ]
+        for parts in zip(*shares, strict=True):
+            for part in parts:
+                for name, video_tchw in zip(part.names, part.video_btchw, strict=True):
+                    total.update(name.encode() + video_tchw.numpy().tobytes())
+    return total.hexdigest()
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_the_same_pixels_for_any_workers_ranks_and_resumes(real: Path, together: int) -> None:
+    clip = ClipConfig(frames=3, stride=2, size=12, per_decode=together)
+    source = open_source(str(real), clip, 5, workers=0)
+    (real / "1.mp4").write_bytes(b"")  # now every sample of it has to be replaced
+    ways = [(0, 1, (0,)), (1, 1, (0,)), (4, 1, (0,)), (2, 1, (0, 1, 4)), (1, 2, (0,)), (0, 8, (0, 3))]
+    assert len({pixels_of(source, *way) for way in ways}) == 1
+    assert pixels_of(open_source(str(real), clip, 6, workers=0), 0, 1, (0,)) != pixels_of(source, 0, 1, (0,))

@@ -4,8 +4,11 @@ import random
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import DataObject, data, integers
 
 from layerlock import draws
+from layerlock.data import order
 from layerlock.data.order import permuted, video_at
 
 
@@ -22,6 +25,30 @@ def test_large_ranges_are_kept_and_hit_once(bits: int) -> None:
         images = [permuted(position, count, draws.key(bits, "order")) for position in positions]
         assert len(set(images)) == len(positions)
         assert all(0 <= image < count for image in images)
+
+
+def inverse(image: int, count: int, key: int) -> int:
+    """The position of an element: the rounds of the network backwards, until the value is in range."""
+    half = max(1, ((count - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    value = image
+    while True:
+        left, right = value >> half, value & mask
+        for turn in reversed(range(4)):
+            left, right = right ^ (order._mix(key + (turn << 56) + left) & mask), left
+        value = left << half | right
+        if value < count:
+            return value
+
+
+@settings(max_examples=1000, deadline=None)
+@given(count=integers(1, 2**40), key=integers(-(2**63), 2**63 - 1), data=data())
+def test_every_element_has_one_position(count: int, key: int, data: DataObject) -> None:
+    """A way back from each element that is met: no other position leads there."""
+    position = data.draw(integers(0, count - 1))
+    image = permuted(position, count, key)
+    assert 0 <= image < count
+    assert inverse(image, count, key) == position
 
 
 @pytest.mark.parametrize("position", [-1, 10])

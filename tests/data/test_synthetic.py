@@ -13,6 +13,7 @@ import torch
 
 from layerlock import draws
 from layerlock.data import ClipConfig, Source
+from layerlock.data.clips import sample_of
 from layerlock.data.motion import ACTIONS, State, labels, mirrored, perform
 from layerlock.data.render import TAN_HALF_VIEW, render
 from layerlock.data.scene import Body, Scene, Texture, build_scene
@@ -218,27 +219,27 @@ def test_the_source_is_picklable_and_pure() -> None:
     source = SyntheticSource(clip=ClipConfig(frames=4, size=24), seed=5, videos=100, with_depth=True)
     assert isinstance(source, Source)
     assert len(source) == 100
-    sample, again = source.sample(42), pickle.loads(pickle.dumps(source)).sample(42)
+    sample, again = sample_of(source, 42), sample_of(pickle.loads(pickle.dumps(source)), 42)
     assert torch.equal(sample.video_tchw, again.video_tchw)
     assert sample.label == again.label
-    assert (sample.crop_y, sample.crop_x, sample.flip) == (again.crop_y, again.crop_x, again.flip)
+    assert (sample.crop, sample.flip) == (again.crop, again.flip)
     side = source.clip.margin
     assert sample.video_tchw.shape == (4, 3, side, side)
     assert sample.video_tchw.dtype == torch.uint8
     assert sample.depth_thw is not None
     assert sample.depth_thw.shape == (4, side, side)
-    assert torch.equal(source.sample(142).video_tchw, sample.video_tchw)
-    assert SyntheticSource(clip=source.clip, seed=5).sample(42).depth_thw is None
+    assert torch.equal(sample_of(source, 142).video_tchw, sample.video_tchw)
+    assert sample_of(SyntheticSource(clip=source.clip, seed=5), 42).depth_thw is None
 
 
 def test_crops_stay_inside_and_flips_keep_labels_true() -> None:
     source = SyntheticSource(clip=ClipConfig(frames=1, size=20), seed=5)
-    samples = [source.sample(index) for index in range(60)]
+    samples = [sample_of(source, index) for index in range(60)]
     room = source.clip.margin - 20
-    assert {sample.crop_y for sample in samples} == {sample.crop_x for sample in samples} == set(range(room + 1))
+    assert {sample.crop[0] for sample in samples} == {sample.crop[1] for sample in samples} == set(range(room + 1))
     assert 15 < sum(sample.flip for sample in samples) < 45
     true_b = labels(5, torch.arange(60)).tolist()
     for sample, label in zip(samples, true_b, strict=True):
         assert sample.label == (mirrored(label) if sample.flip else label)
     plain = SyntheticSource(clip=ClipConfig(frames=1, size=20, flip=False), seed=5)
-    assert not any(plain.sample(index).flip for index in range(20))
+    assert not any(sample_of(plain, index).flip for index in range(20))

@@ -16,6 +16,7 @@ import torch
 
 from layerlock.config import to_dict
 from layerlock.data import index
+from layerlock.data.listing import Listing
 from layerlock.errors import LayerlockError
 from layerlock.report import charts, neighbours, views
 from layerlock.report.history import read_history
@@ -239,9 +240,9 @@ def test_neighbours_look_into_no_more_files_than_they_compare(
         shutil.copy(folder / "<0>.mp4", folder / f"{number}.mp4")
     looked_into = []
 
-    def build(root: str, workers: int, paths: list[str]) -> index.Index:
-        looked_into.extend(Path(path).name for path in paths)
-        return index.build_index(root, workers, paths)
+    def build(listing: Listing, workers: int, only: list[int]) -> index.Index:
+        looked_into.extend(listing.paths[position] for position in only)
+        return index.build_index(listing, workers, only=only)
 
     monkeypatch.setattr(neighbours, "VIDEOS", 4)
     monkeypatch.setattr(neighbours, "build_index", build)

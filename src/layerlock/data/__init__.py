@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from layerlock.data.augment import crop_and_flip, crop_and_flip_depth
 from layerlock.data.clips import Batch, ClipConfig, Sample, Source, collate
 from layerlock.data.loader import batches
@@ -21,11 +23,24 @@ __all__ = [
 ]
 
 
-def open_source(data: str, clip: ClipConfig, seed: int, *, workers: int | None = None) -> Source:
-    """The source named by `data`: "synthetic", or the path of a folder (or file) of videos.
+def open_source(
+    data: str,
+    clip: ClipConfig,
+    seed: int,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    clips: int = 0,
+    store_bytes: int = 0,
+) -> Source:
+    """The source named by `data`: "synthetic", or the path of a folder of videos, a list of videos, or a video.
 
-    A folder is looked through first, with `workers` processes (None: one for each processor). Raises LayerlockError
-    when nothing in it can be used. The files that cannot be used are in the source's `rejected`, as (path, reason).
+    The videos are looked into first, with `workers` processes (None: one for each processor); `progress` is told how
+    many have been, of how many. Raises LayerlockError when none can be used. Those that cannot be used are in the
+    source's `rejected`, as (path, reason).
+
+    Where `clips`, the number that will be asked for, is worth it, and the frames of all videos fit into `store_bytes`
+    of temporary file, decoded frames are kept there.
     """
     if data == "synthetic":
         from layerlock.data.synthetic import SyntheticSource
@@ -33,5 +48,8 @@ def open_source(data: str, clip: ClipConfig, seed: int, *, workers: int | None =
         return SyntheticSource(clip=clip, seed=seed)
     from layerlock.data.folder import FolderSource
     from layerlock.data.index import build_index
+    from layerlock.data.store import store_for
 
-    return FolderSource(build_index(data, workers), clip, seed)
+    source = FolderSource(build_index(data, workers, progress=progress), clip, seed)
+    source.store = store_for(source.index.videos, source.read_sizes(), budget=store_bytes, clips=clips)
+    return source

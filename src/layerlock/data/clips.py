@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from layerlock.data.video import Cut
 
 ATTEMPTS = 20
 """candidates for one sample, at most: the videos tried before giving up"""
@@ -20,38 +22,69 @@ class ClipConfig:
     frames: int = 16
     stride: int = 2
     """source frames from one frame of the clip to the next"""
+    fps: float | None = None
+    """sample by time: frames a second, in place of `stride`"""
+    backend: Literal["pyav", "torchcodec"] = "pyav"
+    """what decodes video files; the two give the same frames, resized a little differently"""
+    per_decode: int = 1
+    """clips that come from one opened video: consecutive samples, from one stretch of it"""
     size: int = 224
     """height and width in pixels after the crop"""
     resize: float = 1.15
     """short side before the crop, as a multiple of size"""
     flip: bool = True
     """flip half of the clips left to right"""
+    area: tuple[float, float] | None = None
+    """random-size crop: the part of the picture that it covers, from and to; None crops size x size pixels"""
+    aspect: tuple[float, float] = (0.75, 4 / 3)
+    """random-size crop: width over height, from and to"""
+    jitter: float = 0.0
+    """probability of random brightness, saturation, contrast and hue (Table 12)"""
+    grey: float = 0.0
+    """probability of a grey clip"""
 
     @property
     def margin(self) -> int:
         """Side in pixels of the square window that sources deliver: the short side of the resized video."""
         return round(self.size * self.resize)
 
-    @property
-    def span(self) -> int:
-        """Source frames from the first to the last frame of a clip, both counted."""
-        return (self.frames - 1) * self.stride + 1
+    def cut(self, start: int) -> Cut:
+        """The clip that begins at a frame of a video."""
+        seconds = None if self.fps is None else 1 / self.fps
+        return Cut(start=start, frames=self.frames, stride=self.stride, seconds=seconds)
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, one line each."""
         found = [
-            f"clip.{name} is {value}; it has to be at least 1"
-            for name, value in (("frames", self.frames), ("stride", self.stride), ("size", self.size))
-            if value < 1
+            f"clip.{name} is {getattr(self, name)}; it has to be at least 1"
+            for name in ("frames", "stride", "size", "per_decode")
+            if getattr(self, name) < 1
         ]
         if not 1.0 <= self.resize <= 8.0:
             found.append(f"clip.resize is {self.resize}; it has to be between 1 (no margin to crop from) and 8")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            found.append(f"clip.fps is {self.fps}; it has to be above 0 and at most 1000 frames a second")
+        if self.area is not None and not 0 < self.area[0] <= self.area[1] <= 1:
+            found.append(
+                f"clip.area is {self.area}; it has to be two parts of the picture, rising, above 0 and up to 1"
+            )
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            found.append(f"clip.aspect is {self.aspect}; it has to be two proportions, rising, above 0")
+        found += [
+            f"clip.{name} is {getattr(self, name)}; it has to be a probability"
+            for name in ("jitter", "grey")
+            if not 0 <= getattr(self, name) <= 1
+        ]
         return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One clip before crop and flip: the smallest square window of the resized frames that surely holds its crop."""
+    """One clip before crop and flip, in a square window of R x R pixels.
+
+    The window is the smallest one of the resized frames that surely holds the crop; for a random-size crop it is the
+    whole picture, squeezed into the square.
+    """
 
     index: int
     """global sample index"""
@@ -59,9 +92,8 @@ class Sample:
     """file path, or "synthetic/123", for messages"""
     video_tchw: Tensor
     """uint8 [T, 3, R, R], R = clip.margin"""
-    crop_y: int
-    crop_x: int
-    """top-left corner of the size x size crop inside the window"""
+    crop: tuple[float, float, float, float]
+    """top, left, height, width of the crop in pixels of the window; whole numbers but for a random-size crop"""
     flip: bool
     label: int = -1
     """class, where the source knows it"""
@@ -80,8 +112,8 @@ class Batch:
     names: tuple[str, ...]
     video_btchw: Tensor
     """uint8 [B, T, 3, R, R]"""
-    crop_b2: Tensor
-    """int64 [B, 2]: (y, x)"""
+    crop_b4: Tensor
+    """float32 [B, 4]: top, left, height, width"""
     flip_b: Tensor
     """bool [B]"""
     label_b: Tensor
@@ -104,7 +136,7 @@ class Batch:
             index_b=move(self.index_b),
             names=self.names,
             video_btchw=move(self.video_btchw),
-            crop_b2=move(self.crop_b2),
+            crop_b4=move(self.crop_b4),
             flip_b=move(self.flip_b),
             label_b=move(self.label_b),
             size=self.size,
@@ -112,29 +144,33 @@ class Batch:
             skipped=self.skipped,
         )
 
-    def slice(self, start: int, stop: int) -> Batch:
-        """Clips start..stop-1 as a batch of their own (views), for micro-batches; `skipped` stays with the first."""
+    def slice(self, start: int, stop: int, step: int = 1) -> Batch:
+        """Every `step`-th of clips start..stop-1 as a batch of their own (views); `skipped` stays with the first."""
+        chosen = slice(start, stop, step)
         return Batch(
-            index_b=self.index_b[start:stop],
-            names=self.names[start:stop],
-            video_btchw=self.video_btchw[start:stop],
-            crop_b2=self.crop_b2[start:stop],
-            flip_b=self.flip_b[start:stop],
-            label_b=self.label_b[start:stop],
+            index_b=self.index_b[chosen],
+            names=self.names[chosen],
+            video_btchw=self.video_btchw[chosen],
+            crop_b4=self.crop_b4[chosen],
+            flip_b=self.flip_b[chosen],
+            label_b=self.label_b[chosen],
             size=self.size,
-            depth_bthw=None if self.depth_bthw is None else self.depth_bthw[start:stop],
+            depth_bthw=None if self.depth_bthw is None else self.depth_bthw[chosen],
             skipped=self.skipped if start == 0 else (),
         )
 
 
-def collate(samples: Sequence[Sample], size: int) -> Batch:
-    """Stack samples into a batch; `size` is the side of the crop, `ClipConfig.size`."""
+def collate(samples: Sequence[Sample], size: int, video_btchw: Tensor | None = None) -> Batch:
+    """Samples as a batch; `size` is the side of the crop, `ClipConfig.size`.
+
+    Pixels are copied into a new tensor, but where `video_btchw` holds them already.
+    """
     depths = [sample.depth_thw for sample in samples if sample.depth_thw is not None]
     return Batch(
         index_b=torch.tensor([sample.index for sample in samples]),
         names=tuple(sample.name for sample in samples),
-        video_btchw=torch.stack([sample.video_tchw for sample in samples]),
-        crop_b2=torch.tensor([(sample.crop_y, sample.crop_x) for sample in samples]),
+        video_btchw=torch.stack([sample.video_tchw for sample in samples]) if video_btchw is None else video_btchw,
+        crop_b4=torch.tensor([sample.crop for sample in samples], dtype=torch.float32),
         flip_b=torch.tensor([sample.flip for sample in samples]),
         label_b=torch.tensor([sample.label for sample in samples]),
         size=size,
@@ -143,11 +179,17 @@ def collate(samples: Sequence[Sample], size: int) -> Batch:
     )
 
 
+def sample_of(source: Source, index: int, attempt: int = 0) -> Sample:
+    """The clip of one global sample index, as in `Source.samples`."""
+    group, place = divmod(index, source.clip.per_decode)
+    return source.samples(group, attempt)[place]
+
+
 @runtime_checkable
 class Source(Protocol):
     """Where clips come from: picklable, cheap to construct, and a pure function of (seed, global sample index).
 
-    A sample has candidates 0, 1, ...: a video that cannot be used is replaced by the next one.
+    A group of samples has candidates 0, 1, ...: a video that cannot be used is replaced by the next one.
     """
 
     clip: ClipConfig
@@ -166,10 +208,11 @@ class Source(Protocol):
         """Number of videos."""
         ...
 
-    def sample(self, index: int, attempt: int = 0) -> Sample:
-        """The clip for a global sample index, the same on any machine, worker and process.
+    def samples(self, group: int, attempt: int = 0) -> list[Sample]:
+        """The `clip.per_decode` clips of a group, the same on any machine, worker and process.
 
-        It is of the first usable candidate from number `attempt` on. Raises LayerlockError when there is none.
+        Group g are the global sample indices g * per_decode and on. Its clips are of the first usable candidate from
+        number `attempt` on. Raises LayerlockError when there is none.
         """
         ...
 

@@ -1,35 +1,56 @@
-"""Clips from a folder of video files."""
+"""Clips of the videos of an index."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from layerlock import draws
+from layerlock.data.augment import random_box
 from layerlock.data.clips import ATTEMPTS, ClipConfig, Sample
-from layerlock.data.decode import UnreadableVideo, VideoInfo, read_clip
+from layerlock.data.decode import read_clips, read_depth
 from layerlock.data.index import Index
 from layerlock.data.order import video_at
+from layerlock.data.store import FrameStore
+from layerlock.data.video import Cut, UnreadableVideo, VideoInfo
 from layerlock.errors import LayerlockError
 
 
 class FolderSource:
-    """Clips of the videos of an index: each video once in an epoch, a random start, window, crop and flip each time.
+    """Clips of the videos of an index: each video once in an epoch, a random start, crop and flip for each clip.
+
+    With `clip.per_decode` above one the video is opened once for that many clips, whose starts are drawn from one
+    stretch of it: as long as that many clips one after the other, or the whole video where that is shorter.
 
     A video that cannot be decoded is replaced by another one, drawn from the seed and the sample index alone, and
-    listed in `Sample.skipped`. Labels are class folders (see `classes`), or -1 where the videos are not in such.
+    listed in `Sample.skipped`. Labels are the index's, -1 where there is none. `with_depth` asks for depth, which only
+    folders of colour and depth pictures have. `store` keeps decoded frames; the clips are the same without it.
     """
 
-    def __init__(self, index: Index, clip: ClipConfig, seed: int) -> None:
+    def __init__(
+        self, index: Index, clip: ClipConfig, seed: int, *, with_depth: bool = False, store: FrameStore | None = None
+    ) -> None:
         self.index = index
         self.clip = clip
         self.seed = seed
-        self.classes = _class_folders(index)
-        self._label_of = {name: label for label, name in enumerate(self.classes)}
+        self.with_depth = with_depth
+        self.store = store
+
+    def read_sizes(self) -> list[tuple[int, int]]:
+        """(height, width) to which the pictures of each video are resized; random-size crops see them squeezed."""
+        margin = self.clip.margin
+        return [(margin, margin) if self.clip.area else video.resized(margin) for video in self.index.videos]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; () where there are no labels."""
+        return self.index.classes
 
     @property
     def rejected(self) -> tuple[tuple[str, str], ...]:
@@ -48,16 +69,16 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self.index.videos)
 
-    def sample(self, index: int, attempt: int = 0) -> Sample:
-        """The clip of a global sample index, of the first candidate from `attempt` on that can be decoded.
+    def samples(self, group: int, attempt: int = 0) -> list[Sample]:
+        """The clips of a group, of the first candidate from `attempt` on that can be decoded.
 
         Raises LayerlockError when there is none; candidates are at most `ATTEMPTS` videos, none of them twice.
         """
-        candidates = self._candidates(index)
+        candidates = self._candidates(group)
         skipped: list[tuple[str, str]] = []
         for video in candidates[attempt:]:
             try:
-                return self._random_clip_of(video, index, tuple(skipped))
+                return self._random_clips_of(video, group, tuple(skipped))
             except UnreadableVideo as error:
                 skipped.append((error.path, error.reason))
         tried = "\n".join(f"  - {path}: {reason}" for path, reason in skipped[:5])
@@ -68,62 +89,109 @@ class FolderSource:
 
     def name(self, index: int, attempt: int = 0) -> str:
         """The path of a candidate."""
-        return self._candidates(index)[attempt].path
+        return self.video_name(self._candidates(index // self.clip.per_decode)[attempt])
 
     def video_name(self, video: int) -> str:
         """The path of the video at a position of the index."""
         return self.index.videos[video].path
-
-    def _candidates(self, index: int) -> list[VideoInfo]:
-        videos = self.index.videos
-        others = draws.bits(self.seed, "replacement", torch.tensor([index]), ATTEMPTS - 1)[0] % len(videos)
-        numbers = dict.fromkeys((video_at(index, len(videos), self.seed), *others.tolist()))
-        return [videos[number] for number in numbers]
 
     def view(self, video: int) -> Sample:
         """The middle clip of the video at a position of the index, cut in the centre, as it is. Raises
         UnreadableVideo.
         """
         chosen = self.index.videos[video]
-        start = max(0, (chosen.frames - self.clip.span) // 2)
-        return self._clip_of(chosen, video, start, (0.5, 0.5), flip=False, skipped=())
+        start = max(0, (chosen.frames - self.clip.cut(0).span(chosen.fps)) // 2)
+        size = chosen.resized(self.clip.margin)
+        return self._clips_of(video, [start], size, [_Place.fixed((0.5, 0.5), size, self.clip)], [video], [False], ())[
+            0
+        ]
 
-    def _random_clip_of(self, video: VideoInfo, index: int, skipped: tuple[tuple[str, str], ...]) -> Sample:
-        at_start, at_y, at_x, at_flip = draws.uniform(self.seed, "clip", torch.tensor([index]), 4)[0].tolist()
-        start = int(at_start * max(1, video.frames - self.clip.span + 1))
-        return self._clip_of(video, index, start, (at_y, at_x), flip=self.clip.flip and at_flip < 0.5, skipped=skipped)
+    def _candidates(self, group: int) -> list[int]:
+        """Positions of the videos that a group of samples may be of, in the order in which they are tried."""
+        count = len(self)
+        others = draws.bits(self.seed, "replacement", torch.tensor([group]), ATTEMPTS - 1)[0] % count
+        return list(dict.fromkeys((video_at(group, count, self.seed), *others.tolist())))
 
-    def _clip_of(
+    def _random_clips_of(self, video: int, group: int, skipped: tuple[tuple[str, str], ...]) -> list[Sample]:
+        clip, chosen = self.clip, self.index.videos[video]
+        indices = range(group * clip.per_decode, (group + 1) * clip.per_decode)
+        u_n6 = draws.uniform(self.seed, "clip", torch.tensor(indices), 6).tolist()
+        starts = self._starts(chosen, group, [u[0] for u in u_n6])
+        flips = [clip.flip and u[1] < 0.5 for u in u_n6]
+        if clip.area is None:
+            size = chosen.resized(clip.margin)
+            places = [_Place.fixed(u[2:4], size, clip) for u in u_n6]
+        else:
+            size = (clip.margin, clip.margin)
+            places = [_Place(0, 0, random_box(u[2:6], chosen.height, chosen.width, clip)) for u in u_n6]
+        return self._clips_of(video, starts, size, places, indices, flips, skipped)
+
+    def _starts(self, video: VideoInfo, group: int, u_n: Sequence[float]) -> list[int]:
+        """First frames of the clips of a group, from a number in [0, 1) each."""
+        span = self.clip.cut(0).span(video.fps)
+        room = max(0, video.frames - span)
+        stretch = min(room, (self.clip.per_decode - 1) * span)
+        at = draws.uniform(self.seed, "stretch", torch.tensor([group]), 1).item()
+        begin = int(at * (room - stretch + 1))
+        return [begin + int(u * (stretch + 1)) for u in u_n]
+
+    def _clips_of(
         self,
-        video: VideoInfo,
-        index: int,
-        start: int,
-        place: tuple[float, float],
-        *,
-        flip: bool,
+        video: int,
+        starts: Sequence[int],
+        size: tuple[int, int],
+        places: Sequence[_Place],
+        indices: Sequence[int],
+        flips: Sequence[bool],
         skipped: tuple[tuple[str, str], ...],
-    ) -> Sample:
-        """The clip from frame `start` on; `place` is where in the picture the crop is, (down, across) from 0 to 1."""
-        clip = self.clip
-        frame_thwc = read_clip(video, start=start, frames=clip.frames, stride=clip.stride, short_side=clip.margin)
-        _, height, width, _ = frame_thwc.shape
-        top, crop_y = _window(int(place[0] * (height - clip.size + 1)), height, clip)
-        left, crop_x = _window(int(place[1] * (width - clip.size + 1)), width, clip)
-        window_thwc = frame_thwc[:, top : top + clip.margin, left : left + clip.margin]
-        return Sample(
-            index=index,
-            name=video.path,
-            video_tchw=torch.from_numpy(np.ascontiguousarray(window_thwc.transpose(0, 3, 1, 2))),
-            crop_y=crop_y,
-            crop_x=crop_x,
-            flip=flip,
-            label=self._label_of[Path(video.path).parent.name] if self.classes else -1,
-            skipped=skipped,
-        )
+    ) -> list[Sample]:
+        """Clips of one video, its pictures resized to `size`, each cut out at its place."""
+        chosen, side = self.index.videos[video], self.clip.margin
+        cuts = [self.clip.cut(start) for start in starts]
+        video_nthwc = self._read(video, cuts, size)
+        depth_nthw = read_depth(chosen, cuts, size=size) if self.with_depth else None
+        return [
+            Sample(
+                index=index,
+                name=chosen.path,
+                video_tchw=_tensor(place.window(video_nthwc[i], side).transpose(0, 3, 1, 2)),
+                crop=place.crop,
+                flip=flip,
+                label=self.index.labels[video],
+                depth_thw=None if depth_nthw is None else _tensor(place.window(depth_nthw[i], side)),
+                skipped=() if i else skipped,
+            )
+            for i, (index, place, flip) in enumerate(zip(indices, places, flips, strict=True))
+        ]
+
+    def _read(self, video: int, cuts: Sequence[Cut], size: tuple[int, int]) -> np.ndarray:
+        kept = self.store.read_clips(video, cuts, size=size) if self.store else None
+        if kept is not None:
+            return kept
+        return read_clips(self.index.videos[video], cuts, size=size, backend=self.clip.backend).video_nthwc
 
 
-def _videos(count: int) -> str:
-    return "1 video" if count == 1 else f"{count} videos"
+class _Place(NamedTuple):
+    """Where a window begins in the resized picture, and its crop inside it."""
+
+    top: int
+    left: int
+    crop: tuple[float, float, float, float]
+
+    @classmethod
+    def fixed(cls, at: Sequence[float], size: tuple[int, int], clip: ClipConfig) -> _Place:
+        """The place of a crop of fixed size, `at` (down, across) of the way from 0 to 1."""
+        top, crop_y = _window(int(at[0] * (size[0] - clip.size + 1)), size[0], clip)
+        left, crop_x = _window(int(at[1] * (size[1] - clip.size + 1)), size[1], clip)
+        return cls(top, left, (crop_y, crop_x, clip.size, clip.size))
+
+    def window(self, picture_thw: np.ndarray, side: int) -> np.ndarray:
+        """The window of pictures `[T, H, W, ...]`, a view."""
+        return picture_thw[:, self.top : self.top + side, self.left : self.left + side]
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels))
 
 
 def _window(crop: int, length: int, clip: ClipConfig) -> tuple[int, int]:
@@ -132,9 +200,5 @@ def _window(crop: int, length: int, clip: ClipConfig) -> tuple[int, int]:
     return begin, crop - begin
 
 
-def _class_folders(index: Index) -> tuple[str, ...]:
-    """Names of the class folders, sorted, where every video lies in a folder directly below the root."""
-    folders = {Path(video.path).parent for video in index.videos}
-    if any(folder.parent != Path(index.root) for folder in folders):
-        return ()
-    return tuple(sorted(folder.name for folder in folders))
+def _videos(count: int) -> str:
+    return "1 video" if count == 1 else f"{count} videos"

@@ -1,108 +1,129 @@
-"""Which files of a folder are usable videos, found out by decoding the start of each in a pool of processes."""
+"""Which videos of a data set are usable, found out by decoding the start of each in a pool of processes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
-from layerlock.data.decode import UnreadableVideo, VideoInfo, probe
+from layerlock.data.decode import probe
+from layerlock.data.index_cache import IndexCache, Stamp, stamp_of
+from layerlock.data.layouts import list_videos
+from layerlock.data.listing import Listing, NothingUsable
 from layerlock.data.pool import Failure, run_in_processes
-from layerlock.errors import LayerlockError
-
-EXTENSIONS = frozenset(
-    f".{ending}"
-    for line in (
-        "3gp asf avi divx f4v flv gif m2ts m4v mkv mov",
-        "mp4 mpeg mpg mts mxf ogv ts vob webm wmv",
-    )
-    for ending in line.split()
-)
-"""lower-case endings of the files that are taken for videos"""
+from layerlock.data.video import UnreadableVideo, VideoInfo
 
 PROBE_SECONDS = 60.0
 """a file whose probe takes longer is rejected"""
 
-_REASONS_SHOWN = 5
+Progress = Callable[[int, int], None]
+"""told how many videos have been looked into, of how many"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """What a folder holds."""
+    """What a data set holds."""
 
     root: str
+    """absolute path of the folder that the videos are below, where a list does not say otherwise"""
+    layout: str
+    """what the data set was recognized as, in words"""
     videos: tuple[VideoInfo, ...]
-    """usable, sorted by path"""
+    """usable; those of a folder sorted by path, those of a list in its order"""
+    labels: tuple[int, ...]
+    """class of each video, -1 where there is none"""
+    classes: tuple[str, ...] = ()
+    """names of the classes by number, () where there are no labels"""
     rejected: tuple[tuple[str, str], ...] = ()
-    """(path, reason) of files with a video's ending that cannot be used"""
+    """(path, reason) of what looks like a video, or is listed, and cannot be used"""
 
     def __len__(self) -> int:
         return len(self.videos)
 
 
-def find_videos(root: str | os.PathLike[str]) -> list[str]:
-    """Absolute paths of all files below `root` (or `root` itself) that end like a video, sorted; links are followed."""
-    top = Path(root)
-    if top.is_file():
-        return [os.path.abspath(top)]
-    if not top.is_dir():
-        raise LayerlockError(f"the data folder {top} does not exist")
-    return sorted(_walk(os.path.abspath(top), frozenset()))
+def build_index(
+    data: str | os.PathLike[str] | Listing,
+    workers: int | None = None,
+    *,
+    only: Sequence[int] | None = None,
+    progress: Progress | None = None,
+    cache: bool = True,
+) -> Index:
+    """Look into every video of a data set in `workers` processes (None: one for each processor).
 
-
-def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    status = os.stat(folder)
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    try:
-        entries = list(os.scandir(folder))
-    except PermissionError:
-        return
-    for entry in entries:
-        try:
-            if entry.is_dir():
-                yield from _walk(entry.path, above | {here})
-            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                yield entry.path
-        except OSError:
-            continue
-
-
-def build_index(root: str | os.PathLike[str], workers: int | None = None, paths: Sequence[str] | None = None) -> Index:
-    """Probe every video file below `root` in `workers` processes (None: one for each processor).
-
-    `paths` are those of its files that are wanted, as `find_videos` gives them; None is all. Raises LayerlockError when
-    the folder is missing, holds no video file, or none that can be decoded.
+    `only` are the positions in the listing that are wanted; None is all. What earlier calls found out about files that
+    have not changed since is used where `cache` says so. Raises LayerlockError as `list_videos` does, and when none of
+    the videos can be used.
     """
-    paths = find_videos(root) if paths is None else paths
-    if not paths:
-        raise LayerlockError(
-            f"there are no videos in {root}: no file below it has one of the endings {' '.join(sorted(EXTENSIONS))}"
-        )
-    videos, rejected = [], []
-    for path, found in zip(paths, run_in_processes(_probe, paths, workers=workers, seconds=PROBE_SECONDS), strict=True):
-        if isinstance(found, VideoInfo):
-            videos.append(found)
-        else:
-            rejected.append((path, f"decoding fails: {found.reason}" if isinstance(found, Failure) else found))
-    if not videos:
-        raise LayerlockError(_nothing_usable(root, rejected))
-    return Index(root=os.path.abspath(root), videos=tuple(videos), rejected=tuple(rejected))
+    listing = data if isinstance(data, Listing) else list_videos(data)
+    chosen = range(len(listing)) if only is None else only
+    with closing(IndexCache(listing.data if cache else None)) as known:
+        found = _look_into(listing, chosen, workers, known, progress or (lambda done, count: None))
+        known.tidy(listing.paths)
+    usable = [(video, listing.labels[n]) for n in chosen if isinstance(video := found[n], VideoInfo)]
+    rejected = [(listing.paths[n], reason) for n in chosen if isinstance(reason := found[n], str)]
+    if only is None:
+        rejected = [*listing.rejected, *rejected]
+    if not usable:
+        raise NothingUsable(listing.data, rejected)
+    return Index(
+        root=listing.root,
+        layout=listing.layout,
+        videos=tuple(video for video, _ in usable),
+        labels=tuple(label for _, label in usable),
+        classes=listing.classes,
+        rejected=tuple(rejected),
+    )
 
 
-def _probe(path: str) -> VideoInfo | str:
-    """What is in the file, or why it cannot be used."""
+def _look_into(
+    listing: Listing, chosen: Sequence[int], workers: int | None, cache: IndexCache, progress: Progress
+) -> dict[int, VideoInfo | str]:
+    """What is in each of the chosen videos, or why it cannot be used, by its position."""
+    found: dict[int, VideoInfo | str] = {}
+    unknown: dict[int, Stamp] = {}
+    for position in chosen:
+        stamp = _stamp_or_reason(listing.paths[position], listing.place(position))
+        known = stamp if isinstance(stamp, str) else cache.get(listing.paths[position], stamp)
+        if known is not None:
+            found[position] = known
+        elif isinstance(stamp, Stamp):
+            unknown[position] = stamp
+    progress(len(found), len(chosen))
+    paths = [listing.paths[position] for position in unknown]
+    with closing(run_in_processes(_probe, paths, workers=workers, seconds=PROBE_SECONDS)) as probed:
+        for (position, stamp), result in zip(unknown.items(), probed, strict=True):
+            if isinstance(result, Failure):
+                found[position] = f"decoding fails: {result.reason}"
+            else:
+                found[position] = result.found
+                if result.lasting:
+                    cache.add(listing.paths[position], stamp, result.found)
+            progress(len(found), len(chosen))
+    return found
+
+
+def _stamp_or_reason(path: str, place: str) -> Stamp | str:
+    """The stamp of a file, or why it has none."""
     try:
-        return probe(path)
+        return stamp_of(path)
+    except FileNotFoundError:
+        return f"no such file; listed in {place}" if place else "it cannot be opened: no such file"
+    except (OSError, ValueError) as error:  # ValueError: the name holds what no name can hold
+        return f"it cannot be opened: {getattr(error, 'strerror', None) or error}"
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """What is in a file, or why it cannot be used, and whether that is the file's doing alone."""
+
+    found: VideoInfo | str
+    lasting: bool
+
+
+def _probe(path: str) -> _Probed:
+    try:
+        return _Probed(probe(path), lasting=True)
     except UnreadableVideo as error:
-        return error.reason
-
-
-def _nothing_usable(root: str | os.PathLike[str], rejected: list[tuple[str, str]]) -> str:
-    lines = [f"none of the {len(rejected)} video files in {root} can be decoded:"]
-    lines += [f"  - {path}: {reason}" for path, reason in rejected[:_REASONS_SHOWN]]
-    if len(rejected) > _REASONS_SHOWN:
-        lines.append(f"  - and {len(rejected) - _REASONS_SHOWN} more")
-    return "\n".join(lines)
+        return _Probed(error.reason, lasting=not isinstance(error.__cause__, OSError | MemoryError))

@@ -4,80 +4,119 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from layerlock.data.clips import ATTEMPTS, Batch, Sample, Source, collate
 from layerlock.data.pool import Failure, run_in_processes
-from layerlock.data.ring import Ring
+from layerlock.data.ring import Facts, Ring
 from layerlock.errors import LayerlockError
 
 SAMPLE_SECONDS = 120.0
-"""a worker that needs longer for a sample hangs"""
+"""a worker that needs longer for a group of samples hangs"""
 
 _BATCHES_AHEAD = 2
 
 
 def batches(
-    source: Source, *, batch: int, start: int, stop: int, workers: int, seconds: float = SAMPLE_SECONDS
+    source: Source,
+    *,
+    batch: int,
+    start: int,
+    stop: int,
+    workers: int,
+    seconds: float = SAMPLE_SECONDS,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Generator[Batch]:
     """The batches of steps start .. stop - 1; batch s holds the global sample indices s * batch .. (s + 1) * batch - 1.
+
+    Of each batch process `rank` of `ranks` has its share, a run of consecutive indices; all shares together are the
+    batch of one process. `batch` is a multiple of `ranks * clip.per_decode`, else ValueError.
 
     A video whose decoder crashes, or takes longer than `seconds`, costs a worker process, which is replaced: the sample
     is made of its next candidate and names the video in `skipped`. With `workers` 0 the clips are made right here, one
     after the other, and such a video takes this process with it. Close the iterator to end the workers early. Raises
     LayerlockError when the source does, or when workers are lost on all candidates of a sample.
     """
-    indices = range(start * batch, stop * batch)
-    samples = _samples_here(source, indices) if workers == 0 else _samples(source, indices, workers, batch, seconds)
-    try:
-        for _ in range(start, stop):
-            yield collate([next(samples) for _ in range(batch)], source.clip.size)
-    finally:
-        samples.close()
+    together = source.clip.per_decode
+    if batch % (ranks * together):
+        raise ValueError(f"a batch of {batch} is not a multiple of {ranks} processes x {together} clips a decode")
+    share = _Share(first=start, groups=batch // together, rank=rank, ranks=ranks)
+    if workers == 0:
+        yield from _batches_here(source, share, stop - start)
+    else:
+        yield from _batches_of_workers(source, share, stop - start, workers, seconds)
 
 
-def _samples_here(source: Source, indices: range) -> Generator[Sample, None, None]:
-    for index in indices:
-        yield _sample_of(source, index)
+@dataclass(frozen=True, kw_only=True)
+class _Share:
+    """Which groups of samples one process makes, in order: of each batch of `groups` groups a run of `each`."""
+
+    first: int
+    groups: int
+    rank: int
+    ranks: int
+
+    @property
+    def each(self) -> int:
+        return self.groups // self.ranks
+
+    def group(self, place: int) -> int:
+        """The group at a place of the order."""
+        step, within = divmod(place, self.each)
+        return (self.first + step) * self.groups + self.rank * self.each + within
 
 
-def _samples(source: Source, indices: range, workers: int, batch: int, seconds: float) -> Generator[Sample, None, None]:
-    """The samples of `indices`, in order; the pixels of each are there until `batch` more have been asked for."""
-    ahead = _BATCHES_AHEAD * batch + workers
-    clip = source.clip
-    maker = _Maker(source, Ring(slots=ahead + batch, frames=clip.frames, side=clip.margin))
+def _batches_here(source: Source, share: _Share, count: int) -> Generator[Batch]:
+    for step in range(count):
+        places = range(step * share.each, (step + 1) * share.each)
+        samples = [sample for place in places for sample in _samples_of(source, share.group(place))]
+        yield collate(samples, source.clip.size)
+
+
+def _batches_of_workers(source: Source, share: _Share, count: int, workers: int, seconds: float) -> Generator[Batch]:
+    ahead, clip = _BATCHES_AHEAD * share.each + workers, source.clip
+    slots = (1 + -(-ahead // share.each)) * share.each * clip.per_decode
+    maker = _Maker(source, share, Ring(slots=slots, frames=clip.frames, side=clip.margin))
+    places = range(count * share.each)
     results = run_in_processes(
-        maker, indices, workers=workers, seconds=seconds, ahead=ahead, needs_main=_is_from_main(source)
+        maker, places, workers=workers, seconds=seconds, ahead=ahead, needs_main=_is_from_main(source)
     )
     try:
-        for index, result in zip(indices, results, strict=True):
-            made = _from_next_candidates(maker, index, result, seconds) if isinstance(result, Failure) else result
-            if isinstance(made, _Refusal):
-                raise LayerlockError(made.message)
-            yield maker.ring.filled(made)
+        for step in range(count):
+            samples: list[Sample] = []
+            for place, result in zip(places[step * share.each :], islice(results, share.each), strict=False):
+                made = _from_next_candidates(maker, place, result, seconds) if isinstance(result, Failure) else result
+                if isinstance(made, _Refusal):
+                    raise LayerlockError(made.message)
+                samples += maker.filled(place, made)
+            first = step * share.each * clip.per_decode
+            yield collate(samples, clip.size, maker.ring.copy(first, len(samples)))
     finally:
         results.close()
 
 
-def _from_next_candidates(maker: _Maker, index: int, failure: Failure, seconds: float) -> Sample | _Refusal:
-    """The sample of the first candidate that costs no worker, each tried in a process of its own.
+def _from_next_candidates(maker: _Maker, place: int, failure: Failure, seconds: float) -> list[Facts] | _Refusal:
+    """The samples of the first candidate that costs no worker, each tried in a process of its own.
 
     A candidate is passed over only if it cannot be used, but where candidates that merely cannot be decoded come before
     one that crashes, they all bear the reason of the latter.
     """
+    index = maker.share.group(place) * maker.source.clip.per_decode
     lost: list[tuple[str, str]] = []
     for attempt in range(1, ATTEMPTS):
         lost.append((maker.source.name(index, attempt - 1), failure.reason))
         (result,) = run_in_processes(
             replace(maker, attempt=attempt),
-            [index],
+            [place],
             workers=1,
             seconds=seconds,
             needs_main=_is_from_main(maker.source),
         )
         if isinstance(result, _Refusal):
             return _Refusal(f"{result.message.rstrip()}\n{_listed(lost)}")
-        if isinstance(result, Sample):
-            return replace(result, skipped=(*lost, *result.skipped))
+        if not isinstance(result, Failure):
+            return [result[0] | {"skipped": (*lost, *result[0]["skipped"])}, *result[1:]]
         failure = result
     return _Refusal(f"sample {index} is lost: {ATTEMPTS} workers in a row were\n{_listed(lost)}")
 
@@ -95,24 +134,35 @@ class _Refusal:
 
 @dataclass(frozen=True)
 class _Maker:
-    """What a worker does: makes the sample of an index, leaves its pixels in the ring and hands back the rest."""
+    """What a worker does: makes the samples of a group, leaves their pixels in the ring and hands back the rest."""
 
     source: Source
+    share: _Share
     ring: Ring
     attempt: int = 0
 
-    def __call__(self, index: int) -> Sample | _Refusal:
+    def __call__(self, place: int) -> list[Facts] | _Refusal:
         try:
-            return self.ring.fill(_sample_of(self.source, index, self.attempt))
+            samples = _samples_of(self.source, self.share.group(place), self.attempt)
         except LayerlockError as error:
             return _Refusal(str(error))
+        return [self.ring.fill(slot, sample) for slot, sample in zip(self._slots(place), samples, strict=True)]
+
+    def filled(self, place: int, samples: list[Facts]) -> list[Sample]:
+        """The samples of a group with their pixels again."""
+        return [self.ring.filled(slot, sample) for slot, sample in zip(self._slots(place), samples, strict=True)]
+
+    def _slots(self, place: int) -> range:
+        together = self.source.clip.per_decode
+        return range(place * together, (place + 1) * together)
 
 
-def _sample_of(source: Source, index: int, attempt: int = 0) -> Sample:
-    sample = source.sample(index, attempt)
-    if sample.index != index:  # the ring would mix up the pixels
-        raise ValueError(f"{type(source).__name__} gave sample {sample.index} for sample {index}")
-    return sample
+def _samples_of(source: Source, group: int, attempt: int = 0) -> list[Sample]:
+    samples, together = source.samples(group, attempt), source.clip.per_decode
+    found = [sample.index for sample in samples]
+    if found != list(range(group * together, (group + 1) * together)):  # the ring would mix up the pixels
+        raise ValueError(f"{type(source).__name__} gave the samples {found} for group {group} of {together}")
+    return samples
 
 
 def _is_from_main(source: Source) -> bool:

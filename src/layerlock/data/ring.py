@@ -6,21 +6,26 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields
 from multiprocessing import reduction
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from layerlock.data.clips import Sample
 
-_ELSEWHERE = torch.empty(0)
+_FACTS = tuple(field.name for field in fields(Sample) if field.name not in ("video_tchw", "depth_thw"))
+
+Facts = dict[str, Any]
+"""a sample without its pixels, to send through a pipe"""
+
 _PIXEL_BYTES = 3 + 4
 """three colours and a float32 depth, whose pages stay untaken where there is none"""
 
 
 class Ring:
-    """Shared memory for the clips on their way, one slot each; sample i has slot i modulo `slots`.
+    """Shared memory for the clips on their way, one slot each; place i has slot i modulo `slots`.
 
     It is an unnamed file in memory, handed to a worker when that starts. Unlike /dev/shm it is not kept small inside
     containers, and unlike a file descriptor for each tensor it does not run out. Pages are taken when first written.
@@ -40,19 +45,27 @@ class Ring:
         video_n = torch.frombuffer(memory, dtype=torch.uint8, offset=4 * pixels)
         self.video_stchw = video_n.view(self.slots, self.frames, 3, self.side, self.side)
 
-    def fill(self, sample: Sample) -> Sample:
-        """Leaves the pixels in their slot; what comes back carries none."""
-        slot = sample.index % self.slots
+    def fill(self, place: int, sample: Sample) -> Facts:
+        """Leaves the pixels of a sample in their slot; what comes back is the rest."""
+        slot = place % self.slots
         self.video_stchw[slot] = sample.video_tchw
         if sample.depth_thw is not None:
             self.depth_sthw[slot] = sample.depth_thw
-        return replace(sample, video_tchw=_ELSEWHERE, depth_thw=None if sample.depth_thw is None else _ELSEWHERE)
+        return {name: getattr(sample, name) for name in _FACTS} | {"with_depth": sample.depth_thw is not None}
 
-    def filled(self, sample: Sample) -> Sample:
-        """The sample with its pixels again: views of its slot."""
-        slot = sample.index % self.slots
-        depth_thw = None if sample.depth_thw is None else self.depth_sthw[slot]
-        return replace(sample, video_tchw=self.video_stchw[slot], depth_thw=depth_thw)
+    def filled(self, place: int, facts: Facts) -> Sample:
+        """The sample again, its pixels views of its slot."""
+        slot, rest = place % self.slots, dict(facts)
+        depth_thw = self.depth_sthw[slot] if rest.pop("with_depth") else None
+        return Sample(**rest, video_tchw=self.video_stchw[slot], depth_thw=depth_thw)
+
+    def copy(self, place: int, count: int) -> Tensor:
+        """The pixels of `count` samples from a place on, `[B, T, 3, R, R]`; `slots` and `place` are multiples of it.
+
+        One thread copies: several would wait for each other where the workers have all processors.
+        """
+        slot = place % self.slots
+        return torch.from_numpy(self.video_stchw[slot : slot + count].numpy().copy())
 
     def __reduce__(self) -> tuple[Callable[..., Ring], tuple[Any, ...]]:
         return _attached, (reduction.DupFd(self._descriptor), self.slots, self.frames, self.side)

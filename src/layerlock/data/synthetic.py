@@ -45,7 +45,8 @@ class SyntheticSource:
     """The world as a source of clips: sample `i` is scene `i % videos` of the world `seed`, at its own crop and flip.
 
     The world has no frame rate of its own: whatever `clip.stride`, the frames of a clip are 1/16 s apart, so that 16 of
-    them hold the whole action. A flipped clip's label is that of its mirror image (left and right change places).
+    them hold the whole action, or 1 / `clip.fps` s. Each clip is of a scene of its own, also within a group. A flipped
+    clip's label is that of its mirror image (left and right change places).
     """
 
     def __init__(self, *, clip: ClipConfig, seed: int, videos: int = 1 << 31, with_depth: bool = False) -> None:
@@ -59,13 +60,13 @@ class SyntheticSource:
     def __len__(self) -> int:
         return self.videos
 
-    def sample(self, index: int, attempt: int = 0) -> Sample:
-        """The clip for a global sample index, with its label and, if asked for, depth `[T, R, R]`.
+    def samples(self, group: int, attempt: int = 0) -> list[Sample]:
+        """The clips of a group, each of its own scene, with labels and, if asked for, depth `[T, R, R]`.
 
         No scene is unusable: all candidates are the same.
         """
-        down, across, coin = draws.uniform(self.seed, "clip", torch.tensor([index]), 3)[0].tolist()
-        return self._cut(index % self.videos, index, (down, across), flip=self.clip.flip and coin < 0.5)
+        first = group * self.clip.per_decode
+        return [self._random_clip(index) for index in range(first, first + self.clip.per_decode)]
 
     def name(self, index: int, attempt: int = 0) -> str:
         """The scene of a sample."""
@@ -79,16 +80,20 @@ class SyntheticSource:
         """Scene `video`, cut in the centre, as it is."""
         return self._cut(video, video, (0.5, 0.5), flip=False)
 
+    def _random_clip(self, index: int) -> Sample:
+        down, across, coin = draws.uniform(self.seed, "clip", torch.tensor([index]), 3)[0].tolist()
+        return self._cut(index % self.videos, index, (down, across), flip=self.clip.flip and coin < 0.5)
+
     def _cut(self, video: int, index: int, place: tuple[float, float], *, flip: bool) -> Sample:
         side = self.clip.margin
-        clip = render_clip(self.seed, video, frames=self.clip.frames, height=side, width=side)
+        rate = self.clip.fps or RATE
+        clip = render_clip(self.seed, video, frames=self.clip.frames, height=side, width=side, fps=rate)
         places = side - self.clip.size + 1
         return Sample(
             index=index,
             name=self.video_name(video),
             video_tchw=clip.video_tchw,
-            crop_y=int(place[0] * places),
-            crop_x=int(place[1] * places),
+            crop=(int(place[0] * places), int(place[1] * places), self.clip.size, self.clip.size),
             flip=flip,
             label=mirrored(clip.label) if flip else clip.label,
             depth_thw=clip.depth_thw if self.with_depth else None,

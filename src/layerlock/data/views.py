@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from layerlock.data.clips import ClipConfig, Sample, Source
-from layerlock.data.decode import UnreadableVideo
+from layerlock.data.video import UnreadableVideo
 
 
 class Views:
@@ -20,7 +20,7 @@ class Views:
 
     def __init__(self, source: Source, numbers: Sequence[int] | None = None) -> None:
         self.source = source
-        self.clip: ClipConfig = source.clip
+        self.clip: ClipConfig = replace(source.clip, per_decode=1)
         self.numbers: Sequence[int] = range(len(source)) if numbers is None else tuple(numbers)
 
     @property
@@ -36,14 +36,14 @@ class Views:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def sample(self, index: int, attempt: int = 0) -> Sample:
-        """The view at position `index`, counted around; the only other candidate is a black clip of the same name."""
+    def samples(self, group: int, attempt: int = 0) -> list[Sample]:
+        """The view at position `group`, counted around; the only other candidate is a black clip of the same name."""
         if attempt:
-            return self._blank(index, ())
+            return [self._blank(group, ())]
         try:
-            return replace(self.source.view(self._video(index)), index=index)
+            return [replace(self.source.view(self._video(group)), index=group)]
         except UnreadableVideo as error:
-            return self._blank(index, ((self.name(index), error.reason),))
+            return [self._blank(group, ((self.name(group), error.reason),))]
 
     def name(self, index: int, attempt: int = 0) -> str:
         """What the video of a sample is called."""
@@ -55,7 +55,7 @@ class Views:
 
     def view(self, video: int) -> Sample:
         """The same as the sample."""
-        return self.sample(video)
+        return self.samples(video)[0]
 
     def _video(self, index: int) -> int:
         return self.numbers[index % len(self.numbers)]
@@ -66,8 +66,7 @@ class Views:
             index=index,
             name=self.name(index),
             video_tchw=torch.zeros(clip.frames, 3, clip.margin, clip.margin, dtype=torch.uint8),
-            crop_y=0,
-            crop_x=0,
+            crop=(0, 0, clip.size, clip.size),
             flip=False,
             skipped=skipped,
         )

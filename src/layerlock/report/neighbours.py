@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from layerlock.config import Config
 from layerlock.data import Views, open_source
 from layerlock.data.folder import FolderSource
-from layerlock.data.index import build_index, find_videos
+from layerlock.data.index import build_index
+from layerlock.data.layouts import list_videos
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.features import clip_config, embed_source
 from layerlock.evaluation.retrieval import neighbours
@@ -50,7 +51,7 @@ def _affordable(encoder: Encoder) -> int:
 
 
 def _neighbours(encoder: Encoder, config: Config, count: int) -> list[str]:
-    views, total = _views(encoder, config, count)
+    views, total, root = _views(encoder, config, count)
     with _middle_frames(encoder) as middles:
         found = embed_source(encoder, views, workers=1)
     frames = {views.name(row): frame for row, frame in enumerate(middles)}
@@ -64,7 +65,7 @@ def _neighbours(encoder: Encoder, config: Config, count: int) -> list[str]:
     queries = torch.tensor(pictures.pick_frames(videos, QUERIES))
     index_qk, cosine_qk = neighbours(found.features_vd, min(NEIGHBOURS, videos - 1), queries)
     shown = [
-        _query(frames, [found.names[row] for row in [int(query), *near.tolist()]], config.data, cosines.tolist())
+        _query(frames, [found.names[row] for row in [int(query), *near.tolist()]], root, cosines.tolist())
         for query, near, cosines in zip(queries, index_qk, cosine_qk, strict=True)
     ]
     head = (
@@ -76,19 +77,19 @@ def _neighbours(encoder: Encoder, config: Config, count: int) -> list[str]:
     return [paragraph(head), cards(shown, "queries")]
 
 
-def _views(encoder: Encoder, config: Config, count: int) -> tuple[Views, int]:
-    """At most `count` videos, evenly spread over the data, and how many videos there are in all.
+def _views(encoder: Encoder, config: Config, count: int) -> tuple[Views, int, str]:
+    """At most `count` videos, evenly spread over the data, how many there are in all, and the folder they are below.
 
-    The rest of a folder is not looked into.
+    The others are not looked into.
     """
     clip = clip_config(encoder)
     if config.data == "synthetic":
         source = open_source(config.data, clip, seed=config.seed)
-        return Views(source, pictures.pick_frames(len(source), count)), len(source)
-    paths = find_videos(config.data)
-    chosen = [paths[place] for place in pictures.pick_frames(len(paths), count)]
-    index = build_index(config.data, workers=min(max(config.run.workers, 1), 4), paths=chosen)
-    return Views(FolderSource(index, clip, config.seed)), len(paths)
+        return Views(source, pictures.pick_frames(len(source), count)), len(source), config.data
+    listing = list_videos(config.data)
+    chosen = pictures.pick_frames(len(listing), count)
+    index = build_index(listing, workers=min(max(config.run.workers, 1), 4), only=chosen)
+    return Views(FolderSource(index, clip, config.seed)), len(listing), listing.root
 
 
 @contextmanager
@@ -132,7 +133,4 @@ def _query(frames: Mapping[str, Tensor], names: Sequence[str], root: str, cosine
 def short(name: str, root: str) -> str:
     """A file's path below the data folder."""
     path = Path(name)
-    for base in (Path(root), Path(root).absolute(), Path(root).resolve()):
-        if path.is_relative_to(base) and path != base:
-            return str(path.relative_to(base))
-    return name
+    return str(path.relative_to(root)) if path.is_relative_to(root) and path != Path(root) else name

@@ -16,7 +16,9 @@ import torch
 from safetensors import SafetensorError
 
 from layerlock.config import Config
-from layerlock.data import Batch, Source, batches, crop_and_flip, open_source
+from layerlock.data import Batch, Source, batches, open_source
+from layerlock.data.augment import augment
+from layerlock.data.index_progress import IndexProgress
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog
@@ -61,7 +63,16 @@ def train(
         torch.set_num_threads(config.run.threads)
     folder = RunFolder(config.out)
     try:
-        source = open_source(config.data, config.clip, config.seed, workers=config.run.workers)
+        with IndexProgress(quiet=quiet) as progress:
+            source = open_source(
+                config.data,
+                config.clip,
+                config.seed,
+                workers=config.run.workers,
+                progress=progress,
+                clips=config.steps * config.batch,
+                store_bytes=int(config.run.store_gb * 1e9),
+            )
         place = checkpoint.latest(folder.checkpoints) if resume else None
         learner = build_learner(config, device, init_from=None if place else config.init_from)
         folder.begin(config, resume=resume, overwrite=overwrite)
@@ -110,8 +121,9 @@ class Run:
             self.tell("resume", f"from {place}")
         for path, reason in source.rejected:
             self.skip(path, reason)
-        with closing(self.loader(CLIPS, 0, 1, min(1, config.run.workers))) as first:
-            self.examples = next(first).to(self.device)
+        together = config.clip.per_decode
+        with closing(self.loader(CLIPS * together, 0, 1, min(1, config.run.workers))) as first:
+            self.examples = next(first).slice(0, CLIPS * together, together).to(self.device)
 
     def refuse_another_history(self, state: checkpoint.State) -> None:
         """Raises LayerlockError where the data or the plan are not those that the checkpoint comes from."""
@@ -171,7 +183,7 @@ class Run:
         for k in range(parts):
             part = batch.slice(k * size, (k + 1) * size).to(self.device)
             last = k == parts - 1
-            figures = self.learner.step(crop_and_flip(part), part.index_b, scale=1 / parts, watch=watch and last)
+            figures = self.learner.step(self.shown(part), part.index_b, scale=1 / parts, watch=watch and last)
             losses = {name: losses.get(name, 0) + value / parts for name, value in figures.losses.items()}
         if config.optim.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.learner.live().values(), config.optim.clip_norm)
@@ -261,7 +273,11 @@ class Run:
     def preview(self) -> None:
         """Pictures' raw material, at the end of a stage."""
         examples = self.examples
-        save_preview(self.folder.previews, self.step, self.learner, crop_and_flip(examples), examples.index_b)
+        save_preview(self.folder.previews, self.step, self.learner, self.shown(examples), examples.index_b)
+
+    def shown(self, batch: Batch) -> torch.Tensor:
+        """The clips as the model sees them: cropped, flipped, their colours changed. uint8 `[B, T, 3, H, W]`."""
+        return augment(batch, self.config.clip, self.config.seed)
 
     def export(self) -> None:
         """The backbone as an encoder folder."""

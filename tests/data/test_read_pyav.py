@@ -5,9 +5,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from video_files import HEIGHT, number_of, numbered, shared, write_audio_only, write_video
+from video_files import HEIGHT, number_of, numbered, shared, tag_rotation, write_audio_only, write_video
 
-from layerlock.data.decode import UnreadableVideo, VideoInfo, probe, read_clip
+from layerlock.data.read_pyav import probe, read_clips, read_whole
+from layerlock.data.video import Cut, UnreadableVideo, VideoInfo
 
 FORMATS = [
     ("a.mp4", "libx264", "yuv420p"),
@@ -30,6 +31,12 @@ FORMATS = [
 QUIET = {"libx265": {"x265-params": "log-level=none:pools=none:frame-threads=1"}, "libsvtav1": {"preset": "12"}}
 
 
+def read_clip(video: VideoInfo, *, start: int, frames: int, stride: int, short_side: int) -> np.ndarray:
+    """One clip `[T, H, W, 3]`."""
+    cut = Cut(start=start, frames=frames, stride=stride)
+    return read_clips(video, [cut], size=video.resized(short_side)).video_nthwc[0]
+
+
 def numbers(video: VideoInfo, start: int, frames: int = 4, stride: int = 2) -> list[int]:
     return [
         number_of(frame)
@@ -50,6 +57,68 @@ def test_every_start_gives_exactly_its_frames(tmp_path: Path, name: str, codec: 
     assert video.fps == pytest.approx(25, abs=0.7)
     for start in range(34):
         assert numbers(video, start) == [start, start + 2, start + 4, start + 6]
+
+
+@pytest.mark.parametrize(("name", "codec", "pix_fmt"), FORMATS, ids=lambda value: value)
+def test_clips_together_and_the_whole_are_the_clips_alone(tmp_path: Path, name: str, codec: str, pix_fmt: str) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no encoder {codec}")
+    size = (64, 160) if codec == "libsvtav1" else (HEIGHT, 160)
+    path = write_video(
+        tmp_path / name, frames=90, codec=codec, pix_fmt=pix_fmt, options=QUIET.get(codec), size=size, gop=30
+    )
+    video = probe(str(path))
+    time_n, frame_nhwc = read_whole(video, size=size)
+    assert [number_of(frame) for frame in frame_nhwc] == list(range(90))
+    for starts in ([5, 5], [70, 41, 43], [0, 88, 17]):
+        for seconds in (None, 0.1):
+            cuts = [Cut(start=start, frames=4, stride=3, seconds=seconds) for start in starts]
+            together = read_clips(video, cuts, size=size).video_nthwc
+            for cut, clip_thwc in zip(cuts, together, strict=True):
+                np.testing.assert_array_equal(clip_thwc, read_clips(video, [cut], size=size).video_nthwc[0])
+                np.testing.assert_array_equal(clip_thwc, frame_nhwc[cut.places(time_n, video.fps)])
+
+
+def test_what_clips_share_is_decoded_once(tmp_path: Path) -> None:
+    video = probe(str(write_video(tmp_path / "a.mp4", frames=120, gop=120)))
+    cuts = [Cut(start=start, frames=4, stride=1) for start in (100, 80, 100)]
+    alone = [read_clips(video, [cut], size=(8, 40)).decoded for cut in cuts]
+    assert max(alone) <= read_clips(video, cuts, size=(8, 40)).decoded < max(alone) + 4
+
+
+def test_only_frames_from_the_key_frame_on_are_decoded(tmp_path: Path) -> None:
+    video = probe(str(write_video(tmp_path / "a.mp4", frames=200, gop=10)))
+    assert read_clips(video, [Cut(start=155, frames=4, stride=1)], size=(8, 40)).decoded < 20
+
+
+def test_frames_that_nobody_needs_are_left_out(tmp_path: Path) -> None:
+    options = {"bf": "3", "b-pyramid": "none", "x264-params": "b-adapt=0:keyint=200:scenecut=0"}
+    video = probe(str(write_video(tmp_path / "a.mp4", frames=200, options=options, gop=200)))
+    assert read_clips(video, [Cut(start=140, frames=2, stride=1)], size=(8, 40)).decoded < 60
+
+
+@pytest.mark.parametrize(("fps", "step"), [(25.0, 1), (12.5, 2), (5.0, 5), (50.0, 0.5), (10.0, 2.5)])
+def test_sampling_by_time_takes_the_frame_that_is_shown(tmp_path: Path, fps: float, step: float) -> None:
+    video = probe(str(write_video(tmp_path / "a.mp4", frames=40)))
+    for start in (0, 7, 14):
+        cut = Cut(start=start, frames=5, stride=99, seconds=1 / fps)
+        found = [number_of(frame) for frame in read_clips(video, [cut], size=(32, 160)).video_nthwc[0]]
+        assert found == [start + int(i * step + 0.01) for i in range(5)]
+
+
+def test_sampling_by_time_obeys_a_variable_frame_rate(tmp_path: Path) -> None:
+    times = [*range(20), *range(20, 100, 4)]
+    video = probe(str(write_video(tmp_path / "a.mp4", times=times)))
+    cut = Cut(start=0, frames=12, stride=1, seconds=8 / 25)
+    found = [number_of(frame) for frame in read_clips(video, [cut], size=(32, 160)).video_nthwc[0]]
+    assert [times[number] for number in found] == [0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88]
+
+
+def test_sampling_by_time_repeats_the_last_frame_of_a_short_video(tmp_path: Path) -> None:
+    video = probe(str(write_video(tmp_path / "a.mp4", frames=6)))
+    cut = Cut(start=3, frames=4, stride=1, seconds=0.08)
+    found = [number_of(frame) for frame in read_clips(video, [cut], size=(32, 160)).video_nthwc[0]]
+    assert found == [0, 2, 4, 5]
 
 
 def test_b_frames_that_nobody_needs_are_not_missed(tmp_path: Path) -> None:
@@ -226,22 +295,12 @@ def test_a_turned_picture_is_turned_back(tmp_path: Path, turns: int) -> None:
     path = write_video(tmp_path / "a.mp4", frames=3)
     video = probe(str(path))
     upright = read_clip(video, start=0, frames=3, stride=1, short_side=32)
-    _tag_rotation(path, turns)
+    tag_rotation(path, turns)
     turned = probe(str(path))
     assert turned.rotation == turns
     clip_thwc = read_clip(turned, start=0, frames=3, stride=1, short_side=32)
     np.testing.assert_array_equal(clip_thwc, np.rot90(upright, turns, axes=(1, 2)))
     assert clip_thwc.shape[1:3] == turned.resized(32)
-
-
-def _tag_rotation(path: Path, turns: int) -> None:
-    """Writes a display matrix that asks for `turns` quarter turns counter-clockwise into the track header."""
-    content = bytearray(path.read_bytes())
-    matrix = content.index(b"tkhd") + 4 + 40  # version 0: the nine numbers begin 40 bytes after the type
-    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
-    numbers_9 = [cosine << 16, -sine << 16, 0, sine << 16, cosine << 16, 0, 0, 0, 1 << 30]
-    content[matrix : matrix + 36] = b"".join(number.to_bytes(4, "big", signed=True) for number in numbers_9)
-    path.write_bytes(content)
 
 
 def test_real_footage_can_be_read() -> None:

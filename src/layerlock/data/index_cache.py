@@ -1,0 +1,152 @@
+"""What was found out about videos, kept in the user's cache folder: a file of JSON lines for each data set.
+
+A line is appended as soon as it is known, so that nothing is lost when a run ends early, and of two lines for a video
+the later one holds. Whatever in a file is no such line, or comes from another version of the probe, counts as absent.
+Where the folder cannot be used nothing is kept, and nothing is said.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Collection
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, get_type_hints
+
+from layerlock.data.video import VideoInfo
+from layerlock.files import write_whole
+
+PROBE = f"1 av {version('av')}"
+"""what found out the entries; the first number is to be raised when `probe` finds out something else"""
+
+_FIELDS = {
+    name: (int, float) if kind is float else kind for name, kind in get_type_hints(VideoInfo).items() if name != "path"
+}
+
+
+class Stamp(NamedTuple):
+    """By what a changed video is told: its size, and when its content and its status changed, in nanoseconds."""
+
+    size: int
+    modified: int
+    changed: int
+
+
+def stamp_of(path: str) -> Stamp:
+    """The stamp of a file, or of a folder of frames with the folders in it. Raises OSError."""
+    status = os.stat(path)
+    inside = []
+    if stat.S_ISDIR(status.st_mode) and status.st_nlink != 2:  # 2: a folder without folders; not every disk counts them
+        with os.scandir(path) as entries:
+            inside = [entry.stat() for entry in entries if entry.is_dir()]
+    return Stamp(*map(max, *((s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in (status, status, *inside))))
+
+
+class IndexCache:
+    """What is known about the videos of the data set at an absolute path; None is a cache that keeps nothing."""
+
+    def __init__(self, data: str | None) -> None:
+        self._entries: dict[str, tuple[Stamp, VideoInfo | str]] = {}
+        self._lines = 0
+        self._torn = False
+        self._file: BinaryIO | None = None
+        if data is not None:
+            with suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
+                self._open(cache_folder() / "index" / f"{_digest(data)}.jsonl")
+
+    def _open(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        with suppress(OSError):  # held by all who append, so that none of them loses its file to `tidy`
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with path.open("rb") as lines:
+            for line in lines:
+                self._lines += 1
+                self._torn = not line.endswith(b"\n")
+                entry = _parsed(line)
+                if entry:
+                    self._entries[entry[0]] = entry[1:]
+
+    def get(self, path: str, stamp: Stamp) -> VideoInfo | str | None:
+        """What is known about a video with this stamp: what is in it, or why it cannot be used. None is nothing."""
+        before, found = self._entries.get(path, (None, None))
+        return found if before == stamp else None
+
+    def add(self, path: str, stamp: Stamp, found: VideoInfo | str) -> None:
+        """Keeps what was found out about a video that had this stamp before it was looked into."""
+        self._entries[path] = (stamp, found)
+        if self._file is None:
+            return
+        try:
+            line = b"\n" * self._torn + _line(path, stamp, found)
+            self._torn = self._file.write(line) < len(line)
+            self._lines += 1
+        except OSError:
+            self.close()
+
+    def tidy(self, paths: Collection[str]) -> None:
+        """Writes the file anew where more than half of it is of no more use; nothing may be added afterwards.
+
+        `paths` are all videos of the data set.
+        """
+        live = [path for path in paths if path in self._entries]
+        if self._file is None or self._lines <= 2 * len(live):
+            return
+        with suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else is at it
+            if os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path)):
+                write_whole(self._path, lambda part: self._write(part, live))
+
+    def _write(self, part: Path, paths: Collection[str]) -> None:
+        with part.open("wb") as file:
+            file.writelines(_line(path, *self._entries[path]) for path in paths)
+
+    def close(self) -> None:
+        """Lets go of the file; from then on nothing is kept."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def cache_folder() -> Path:
+    """`LAYERLOCK_CACHE`, else `layerlock` in XDG_CACHE_HOME or ~/.cache. Raises RuntimeError without a home folder."""
+    if own := os.environ.get("LAYERLOCK_CACHE"):
+        return Path(own).expanduser()
+    common = os.environ.get("XDG_CACHE_HOME")
+    return (Path(common) if common else Path.home() / ".cache") / "layerlock"
+
+
+def _digest(data: str) -> str:
+    return hashlib.blake2b(os.fsencode(data), digest_size=16).hexdigest()
+
+
+def _line(path: str, stamp: Stamp, found: VideoInfo | str) -> bytes:
+    told = {"reason": found} if isinstance(found, str) else {"video": {name: getattr(found, name) for name in _FIELDS}}
+    return json.dumps({"path": path, "stamp": stamp, "probe": PROBE, **told}).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> tuple[str, Stamp, VideoInfo | str] | None:
+    """The path, stamp and finding of a line; None where it holds no such thing."""
+    try:
+        entry = json.loads(line)
+        if entry["probe"] != PROBE:
+            return None
+        stamp = Stamp(*entry["stamp"])
+        found = entry["reason"] if "reason" in entry else _video(entry["path"], entry["video"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    whole = isinstance(entry["path"], str) and isinstance(found, VideoInfo | str)
+    return (entry["path"], stamp, found) if whole else None
+
+
+def _video(path: str, values: dict[str, Any]) -> VideoInfo:
+    """Raises TypeError or KeyError where a field is missing, unknown or of another type."""
+    if not all(isinstance(values[name], kind) for name, kind in _FIELDS.items()):
+        raise TypeError
+    return VideoInfo(path=path, **values)

@@ -1,0 +1,166 @@
+"""The videos and labels of a data set before any video is opened, and how the rows of a list become that."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from layerlock.data.rows import Rows
+from layerlock.errors import LayerlockError
+
+MOST_CLASSES = 1_000_000
+"""a larger class number is taken for a mistake"""
+
+WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The videos of a data set, before any is looked into; at least one."""
+
+    data: str
+    """absolute path of what was named: a folder, a list or a video"""
+    root: str
+    """absolute path of the folder that the videos are below, where a list does not say otherwise"""
+    layout: str
+    """what was recognized, in words"""
+    paths: tuple[str, ...]
+    """absolute; of a folder sorted, of a list in its order"""
+    labels: tuple[int, ...]
+    """class of each path, -1 where there is none"""
+    classes: tuple[str, ...] = ()
+    """names of the classes by number, () where there are no labels"""
+    rejected: tuple[tuple[str, str], ...] = ()
+    """(path, reason) of what is known to be unusable already"""
+    list_name: str = ""
+    """of a list: its name and what its rows are counted in, "train.csv, line" """
+    rows: tuple[int, ...] = ()
+    """of a list: the row of each path"""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def place(self, position: int) -> str:
+        """Where the list names a path, "train.csv, line 17"; empty where there is no list."""
+        return f"{self.list_name} {self.rows[position]}" if self.rows else ""
+
+
+class NothingUsable(LayerlockError):
+    """No video of a data set can be used. `rejected` are all that were tried, as (path, reason)."""
+
+    def __init__(self, data: str, rejected: Iterable[tuple[str, str]]) -> None:
+        self.rejected = tuple(rejected)
+        count = len(self.rejected)
+        tried = "the only video" if count == 1 else f"none of the {count:,} videos"
+        lines = [f"{tried} of {data} can{'not' if count == 1 else ''} be used:"]
+        lines += [f"  - {printable(path)}: {reason}" for path, reason in self.rejected[:_SHOWN]]
+        if count > _SHOWN:
+            lines.append(f"  - and {count - _SHOWN:,} more")
+        super().__init__("\n".join(lines))
+
+
+class Entry(NamedTuple):
+    """A video as a list names it."""
+
+    row: int
+    path: str
+    """absolute"""
+    label: int | str | None
+    there: bool = True
+    """False: it was searched for in vain"""
+
+
+def listing_of(
+    rows: Rows,
+    entries: Sequence[Entry],
+    *,
+    root: str,
+    layout: str,
+    data: str = "",
+    classes: Sequence[str] | None = None,
+) -> Listing:
+    """The listing of a list's entries; `classes` are their names by number where a file beside the list gives them.
+
+    Labels that are all whole numbers stay those numbers; else the classes are the sorted names. Files that are not
+    there count too, so that numbers do not depend on what was downloaded. A file that is listed again is left out.
+    Raises LayerlockError where there is no entry, for a label that cannot be, and for a file with two labels.
+    """
+    if not entries:
+        raise LayerlockError(f"{rows.path}: it lists no videos")
+    number_of, names = _numbered(rows, entries, classes)
+    kept = _without_repeats(rows, entries, number_of)
+    there = [entry for entry in kept if entry.there]
+    rejected = [
+        (entry.path, f"no such file below {root}; listed in {rows.place(entry.row)}")
+        for entry in kept
+        if not entry.there
+    ]
+    if not there:
+        raise NothingUsable(rows.path, rejected)
+    return Listing(
+        data=data or rows.path,
+        root=root,
+        layout=layout,
+        paths=tuple(entry.path for entry in there),
+        labels=tuple(number_of[entry.label] for entry in there),
+        classes=names,
+        rejected=tuple(rejected),
+        list_name=rows.name,
+        rows=tuple(entry.row for entry in there),
+    )
+
+
+def label_of(rows: Rows, row: int, values: Mapping[str, Any]) -> int | str | None:
+    """The label of a row: a name or a whole number, None where it is left empty."""
+    label = values.get("label")
+    if isinstance(label, float):  # a column of whole numbers with gaps: nan where there is none
+        label = None if math.isnan(label) else int(label) if label.is_integer() else label
+    if label is None or label == "":
+        return None
+    if isinstance(label, bool) or not isinstance(label, int | str):
+        raise rows.problem(row, f"label is {label!r}; it has to be a name or a whole number")
+    return label
+
+
+def printable(name: str) -> str:
+    """A file's name in one line: control characters and bytes that are no text become escapes."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+
+
+def _numbered(
+    rows: Rows, entries: Sequence[Entry], classes: Sequence[str] | None
+) -> tuple[Mapping[int | str | None, int], tuple[str, ...]]:
+    """The number of each label, and the names of the classes by number."""
+    first: dict[int | str | None, int] = {}
+    for entry in entries:
+        first.setdefault(entry.label, entry.row)
+    labels = [label for label in first if label is not None]
+    if classes is None and all(isinstance(label, int) or WHOLE.fullmatch(label) for label in labels):
+        numbers: dict[int | str | None, int] = {label: int(label) for label in labels}
+        for label, number in numbers.items():
+            if not -1 <= number < MOST_CLASSES:
+                raise rows.problem(first[label], f"the label {label} is no class number (0 to {MOST_CLASSES - 1:,})")
+        return {None: -1, **numbers}, tuple(map(str, range(max(numbers.values(), default=-1) + 1)))
+    names = sorted(map(str, labels)) if classes is None else classes
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    for label in labels:
+        if str(label) not in number_of:
+            raise rows.problem(first[label], f"the class {label!r} is not among the {len(number_of)} numbered ones")
+    return {label: -1 if label is None else number_of[str(label)] for label in first}, tuple(number_of)
+
+
+def _without_repeats(rows: Rows, entries: Sequence[Entry], number_of: Mapping[int | str | None, int]) -> list[Entry]:
+    kept: dict[str, Entry] = {}
+    for entry in entries:
+        before = kept.setdefault(entry.path, entry)
+        if number_of[before.label] != number_of[entry.label]:
+            raise rows.problem(
+                entry.row,
+                f"{printable(entry.path)} has the label {entry.label}, and {before.label} in {rows.unit} {before.row}",
+            )
+    return list(kept.values())

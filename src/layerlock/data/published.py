@@ -1,0 +1,103 @@
+"""The lists that Something-Something v2 and Kinetics are published with, which name videos without their folders."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection, Mapping
+
+from layerlock.data.listing import WHOLE, Entry, Listing, label_of, listing_of
+from layerlock.data.rows import Rows, read_csv, read_json, read_json_list
+from layerlock.data.walk import find_videos, has_video_ending
+from layerlock.errors import LayerlockError
+
+SSV2_CLASSES = ("labels.json", "something-something-v2-labels.json")
+"""names of the files beside a Something-Something list that number its classes"""
+
+
+def read_something_something(path: str) -> Listing:
+    """A json list of objects with an `id` and, but for the test videos, a `template`: the class, in brackets aside.
+
+    Class numbers come from the file of classes beside it, else from the sorted templates. Raises LayerlockError.
+    """
+    rows = read_json_list(path, "id")
+    names = [str(values["id"]) for _, values in rows.numbered]
+    root, found = _search(os.path.dirname(path), set(names))
+    entries = []
+    for (row, values), name in zip(rows.numbered, names, strict=True):
+        template = values.get("template")
+        if template is not None and not isinstance(template, str):
+            raise rows.problem(row, f"template is {template!r}; it has to be a text")
+        label = template.replace("[", "").replace("]", "") if template else None
+        entries.append(Entry(row, found.get(name, os.path.join(root, f"{name}.webm")), label, name in found))
+    classes = _ssv2_classes(os.path.dirname(path)) if any(entry.label for entry in entries) else None
+    return listing_of(rows, entries, root=root, layout="Something-Something v2", classes=classes)
+
+
+def read_kinetics(path: str, text: str) -> Listing:
+    """A csv with `youtube_id`, `time_start`, `time_end` and, but for the test videos, `label`.
+
+    A video is `<youtube_id>_<start>_<end>`, both as six digits, or `<youtube_id>`. Raises LayerlockError.
+    """
+    rows = read_csv(path, text, "youtube_id", "time_start", "time_end")
+    names = [_kinetics_names(rows, row, values) for row, values in rows.numbered]
+    root, found = _search(os.path.dirname(path), {name for both in names for name in both})
+    entries = []
+    for (row, values), both in zip(rows.numbered, names, strict=True):
+        there = next((found[name] for name in both if name in found), None)
+        where = there or os.path.join(root, f"{both[0]}.mp4")
+        entries.append(Entry(row, where, label_of(rows, row, values), there is not None))
+    return listing_of(rows, entries, root=root, layout="Kinetics")
+
+
+def _search(folder: str, names: Collection[str]) -> tuple[str, dict[str, str]]:
+    """The first video of each name below `folder` or, where there is none at all, below the folder above it.
+
+    Names are without endings. Returns the folder that was searched last, and path by name.
+    """
+    tops = [folder]
+    if os.path.dirname(os.path.dirname(folder)) != os.path.dirname(folder):  # never the whole file system
+        tops.append(os.path.dirname(folder))
+    for top in tops:
+        found: dict[str, str] = {}
+        for path in find_videos(top)[0]:
+            name = os.path.basename(path)
+            stem = os.path.splitext(name)[0] if has_video_ending(name) else name
+            if stem in names:
+                found.setdefault(stem, path)
+        if found:
+            break
+    return top, found
+
+
+def _ssv2_classes(folder: str) -> list[str] | None:
+    """Names of the classes by number; None where no file beside the list gives the numbers."""
+    files = (os.path.join(folder, name) for name in SSV2_CLASSES)
+    path = next((file for file in files if os.path.isfile(file)), None)
+    if path is None:
+        return None
+    number_of = read_json(path)
+    if not isinstance(number_of, dict) or not all(WHOLE.fullmatch(str(number)) for number in number_of.values()):
+        raise LayerlockError(f"{path}: it is no json object with a whole number for each class")
+    name_of = {int(number): name for name, number in number_of.items()}
+    if sorted(name_of) != list(range(len(number_of))):
+        raise LayerlockError(f"{path}: the numbers of its {len(number_of)} classes are not 0 to {len(number_of) - 1}")
+    return [name_of[number] for number in range(len(name_of))]
+
+
+def _kinetics_names(rows: Rows, row: int, values: Mapping[str, str]) -> tuple[str, str]:
+    """What the video of a row may be called, without ending."""
+    if not values["youtube_id"]:
+        raise rows.problem(row, "youtube_id is empty")
+    start, end = (_seconds(rows, row, column, values[column]) for column in ("time_start", "time_end"))
+    return f"{values['youtube_id']}_{start:06d}_{end:06d}", values["youtube_id"]
+
+
+def _seconds(rows: Rows, row: int, column: str, text: str) -> int:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise rows.problem(row, f"{column} is {text!r}; it has to be a number of seconds")
+    return int(seconds)

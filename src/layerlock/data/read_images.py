@@ -1,0 +1,319 @@
+"""Folders of frames to clips, by the same functions as video files, and the depth maps beside colour pictures.
+
+One of these is a video:
+
+- a folder of at least two JPEG or PNG pictures and nothing that is a video or a folder;
+- a folder of pairs, `X.color.jpg` (or png) with `X.depth.png`, as in 7-Scenes;
+- a folder with the folders `color` (or `rgb`) and `depth`, their files equally named, as ScanNet's frames are exported.
+
+Frames are in natural order: `frame10` follows `frame9`. Numbers that are left out of the names are not waited for.
+Turned pictures (EXIF) are made upright; mirrored ones are not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from layerlock.data.read_pyav import _convert
+from layerlock.data.video import Clips, Cut, UnreadableVideo, VideoInfo
+from layerlock.data.walk import has_video_ending
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.frame import VideoFrame
+
+FRAMES_FPS = 25.0
+"""frames per second of a folder of pictures, since they do not say"""
+
+DEPTH_FPS = 30.0
+"""frames per second of colour and depth pairs: that of the cameras of 7-Scenes and ScanNet"""
+
+_ENDINGS = frozenset({".jpg", ".jpeg", ".png"})
+
+_COLOUR_FOLDERS = ("color", "rgb")
+
+_CODECS = {b"\xff\xd8\xff": "mjpeg", b"\x89PN": "png"}
+"""how files begin: names are no proof"""
+
+_NO_DEPTH = 65_535
+"""besides 0, what stands in a depth map where nothing was measured"""
+
+
+def holds_frames(files: Sequence[str], folders: Sequence[str]) -> bool:
+    """Whether a folder with files and folders of these names, hidden ones left out, is one video made of pictures."""
+    files, folders = _visible(files), _visible(folders)
+    if _scene_folders(folders) or _pairs(files):
+        return True
+    pictures = sum(_is_picture(name) for name in files)
+    return pictures >= 2 and not folders and not any(map(has_video_ending, files))
+
+
+def probe(path: str) -> VideoInfo:
+    """Look into a folder of frames and decode the first, the middle and the last, with their depth maps.
+
+    Raises UnreadableVideo where there are none, or one of these is damaged or has another size than the first.
+    """
+    listing = _listed(path)
+    frames = len(listing.pictures)
+    turns, height, width = _upright(_decoded(path, listing.pictures[0]))
+    video = VideoInfo(
+        path=path,
+        frames=frames,
+        fps=listing.fps,
+        width=width,
+        height=height,
+        seconds=frames / listing.fps,
+        codec="images",
+        rotation=turns,
+    )
+    for place in sorted({0, frames // 2, frames - 1}):
+        _picture(video, listing.pictures[place])
+        if listing.depth[place] is not None:
+            _depth_map(video, listing, place)
+    return video
+
+
+def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) -> Clips:
+    """The clips `cuts`, all of one length, resized to `size` (height, width). Raises UnreadableVideo."""
+    listing = _listed_again(video)
+    wanted, which_nt = _wanted(video, cuts)
+    frame_khwc = _read(video, [listing.pictures[place] for place in wanted], size)
+    return Clips(video_nthwc=frame_khwc[which_nt], decoded=len(wanted))
+
+
+def read_whole(video: VideoInfo, *, size: tuple[int, int]) -> tuple[list[float], np.ndarray]:
+    """When each frame is shown, in seconds, and all frames, uint8 `[F, H, W, 3]`, resized to `size` (height, width).
+
+    Raises UnreadableVideo.
+    """
+    return _seconds(video), _read(video, _listed_again(video).pictures, size)
+
+
+def has_depth(path: str) -> bool:
+    """Whether pictures of the folder have depth maps, by the names of the files. Raises UnreadableVideo."""
+    return any(depth is not None for depth in _listed(path).depth)
+
+
+def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) -> np.ndarray:
+    """Depth of the clips `cuts` in metres, float32 `[N, T, H, W]`, `(H, W) = size`; 0 where nothing was measured.
+
+    A depth map is a 16-bit grey PNG in millimetres, of any resolution: it covers the same view as its picture. Each
+    value is that of the nearest pixel, never a mixture. Raises UnreadableVideo, also where a map is missing.
+    """
+    listing = _listed_again(video)
+    wanted, which_nt = _wanted(video, cuts)
+    height, width = reversed(size) if video.rotation % 2 else size
+    depth_khw = np.empty((len(wanted), height, width), np.float32)
+    for metres_hw, place in zip(depth_khw, wanted, strict=True):
+        map_hw = _nearest(_depth_map(video, listing, place), height, width)
+        metres_hw[:] = np.where(map_hw == _NO_DEPTH, 0, map_hw) / np.float32(1000)
+    return np.rot90(depth_khw, video.rotation, axes=(1, 2))[which_nt]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listing:
+    """The frames of a folder, in natural order."""
+
+    pictures: list[str]
+    """paths"""
+    depth: list[str | None]
+    """the path of the depth map of each, where there is one"""
+    fps: float
+
+
+def _listed(path: str) -> _Listing:
+    """The frames of a folder in any of the layouts."""
+    files, folders = _names(path)
+    scene, pairs = _scene_folders(folders), _pairs(files)
+    if scene:
+        colour_of, depth_of = (_by_stem(path, _inside(path, folder)) for folder in scene)
+    elif pairs:
+        colour_of, depth_of = (_by_stem(path, files, kind) for kind in (".color", ".depth"))
+    else:
+        colour_of, depth_of = _by_stem(path, files), {}
+    if not colour_of:
+        raise UnreadableVideo(
+            path, f"its folder {_plain(scene[0])} holds no pictures" if scene else "it holds no pictures"
+        )
+    stems = sorted(colour_of, key=_natural)
+    return _Listing(
+        pictures=[colour_of[stem] for stem in stems],
+        depth=[depth_of.get(stem) for stem in stems],
+        fps=DEPTH_FPS if scene or pairs else FRAMES_FPS,
+    )
+
+
+def _listed_again(video: VideoInfo) -> _Listing:
+    """The same frames as when the folder was probed."""
+    listing = _listed(video.path)
+    if len(listing.pictures) != video.frames:
+        raise UnreadableVideo(video.path, f"it holds {len(listing.pictures)} pictures; it held {video.frames}")
+    return listing
+
+
+def _names(folder: str) -> tuple[list[str], list[str]]:
+    """Names of the files and of the folders in a folder, hidden ones left out."""
+    try:
+        with os.scandir(folder) as entries:
+            is_folder = {entry.name: entry.is_dir() for entry in entries}
+    except OSError as error:
+        raise UnreadableVideo(folder, f"the folder cannot be read: {error.strerror}") from error
+    visible = _visible(is_folder)
+    return [name for name in visible if not is_folder[name]], [name for name in visible if is_folder[name]]
+
+
+def _visible(names: Sequence[str] | dict[str, bool]) -> list[str]:
+    return [name for name in names if not name.startswith(".")]
+
+
+def _inside(path: str, folder: str) -> list[str]:
+    """Files of a folder in the folder `path`."""
+    return [os.path.join(folder, name) for name in _names(os.path.join(path, folder))[0]]
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _ENDINGS
+
+
+def _scene_folders(folders: Sequence[str]) -> tuple[str, str] | None:
+    """The folders of the colour pictures and of the depth maps, where there are both."""
+    name_of = {name.lower(): name for name in folders}
+    colour = next((name_of[name] for name in _COLOUR_FOLDERS if name in name_of), None)
+    return (colour, name_of["depth"]) if colour and "depth" in name_of else None
+
+
+def _pairs(files: Sequence[str]) -> set[str]:
+    """Stems of colour and depth pairs."""
+    stems = [os.path.splitext(name)[0] for name in files if _is_picture(name)]
+    colour, depth = (
+        {stem[: -len(kind)] for stem in stems if stem.lower().endswith(kind)} for kind in (".color", ".depth")
+    )
+    return colour & depth
+
+
+def _by_stem(path: str, files: Sequence[str], kind: str = "") -> dict[str, str]:
+    """Paths of the pictures whose names end in `kind`, before the ending, by what is before that."""
+    found: dict[str, str] = {}
+    for name in filter(_is_picture, files):
+        stem = os.path.splitext(os.path.basename(name))[0]
+        if not stem.lower().endswith(kind):
+            continue
+        stem = stem[: len(stem) - len(kind)]
+        if stem in found:
+            twins = " and ".join(sorted(_plain(os.path.basename(twin)) for twin in (found[stem], name)))
+            raise UnreadableVideo(path, f"which picture is the frame is not clear: {twins}")
+        found[stem] = os.path.join(path, name)
+    return found
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts numbers in names by their size, then names that differ in leading zeros alone."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)] + [(0, name)]
+
+
+def _seconds(video: VideoInfo) -> list[float]:
+    return [place / video.fps for place in range(video.frames)]
+
+
+def _wanted(video: VideoInfo, cuts: Sequence[Cut]) -> tuple[list[int], np.ndarray]:
+    """The frames that the clips are made of, each once and in order, and which of these go where, `[N, T]`."""
+    seconds = _seconds(video)
+    places_nt = [cut.places(seconds, video.fps) for cut in cuts]
+    wanted = sorted(set().union(*places_nt))
+    return wanted, np.searchsorted(wanted, places_nt)
+
+
+def _read(video: VideoInfo, pictures: Sequence[str], size: tuple[int, int]) -> np.ndarray:
+    """Pictures as uint8 `[K, H, W, 3]`, upright."""
+    from av.video.reformatter import VideoReformatter
+
+    height, width = reversed(size) if video.rotation % 2 else size
+    frame_khwc = np.empty((len(pictures), height, width, 3), np.uint8)
+    scaler = VideoReformatter()
+    for frame_hwc, picture in zip(frame_khwc, pictures, strict=True):
+        _convert(_picture(video, picture), scaler, frame_hwc)
+    return np.rot90(frame_khwc, video.rotation, axes=(1, 2))
+
+
+def _picture(video: VideoInfo, picture: str) -> VideoFrame:
+    """One frame, of the size that all have."""
+    frame = _decoded(video.path, picture)
+    turns, height, width = _upright(frame)
+    if (turns, height, width) != (video.rotation, video.height, video.width):
+        raise UnreadableVideo(
+            video.path,
+            f"picture {_name(video.path, picture)} is {width}x{height} turned by {turns * 90} degrees, "
+            f"the first is {video.width}x{video.height} turned by {video.rotation * 90}",
+        )
+    return frame
+
+
+def _upright(frame: VideoFrame) -> tuple[int, int, int]:
+    """Quarter turns, counter-clockwise, that make a picture upright, and its height and width then."""
+    turns = round(frame.rotation / 90) % 4
+    return (turns, frame.width, frame.height) if turns % 2 else (turns, frame.height, frame.width)
+
+
+def _depth_map(video: VideoInfo, listing: _Listing, place: int) -> np.ndarray:
+    """uint16 `[H, W]`."""
+    path = listing.depth[place]
+    if path is None:
+        raise UnreadableVideo(video.path, f"picture {_name(video.path, listing.pictures[place])} has no depth map")
+    frame = _decoded(video.path, path)
+    if frame.format.name not in ("gray16be", "gray16le"):
+        raise UnreadableVideo(
+            video.path, f"depth map {_name(video.path, path)} is no 16-bit grey PNG: its pixels are {frame.format.name}"
+        )
+    return frame.to_ndarray()
+
+
+def _nearest(map_hw: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The pixels of a map that are nearest to the centres of `height` times `width` ones."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip((height, width), map_hw.shape, strict=True)
+    )
+    return map_hw[rows[:, None], columns]
+
+
+def _decoded(path: str, picture: str) -> VideoFrame:
+    """What is in the picture file `picture` of the video `path`."""
+    import av
+
+    name = _name(path, picture)
+    content = _content(path, picture)
+    codec = next((codec for head, codec in _CODECS.items() if content.startswith(head)), None)
+    if codec is None:
+        raise UnreadableVideo(path, f"picture {name} is {'neither JPEG nor PNG' if content else 'empty'}")
+    context = cast("VideoCodecContext", av.CodecContext.create(codec, "r"))
+    context.thread_count = 1
+    context.options = {"err_detect": "explode"}  # else the missing part of a picture is made up
+    try:
+        return (context.decode(av.Packet(content)) + context.decode(None))[0]
+    except (av.FFmpegError, IndexError, ValueError, MemoryError) as error:
+        raise UnreadableVideo(path, f"picture {name} is damaged") from error
+
+
+def _content(path: str, picture: str) -> bytes:
+    try:
+        return Path(picture).read_bytes()
+    except FileNotFoundError as error:
+        raise UnreadableVideo(path, f"picture {_name(path, picture)} is missing") from error
+    except OSError as error:
+        raise UnreadableVideo(path, f"picture {_name(path, picture)} cannot be read: {error.strerror}") from error
+
+
+def _name(path: str, picture: str) -> str:
+    """A picture's place in its folder, in one line."""
+    return _plain(os.path.relpath(picture, path))
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in name)

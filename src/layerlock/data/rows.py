@@ -1,0 +1,160 @@
+"""Text, csv, json and parquet files as rows, with the place of each for messages."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from layerlock.errors import LayerlockError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What a file lists."""
+
+    path: str
+    unit: str
+    """what its rows are counted in: line, row or entry"""
+    numbered: list[tuple[int, Mapping[str, Any]]]
+    """number of each row, from 1, and its values by column"""
+
+    def place(self, number: int) -> str:
+        """Where a row is: "train.csv, line 17"."""
+        return f"{self.name} {number}"
+
+    @property
+    def name(self) -> str:
+        """The file and what its rows are counted in: "train.csv, line"."""
+        return f"{os.path.basename(self.path)}, {self.unit}"
+
+    def problem(self, number: int, text: str) -> LayerlockError:
+        """The error to raise for a row."""
+        return LayerlockError(f"{self.path}, {self.unit} {number}: {text}")
+
+
+def read_text(path: str) -> str:
+    """The text of a UTF-8 file, without its byte-order mark. Raises LayerlockError."""
+    data = _read(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise LayerlockError(
+            f"{path}, line {line}: the byte 0x{data[error.start]:02x} is no UTF-8; save the file as UTF-8"
+        ) from None
+
+
+def header(text: str) -> list[str]:
+    """The fields of the first line of a csv file that is not blank."""
+    first, _, _ = text.lstrip().partition("\n")
+    return [field.strip().strip('"') for field in first.split(",")]
+
+
+def read_csv(path: str, text: str, *columns: str) -> Rows:
+    """Rows of a comma-separated text whose first line names the columns; all values are texts.
+
+    Raises LayerlockError for odd quoting, a row of another length, and where a name of `columns` is missing.
+    """
+    records = _csv_records(path, text)
+    _, names = next(records, (1, []))
+    _check_columns(path, names, columns)
+    rows = Rows(path=path, unit="line", numbered=[])
+    for number, fields in records:
+        if len(fields) != len(names):
+            raise rows.problem(number, f"{len(fields)} fields, where the first line names {len(names)} columns")
+        rows.numbered.append((number, dict(zip(names, fields, strict=True))))
+    return rows
+
+
+def read_jsonl(path: str, *columns: str) -> Rows:
+    """Rows of a file with a json object in each line, every one with `columns`. Raises LayerlockError."""
+    rows = Rows(path=path, unit="line", numbered=[])
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            rows.numbered.append((number, _parsed(path, line, number)))
+    _check_objects(rows, columns)
+    return rows
+
+
+def read_json_list(path: str, *columns: str) -> Rows:
+    """Rows of a json file that is a list of objects, every one with `columns`. Raises LayerlockError."""
+    values = read_json(path)
+    if not isinstance(values, list):
+        raise LayerlockError(f"{path}: it is no list of json objects with {' and '.join(columns)}")
+    rows = Rows(path=path, unit="entry", numbered=list(enumerate(values, 1)))
+    _check_objects(rows, columns)
+    return rows
+
+
+def read_json(path: str) -> Any:
+    """What a json file holds. Raises LayerlockError."""
+    return _parsed(path, read_text(path), 1)
+
+
+def read_parquet(path: str, *columns: str, optional: Iterable[str] = ()) -> Rows:
+    """Rows of a parquet file: `columns`, and those of `optional` that are there. Raises LayerlockError."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise LayerlockError(
+            f"{path}: reading parquet needs pyarrow, which is not installed: pip install 'layerlock[parquet]'"
+        ) from None
+    try:
+        names = parquet.read_schema(path).names
+        _check_columns(path, names, columns)
+        wanted = [*columns, *(column for column in optional if column in names)]
+        values = parquet.read_table(path, columns=wanted).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise LayerlockError(f"{path}: it cannot be read as parquet ({str(error).splitlines()[0]})") from None
+    return Rows(path=path, unit="row", numbered=list(enumerate(values, 1)))
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise LayerlockError(f"{path}: it cannot be read ({error.strerror})") from None
+
+
+def _check_columns(path: str, names: Sequence[str], wanted: Sequence[str]) -> None:
+    for column in wanted:
+        if column not in names:
+            raise LayerlockError(f"{path}: there is no column {column}; its columns are: {', '.join(names)}")
+
+
+def _csv_records(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Line in which each record begins, and its fields."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    begin = 1
+    try:
+        for fields in reader:
+            if fields:
+                yield begin, fields
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise LayerlockError(f"{path}, line {begin}: it is no csv ({error})") from None
+
+
+def _check_objects(rows: Rows, wanted: Sequence[str]) -> None:
+    for number, values in rows.numbered:
+        if not isinstance(values, dict):
+            raise rows.problem(number, "it is no json object")
+        for column in wanted:
+            if column not in values:
+                raise rows.problem(number, f"there is no {column}; there is: {', '.join(values) or 'nothing'}")
+
+
+def _parsed(path: str, text: str, line: int) -> Any:
+    """The value of a json text that begins in a line of the file."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise LayerlockError(f"{path}, line {line + error.lineno - 1}: it is no json ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise LayerlockError(f"{path}: it is no json ({error})") from None

@@ -1,0 +1,101 @@
+"""What is known of a video, what is asked of its decoder, and which of its frames that means."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+IMAGES = "images"
+"""the codec of a video that is a folder of pictures"""
+
+_LONGEST = 16
+"""long side of a resized frame, at most this multiple of the short one"""
+
+
+class UnreadableVideo(Exception):
+    """A file, or the wanted part of it, cannot be decoded. `reason` is one plain line without the path."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What is known of a video without decoding it all. Sizes are of the upright picture."""
+
+    path: str
+    frames: int
+    """as the container says, or duration times frame rate, or counted; at least 1"""
+    fps: float
+    """average frames per second"""
+    width: int
+    height: int
+    seconds: float
+    codec: str
+    rotation: int
+    """quarter turns, counter-clockwise, that make the decoded picture upright: 0 to 3"""
+
+    def resized(self, short_side: int) -> tuple[int, int]:
+        """(height, width) with the shorter one `short_side`, in the video's proportions up to 16 to 1."""
+        scale = short_side / min(self.height, self.width)
+        longest = short_side * _LONGEST
+        return min(longest, max(1, round(self.height * scale))), min(longest, max(1, round(self.width * scale)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """A clip that is asked for: `frames` frames, `stride` shown frames apart, or `seconds` where that is given."""
+
+    start: int
+    """first frame, counted at the average frame rate"""
+    frames: int
+    stride: int
+    seconds: float | None = None
+
+    def span(self, fps: float) -> int:
+        """Frames from the first to the last, both counted, in a video of `fps` frames a second."""
+        if self.seconds is None:
+            return (self.frames - 1) * self.stride + 1
+        return math.ceil((self.frames - 1) * self.seconds * fps) + 1
+
+    def too_long(self, time_n: Sequence[float], fps: float) -> bool:
+        """Whether frames shown at these times (seconds, rising) hold less than the clip."""
+        if self.seconds is None:
+            return len(time_n) < self.span(fps)
+        return time_n[-1] - time_n[0] < (self.frames - 1) * self.seconds
+
+    def places(self, time_n: Sequence[float], fps: float) -> list[int]:
+        """Which frames are the clip's, where frame i is shown from `time_n[i]` on (seconds, rising).
+
+        The clip begins at the first frame shown at `start / fps` or later, half a frame's grace, or sooner where the
+        end of the video would cut it short. By stride shown frames are counted from there; by time each frame of the
+        clip is the one shown at its moment. Where the video is shorter than the clip its last frame is repeated.
+        """
+        last = len(time_n) - 1
+        first = min(bisect.bisect_left(time_n, (self.start - 0.5) / fps), last)
+        if self.seconds is None:
+            first = min(first, max(0, last + 1 - self.span(fps)))
+            return [min(first + i * self.stride, last) for i in range(self.frames)]
+        latest = max(time_n[0], time_n[last] - (self.frames - 1) * self.seconds)
+        # a moment is moved on by a hundredth of a frame: timestamps are rounded
+        begin = min(time_n[first], latest) + 0.01 / fps
+        return [bisect.bisect_right(time_n, begin + i * self.seconds) - 1 for i in range(self.frames)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Clips of one video."""
+
+    video_nthwc: np.ndarray
+    """uint8 [N, T, H, W, 3], upright"""
+    decoded: int
+    """frames that were decoded for them"""
