@@ -12,7 +12,7 @@ import numpy as np
 
 from layerlock.config import Config, load_config
 from layerlock.data.index import Index, build_index
-from layerlock.data.index_progress import IndexProgress
+from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole
 from layerlock.learn.plan import Plan

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from layerlock import api
 from layerlock.config import Config, load_config
-from layerlock.data.describe import describe, describe_rejected
-from layerlock.data.listing import NothingUsable
+from layerlock.data.index.describe import describe, describe_rejected
+from layerlock.data.index.listing import NothingUsable
 from layerlock.errors import LayerlockError
 from layerlock.train.folder import RunFolder
 
-PRETRAIN_USAGE = """usage: layerlock pretrain RECIPE [--data DIR|synthetic] [--out RUN] [--steps N] [--any.field VALUE]
+PRETRAIN_USAGE = """usage: layerlock pretrain RECIPE [--data PATH|synthetic] [--out RUN] [--steps N] [--any.field VALUE]
                           [--resume | --overwrite] [--init-from PATH] [--dry-run]
 
 `layerlock recipes` lists the recipes; `layerlock pretrain RECIPE --help` all fields with the recipe's values."""
@@ -27,7 +27,7 @@ PRETRAIN_USAGE = """usage: layerlock pretrain RECIPE [--data DIR|synthetic] [--o
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainArguments:
-    """Train an encoder on a folder of videos (--data DIR) or on the synthetic world."""
+    """Train an encoder on videos (--data PATH: a folder or a list) or on the synthetic world."""
 
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
     resume: bool = False
@@ -123,11 +123,11 @@ def embed(
     workers: int = 2,
     device: str = "auto",
 ) -> None:
-    """Write one feature vector for each video of a folder.
+    """Write one feature vector for each video of a folder or a list.
 
     Args:
         run: a run folder or an encoder folder.
-        data: folder of videos.
+        data: folder or list of videos.
         out: .npz file to write: `features` [V, D] and `files`.
         depth: block whose output is pooled; without one floor(0.95 x blocks).
         batch: clips at a time.
@@ -178,7 +178,7 @@ def report(run: tyro.conf.Positional[Path]) -> None:
 
 
 def _pretrain_entry(recipe: tyro.conf.Positional[str]) -> None:
-    """Train an encoder: layerlock pretrain RECIPE --data DIR --out RUN."""
+    """Train an encoder: layerlock pretrain RECIPE --data PATH --out RUN."""
 
 
 VERBS: dict[str, Callable[..., Any]] = {

@@ -108,12 +108,12 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run. `data` is a folder of videos, or `synthetic`; `batch` counts clips per update."""
+    """One run. `data` is a folder or a list of videos, or `synthetic`; `batch` counts clips per update."""
 
     recipe: str = "custom"
     """name of the recipe that this began as"""
     data: str = "synthetic"
-    """folder of videos, searched recursively, or `synthetic`"""
+    """folder of videos, list of videos (docs/data.md), or `synthetic`"""
     out: str = "run"
     """run folder to write"""
     steps: int = 1_000

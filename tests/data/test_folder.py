@@ -13,9 +13,9 @@ from video_files import number_of, tag_rotation, write_video
 from layerlock.data import ClipConfig, Source, collate, crop_and_flip, open_source
 from layerlock.data.clips import sample_of
 from layerlock.data.decode import read_clips
+from layerlock.data.decode.video import Clips
 from layerlock.data.folder import FolderSource
 from layerlock.data.index import build_index
-from layerlock.data.video import Clips
 from layerlock.errors import LayerlockError
 
 CLIP = ClipConfig(frames=4, stride=2, size=32, resize=1.25, flip=True)

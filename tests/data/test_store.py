@@ -10,11 +10,11 @@ import torch
 from video_files import write_video
 
 from layerlock.data import ClipConfig, batches, store
+from layerlock.data.decode.pyav import probe, read_clips
+from layerlock.data.decode.video import Cut, VideoInfo
 from layerlock.data.folder import FolderSource
 from layerlock.data.index import build_index
-from layerlock.data.read_pyav import probe, read_clips
 from layerlock.data.store import FrameStore, store_for
-from layerlock.data.video import Cut, VideoInfo
 
 CLIP = ClipConfig(frames=4, stride=2, size=16, per_decode=3)
 SIZE = (16, 80)

@@ -16,7 +16,7 @@ import torch
 
 from layerlock.config import to_dict
 from layerlock.data import index
-from layerlock.data.listing import Listing
+from layerlock.data.index.listing import Listing
 from layerlock.errors import LayerlockError
 from layerlock.report import charts, neighbours, views
 from layerlock.report.history import read_history

@@ -51,5 +51,6 @@ def open_source(
     from layerlock.data.store import store_for
 
     source = FolderSource(build_index(data, workers, progress=progress), clip, seed)
-    source.store = store_for(source.index.videos, source.read_sizes(), budget=store_bytes, clips=clips)
+    if clip.backend == "pyav":  # which is what fills the store
+        source.store = store_for(source.index.videos, source.read_sizes(), budget=store_bytes, clips=clips)
     return source

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from layerlock.data.video import Cut
+from layerlock.data.decode.video import Cut
 
 ATTEMPTS = 20
 """candidates for one sample, at most: the videos tried before giving up"""

@@ -15,10 +15,10 @@ from layerlock import draws
 from layerlock.data.augment import random_box
 from layerlock.data.clips import ATTEMPTS, ClipConfig, Sample
 from layerlock.data.decode import read_clips, read_depth
+from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
 from layerlock.data.index import Index
 from layerlock.data.order import video_at
 from layerlock.data.store import FrameStore
-from layerlock.data.video import Cut, UnreadableVideo, VideoInfo
 from layerlock.errors import LayerlockError
 
 

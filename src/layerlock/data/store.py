@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from layerlock.data.decode import read_whole
-from layerlock.data.video import Cut, UnreadableVideo, VideoInfo
+from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
 
 LONGEST = 4_096
 """frames of a video, at most: nobody should wait long for the first clip of it"""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from layerlock.data.clips import ClipConfig, Sample, Source
-from layerlock.data.video import UnreadableVideo
+from layerlock.data.decode.video import UnreadableVideo
 
 
 class Views:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from layerlock.data import ClipConfig, Source, Views, batches, crop_and_flip, open_source
+from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import LayerlockError
 from layerlock.model.encoder import Encoder
 
@@ -24,18 +26,19 @@ class Features:
 def clip_config(encoder: Encoder) -> ClipConfig:
     """Clips of an encoder's own shape, as evaluation takes them: no margin to crop from, no flip."""
     clip = encoder.clip
-    return ClipConfig(frames=clip.frames, stride=clip.stride, size=clip.size, resize=1.0, flip=False)
+    return ClipConfig(frames=clip.frames, stride=clip.stride, fps=clip.fps, size=clip.size, resize=1.0, flip=False)
 
 
 def embed_videos(
-    encoder: Encoder, data: str, *, depth: int | None = None, batch: int = 16, workers: int = 2
+    encoder: Encoder, data: str, *, depth: int | None = None, batch: int = 16, workers: int = 2, quiet: bool = False
 ) -> Features:
-    """Mean-pooled features of the middle clip of every video below `data`. Raises LayerlockError for unusable data."""
+    """Mean-pooled features of the middle clip of every video of `data`. Raises LayerlockError for unusable data."""
     if data == "synthetic":
         raise LayerlockError(
             "the synthetic world has no end: write videos of it with `layerlock synth` and embed those"
         )
-    source = open_source(data, clip_config(encoder), seed=0, workers=workers)
+    with IndexProgress(quiet) as progress:
+        source = open_source(data, clip_config(encoder), seed=0, workers=workers, progress=progress)
     return embed_source(encoder, Views(source), depth=depth, batch=batch, workers=workers)
 
 
@@ -52,10 +55,11 @@ def embed_source(
     rows: list[Tensor] = []
     names: list[str] = []
     lost: dict[str, str] = {}
-    for clips in batches(source, batch=batch, start=0, stop=-(-count // batch), workers=workers):
-        rows.append(encoder(crop_and_flip(clips), depth).float().mean(dim=1).cpu())
-        names += clips.names
-        lost |= dict(clips.skipped)
+    with closing(batches(source, batch=batch, start=0, stop=-(-count // batch), workers=workers)) as loader:
+        for clips in loader:
+            rows.append(encoder(crop_and_flip(clips), depth).float().mean(dim=1).cpu())
+            names += clips.names
+            lost |= dict(clips.skipped)
     kept = [row for row, name in enumerate(names[:count]) if name not in lost]
     if not kept:
         raise LayerlockError(f"none of {count} videos could be decoded; the first: {next(iter(lost.items()))}")

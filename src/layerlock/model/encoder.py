@@ -29,11 +29,14 @@ HEADLINE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class ClipShape:
-    """The clips an encoder was trained on: `frames`, `stride` source frames apart, `size` pixels high and wide."""
+    """The clips an encoder was trained on: `frames`, `stride` source frames apart (or 1 / `fps` seconds, where that is
+    given), `size` pixels high and wide.
+    """
 
     frames: int
     stride: int
     size: int
+    fps: float | None = None
 
 
 class Encoder(nn.Module):

@@ -14,7 +14,7 @@ from layerlock.config import Config
 from layerlock.data import Views, open_source
 from layerlock.data.folder import FolderSource
 from layerlock.data.index import build_index
-from layerlock.data.layouts import list_videos
+from layerlock.data.index.layouts import list_videos
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.features import clip_config, embed_source
 from layerlock.evaluation.retrieval import neighbours

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from layerlock.config import Config
 from layerlock.data import Batch, Source, batches, open_source
 from layerlock.data.augment import augment
-from layerlock.data.index_progress import IndexProgress
+from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog
@@ -282,9 +282,8 @@ class Run:
     def export(self) -> None:
         """The backbone as an encoder folder."""
         clip = self.config.clip
-        save_backbone(
-            self.folder.encoder, self.learner.vit, ClipShape(frames=clip.frames, stride=clip.stride, size=clip.size)
-        )
+        shape = ClipShape(frames=clip.frames, stride=clip.stride, size=clip.size, fps=clip.fps)
+        save_backbone(self.folder.encoder, self.learner.vit, shape)
 
     def skip(self, path: str, reason: str) -> None:
         """Counts and names a file that could not be used, once."""

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_read_pyav import FORMATS, QUIET
+from test_pyav import FORMATS, QUIET
 from video_files import write_video
 
 from layerlock.data.decode import probe, read_clips, read_whole
+from layerlock.data.decode.video import Cut, UnreadableVideo
 from layerlock.data.pool import Failure, run_in_processes
-from layerlock.data.video import Cut, UnreadableVideo
 
 COUNT = int(os.environ.get("LAYERLOCK_FUZZ", "2000"))
 EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)

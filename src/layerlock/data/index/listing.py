@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from layerlock.data.rows import Rows
+from layerlock.data.index.rows import Rows
 from layerlock.errors import LayerlockError
 
 MOST_CLASSES = 1_000_000

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layerlock.data import read_images, read_pyav
-from layerlock.data.video import IMAGES, Clips, Cut, VideoInfo
+from layerlock.data.decode import images, pyav
+from layerlock.data.decode.video import IMAGES, Clips, Cut, VideoInfo
 
 
 def probe(path: str) -> VideoInfo:
     """Look into a video file, or a folder of frames, and decode its first frames. Raises UnreadableVideo."""
-    return read_images.probe(path) if os.path.isdir(path) else read_pyav.probe(path)
+    return images.probe(path) if os.path.isdir(path) else pyav.probe(path)
 
 
 def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int], backend: str = "pyav") -> Clips:
@@ -23,12 +23,12 @@ def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int], 
     Raises UnreadableVideo.
     """
     if video.codec == IMAGES:
-        return read_images.read_clips(video, cuts, size=size)
+        return images.read_clips(video, cuts, size=size)
     if backend == "torchcodec":
-        from layerlock.data import read_torchcodec
+        from layerlock.data.decode import torchcodec
 
-        return read_torchcodec.read_clips(video, cuts, size=size)
-    return read_pyav.read_clips(video, cuts, size=size)
+        return torchcodec.read_clips(video, cuts, size=size)
+    return pyav.read_clips(video, cuts, size=size)
 
 
 def read_whole(video: VideoInfo, *, size: tuple[int, int]) -> tuple[list[float], np.ndarray]:
@@ -37,8 +37,8 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int]) -> tuple[list[float],
     Raises UnreadableVideo.
     """
     if video.codec == IMAGES:
-        return read_images.read_whole(video, size=size)
-    return read_pyav.read_whole(video, size=size)
+        return images.read_whole(video, size=size)
+    return pyav.read_whole(video, size=size)
 
 
 def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) -> np.ndarray:
@@ -46,4 +46,4 @@ def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
 
     Raises UnreadableVideo where the video has none.
     """
-    return read_images.read_depth(video, cuts, size=size)
+    return images.read_depth(video, cuts, size=size)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from video_files import HEIGHT, WIDTH, number_of, shared, write_video
 
-from layerlock.data import read_pyav
-from layerlock.data.read_torchcodec import read_clips
-from layerlock.data.video import Cut, UnreadableVideo, VideoInfo
+from layerlock.data.decode import pyav
+from layerlock.data.decode.torchcodec import read_clips
+from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
 from layerlock.errors import LayerlockError
 
 QUIET_HEVC = {"x265-params": "log-level=none:pools=none:frame-threads=1:bframes=3"}
@@ -37,7 +37,7 @@ def compare(video: VideoInfo, cuts: list[Cut], *, size: tuple[int, int] | None =
     """The clips by torchcodec; at the native size PyAV's have to be the same bit for bit."""
     clips = read_clips(video, cuts, size=size or (video.height, video.width))
     if size is None:
-        expected = read_pyav.read_clips(video, cuts, size=(video.height, video.width))
+        expected = pyav.read_clips(video, cuts, size=(video.height, video.width))
         np.testing.assert_array_equal(clips.video_nthwc, expected.video_nthwc)
     return clips.video_nthwc
 
@@ -46,7 +46,7 @@ def compare(video: VideoInfo, cuts: list[Cut], *, size: tuple[int, int] | None =
 def test_frames_are_those_of_pyav(tmp_path: Path, name: str, codec: str, options: dict[str, str]) -> None:
     if codec not in av.codecs_available:
         pytest.skip(f"this FFmpeg has no encoder {codec}")
-    video = read_pyav.probe(str(write_video(tmp_path / name, codec=codec, options=options, frames=60)))
+    video = pyav.probe(str(write_video(tmp_path / name, codec=codec, options=options, frames=60)))
     for start in (0, 1, 11, 12, 13, 30, 47, 59):
         clip = compare(video, [Cut(start=start, frames=4, stride=3)])[0]
         first = min(start, 50)
@@ -59,14 +59,14 @@ def test_pyav_only_reads_packets(
 ) -> None:
     if codec not in av.codecs_available:
         pytest.skip(f"this FFmpeg has no encoder {codec}")
-    video = read_pyav.probe(str(write_video(tmp_path / name, codec=codec, options=options, frames=60)))
-    monkeypatch.delattr(read_pyav, "read_clips")
+    video = pyav.probe(str(write_video(tmp_path / name, codec=codec, options=options, frames=60)))
+    monkeypatch.delattr(pyav, "read_clips")
     clip = read_clips(video, [Cut(start=20, frames=3, stride=5)], size=(HEIGHT, WIDTH)).video_nthwc[0]
     assert [number_of(frame) for frame in clip] == [20, 25, 30]
 
 
 def test_several_cuts_by_stride_and_by_time(tmp_path: Path) -> None:
-    video = read_pyav.probe(str(write_video(tmp_path / "a.mp4", frames=100)))
+    video = pyav.probe(str(write_video(tmp_path / "a.mp4", frames=100)))
     cuts = [
         Cut(start=70, frames=4, stride=2),
         Cut(start=5, frames=4, stride=1),
@@ -84,7 +84,7 @@ def test_several_cuts_by_stride_and_by_time(tmp_path: Path) -> None:
 
 def test_only_what_is_needed_is_decoded(tmp_path: Path) -> None:
     """Key frames are 10 apart: frames 30 to 34, and 70 to 71."""
-    video = read_pyav.probe(str(write_video(tmp_path / "a.mp4", frames=100, gop=10, options={"bf": "0"})))
+    video = pyav.probe(str(write_video(tmp_path / "a.mp4", frames=100, gop=10, options={"bf": "0"})))
     cuts = [Cut(start=32, frames=2, stride=2), Cut(start=70, frames=2, stride=1)]
     assert read_clips(video, cuts, size=(HEIGHT, WIDTH)).decoded == 7
 
@@ -92,13 +92,13 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", [None, 0.08])
 def test_variable_frame_rate(tmp_path: Path, seconds: float | None) -> None:
     times = [*range(20), *range(20, 100, 4)]
-    video = read_pyav.probe(str(write_video(tmp_path / "a.mkv", times=times)))
+    video = pyav.probe(str(write_video(tmp_path / "a.mkv", times=times)))
     for start in range(0, 40, 7):
         compare(video, [Cut(start=start, frames=5, stride=2, seconds=seconds)])
 
 
 def test_a_short_video_repeats_its_last_frame(tmp_path: Path) -> None:
-    video = read_pyav.probe(str(write_video(tmp_path / "a.mp4", frames=5)))
+    video = pyav.probe(str(write_video(tmp_path / "a.mp4", frames=5)))
     clip = compare(video, [Cut(start=3, frames=6, stride=2)])[0]
     assert [number_of(frame) for frame in clip] == [0, 2, 4, 4, 4, 4]
 
@@ -106,13 +106,13 @@ def test_a_short_video_repeats_its_last_frame(tmp_path: Path) -> None:
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_turned_pictures_are_turned_once(tmp_path: Path, degrees: int) -> None:
     write_video(tmp_path / "plain.mp4", frames=20)
-    video = read_pyav.probe(str(_turned(tmp_path / "plain.mp4", tmp_path / "turned.mp4", degrees)))
+    video = pyav.probe(str(_turned(tmp_path / "plain.mp4", tmp_path / "turned.mp4", degrees)))
     assert video.rotation == degrees // 90
     compare(video, [Cut(start=3, frames=4, stride=2)])
     size = video.resized(48)
     cut = Cut(start=3, frames=4, stride=2)
     clip = compare(video, [cut], size=size)
-    expected = read_pyav.read_clips(video, [cut], size=size).video_nthwc
+    expected = pyav.read_clips(video, [cut], size=size).video_nthwc
     assert clip.shape == expected.shape == (1, 4, *size, 3)
     assert np.abs(clip.astype(int) - expected).mean() < 4
 
@@ -132,7 +132,7 @@ def _turned(path: Path, copy: Path, degrees: int) -> Path:
 @pytest.mark.parametrize("name", ["a.avi", "raw.h264"])
 def test_without_reliable_times_pyav_counts(tmp_path: Path, name: str) -> None:
     container_format = "h264" if name == "raw.h264" else None
-    video = read_pyav.probe(str(write_video(tmp_path / name, container_format=container_format)))
+    video = pyav.probe(str(write_video(tmp_path / name, container_format=container_format)))
     clip = compare(video, [Cut(start=13, frames=4, stride=2)])[0]
     assert [number_of(frame) for frame in clip] == [13, 15, 17, 19]
 
@@ -142,13 +142,13 @@ def test_without_reliable_times_pyav_counts(tmp_path: Path, name: str) -> None:
 )
 def test_odd_names(tmp_path: Path, name: str) -> None:
     write_video(tmp_path / "plain.mp4", frames=3).rename(tmp_path / name)
-    clip = compare(read_pyav.probe(str(tmp_path / name)), [Cut(start=0, frames=2, stride=2)])[0]
+    clip = compare(pyav.probe(str(tmp_path / name)), [Cut(start=0, frames=2, stride=2)])[0]
     assert [number_of(frame) for frame in clip] == [0, 2]
 
 
 def test_damage_is_an_unreadable_video(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=200, container_options={"movflags": "faststart"})
-    video = read_pyav.probe(str(path))
+    video = pyav.probe(str(path))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UnreadableVideo):
@@ -167,19 +167,19 @@ def test_where_it_is_not_installed_the_error_says_what_to_do(monkeypatch: pytest
 
 def test_real_footage_at_its_own_size_is_the_same() -> None:
     for path in sorted(shared("footage").iterdir())[::6]:
-        video = read_pyav.probe(str(path))
+        video = pyav.probe(str(path))
         compare(video, [Cut(start=video.frames // 2, frames=3, stride=2), Cut(start=video.frames, frames=3, stride=1)])
 
 
 def test_real_footage_resized_differs_by_two_grey_levels_at_most() -> None:
     """On the average of a clip: torchcodec converts to RGB before it resizes, PyAV while it does."""
     for path in sorted(shared("footage").iterdir())[::6]:
-        video = read_pyav.probe(str(path))
+        video = pyav.probe(str(path))
         cuts, size = [Cut(start=video.frames // 2, frames=3, stride=2)], video.resized(128)
-        expected = read_pyav.read_clips(video, cuts, size=size).video_nthwc
+        expected = pyav.read_clips(video, cuts, size=size).video_nthwc
         assert np.abs(compare(video, cuts, size=size).astype(int) - expected).mean() < 2.5
 
 
 def test_old_444_h264_is_whole_after_a_seek() -> None:
-    video = read_pyav.probe(str(shared("footage") / "cockatoo.mp4"))
+    video = pyav.probe(str(shared("footage") / "cockatoo.mp4"))
     compare(video, [Cut(start=140, frames=1, stride=1)])

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 from video_files import number_of, numbered, shared
 
-from layerlock.data.read_images import has_depth, holds_frames, probe, read_clips, read_depth, read_whole
-from layerlock.data.video import Cut, UnreadableVideo
+from layerlock.data.decode.images import has_depth, holds_frames, probe, read_clips, read_depth, read_whole
+from layerlock.data.decode.video import Cut, UnreadableVideo
 
 SIZE = (32, 160)
 """height and width of the numbered pictures"""

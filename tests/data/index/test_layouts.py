@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerlock.data.layouts import list_videos
-from layerlock.data.listing import Listing, NothingUsable
+from layerlock.data.index.layouts import list_videos
+from layerlock.data.index.listing import Listing, NothingUsable
 from layerlock.errors import LayerlockError
 
 

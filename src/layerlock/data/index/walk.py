@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import os
 
-EXTENSIONS = frozenset(
-    f".{ending}"
-    for line in (
-        "3gp asf avi divx f4v flv gif m2ts m4v mkv mov",
-        "mp4 mpeg mpg mts mxf ogv ts vob webm wmv",
-    )
-    for ending in line.split()
-)
-"""lower-case endings of the files that are taken for videos"""
+from layerlock.data.decode.images import holds_frames
+from layerlock.data.decode.video import has_video_ending
 
 
 def find_videos(folder: str) -> tuple[list[str], list[tuple[str, str]]]:
@@ -34,18 +27,13 @@ def find_videos(folder: str) -> tuple[list[str], list[tuple[str, str]]]:
         except OSError as error:
             closed.append((here, f"the folder cannot be searched: {error.strerror}"))
             continue
-        if _is_video(files, folders):
+        if holds_frames(files, folders):
             videos.append(here)
             continue
         videos += [os.path.join(here, name) for name in files if has_video_ending(name)]
         inside = above | {(status.st_dev, status.st_ino)}
         waiting += [(os.path.join(here, name), inside) for name in folders]
     return sorted(videos), sorted(closed)
-
-
-def has_video_ending(name: str) -> bool:
-    """Whether a file's name ends like that of a video."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def _names(folder: str) -> tuple[list[str], list[str]]:
@@ -63,9 +51,3 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that leads to itself, or to where nobody may look
         return False
-
-
-def _is_video(files: list[str], folders: list[str]) -> bool:
-    from layerlock.data.read_images import holds_frames
-
-    return holds_frames(files, folders)

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from layerlock.data import read_pyav
-from layerlock.data.read_pyav import _BACK_SECONDS, _opened, _Packets, _packets_of
-from layerlock.data.video import Clips, Cut, VideoInfo
+from layerlock.data.decode import pyav
+from layerlock.data.decode.pyav import BACK_SECONDS, Packets, opened, packets_of
+from layerlock.data.decode.video import Clips, Cut, VideoInfo
 from layerlock.errors import LayerlockError
 
 
@@ -28,12 +28,12 @@ def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
     torchcodec = _torchcodec()
     found = _found(video, cuts)
     if found is None:
-        return read_pyav.read_clips(video, cuts, size=size)
+        return pyav.read_clips(video, cuts, size=size)
     places_nt = [cut.places(found.seconds, video.fps) for cut in cuts]
     wanted = sorted(set().union(*places_nt))
     frame_khwc = _frames(torchcodec, video, found, wanted, size)
     if frame_khwc is None:
-        return read_pyav.read_clips(video, cuts, size=size)
+        return pyav.read_clips(video, cuts, size=size)
     return Clips(
         video_nthwc=frame_khwc[np.searchsorted(wanted, places_nt)], decoded=_decoded(wanted, _key_frames(found))
     )
@@ -53,20 +53,20 @@ def _torchcodec() -> Any:
     return torchcodec
 
 
-def _found(video: VideoInfo, cuts: Sequence[Cut]) -> _Packets | None:
+def _found(video: VideoInfo, cuts: Sequence[Cut]) -> Packets | None:
     """The packets of the clips, or None where torchcodec would take other frames for them than those that are meant."""
-    for back in _BACK_SECONDS:
-        with _opened(video.path) as (container, stream):
+    for back in BACK_SECONDS:
+        with opened(video.path) as (container, stream):
             if stream.codec_context.name == "h264" and "444" in (stream.codec_context.pix_fmt or ""):
                 return None  # by old x264 it decodes to garbage after a seek
-            found = _packets_of(container, stream, video, cuts, back)
+            found = packets_of(container, stream, video, cuts, back)
             if found is not None:
                 return found if found.by_time else None
     return None
 
 
 def _frames(
-    torchcodec: Any, video: VideoInfo, found: _Packets, wanted: list[int], size: tuple[int, int]
+    torchcodec: Any, video: VideoInfo, found: Packets, wanted: list[int], size: tuple[int, int]
 ) -> np.ndarray | None:
     """Frames of `found`, uint8 `[K, H, W, 3]`; None where they cannot be decoded, or others come instead.
 
@@ -90,13 +90,13 @@ def _frames(
     return batch.data.numpy() if np.allclose(batch.pts_seconds.numpy(), moments, rtol=0, atol=1e-4) else None
 
 
-def _key_frames(found: _Packets) -> list[int]:
+def _key_frames(found: Packets) -> list[int]:
     """Places of the key frames among all frames, rising; the first frame has to do for one."""
     key_times = {found.times[0], *(packet.pts for packet in found.packets if packet.is_keyframe)}
     return [place for place, time in enumerate(found.times) if time in key_times]
 
 
-def _frame_list(found: _Packets) -> str:
+def _frame_list(found: Packets) -> str:
     """The frames as torchcodec wants to be told of them, in the order in which they are shown."""
     is_key = set(_key_frames(found))
     duration_of = {packet.pts: packet.duration or 0 for packet in found.packets}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import av
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 from video_files import HEIGHT, number_of, numbered, shared, tag_rotation, write_audio_only, write_video
 
-from layerlock.data.read_pyav import probe, read_clips, read_whole
-from layerlock.data.video import Cut, UnreadableVideo, VideoInfo
+from layerlock.data.decode.pyav import probe, read_clips, read_whole
+from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
 
 FORMATS = [
     ("a.mp4", "libx264", "yuv420p"),
@@ -323,6 +324,12 @@ def test_old_444_h264_is_whole_after_a_seek() -> None:
                 break
     clip_thwc = read_clip(video, start=140, frames=1, stride=1, short_side=37)
     assert np.abs(clip_thwc[0].astype(int) - expected).mean() < 1
+
+
+def test_the_docs_name_all_formats() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    rows = re.findall(r"^\| `(\.\w+)` \| (\w[\w-]*) \| (\w+) \|$", text, re.MULTILINE)
+    assert rows == [(name.removeprefix("a"), codec, pix_fmt) for name, codec, pix_fmt in FORMATS]
 
 
 def test_numbers_survive_drawing() -> None:

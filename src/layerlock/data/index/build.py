@@ -8,11 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from layerlock.data.decode import probe
-from layerlock.data.index_cache import IndexCache, Stamp, stamp_of
-from layerlock.data.layouts import list_videos
-from layerlock.data.listing import Listing, NothingUsable
+from layerlock.data.decode.video import UnreadableVideo, VideoInfo
+from layerlock.data.index.cache import IndexCache, Stamp, stamp_of
+from layerlock.data.index.layouts import list_videos
+from layerlock.data.index.listing import Listing, NothingUsable
 from layerlock.data.pool import Failure, run_in_processes
-from layerlock.data.video import UnreadableVideo, VideoInfo
 
 PROBE_SECONDS = 60.0
 """a file whose probe takes longer is rejected"""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from layerlock.data.listing import Entry, Listing, NothingUsable, label_of, listing_of, printable
-from layerlock.data.path_list import read_path_list
-from layerlock.data.published import read_kinetics, read_something_something
-from layerlock.data.rows import header, read_csv, read_jsonl, read_parquet, read_text
-from layerlock.data.walk import EXTENSIONS, find_videos
+from layerlock.data.decode.video import EXTENSIONS
+from layerlock.data.index.listing import Entry, Listing, NothingUsable, label_of, listing_of, printable
+from layerlock.data.index.path_list import read_path_list
+from layerlock.data.index.published import read_kinetics, read_something_something
+from layerlock.data.index.rows import header, read_csv, read_jsonl, read_parquet, read_text
+from layerlock.data.index.walk import find_videos
 from layerlock.errors import LayerlockError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, get_type_hints
 
-from layerlock.data.video import VideoInfo
+from layerlock.data.decode.video import VideoInfo
 from layerlock.files import write_whole
 
 PROBE = f"1 av {version('av')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,22 @@ IMAGES = "images"
 
 _LONGEST = 16
 """long side of a resized frame, at most this multiple of the short one"""
+
+
+EXTENSIONS = frozenset(
+    f".{ending}"
+    for line in (
+        "3gp asf avi divx f4v flv gif m2ts m4v mkv mov",
+        "mp4 mpeg mpg mts mxf ogv ts vob webm wmv",
+    )
+    for ending in line.split()
+)
+"""lower-case endings of the files that are taken for videos"""
+
+
+def has_video_ending(name: str) -> bool:
+    """Whether a file's name ends like that of a video."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 class UnreadableVideo(Exception):

@@ -15,16 +15,16 @@ import pytest
 from video_files import shared, write_audio_only, write_video
 
 import layerlock
-from layerlock.data import ClipConfig, index_cache, open_source, pool
-from layerlock.data import index as index_module
-from layerlock.data.describe import describe
-from layerlock.data.index import Index, build_index
-from layerlock.data.index_cache import IndexCache, Stamp, stamp_of
-from layerlock.data.index_progress import IndexProgress
-from layerlock.data.layouts import list_videos
-from layerlock.data.listing import NothingUsable
+from layerlock.data import ClipConfig, open_source, pool
+from layerlock.data.decode.video import UnreadableVideo, VideoInfo
+from layerlock.data.index import Index, build, build_index
+from layerlock.data.index import cache as index_cache
+from layerlock.data.index.cache import IndexCache, Stamp, stamp_of
+from layerlock.data.index.describe import describe
+from layerlock.data.index.layouts import list_videos
+from layerlock.data.index.listing import NothingUsable
+from layerlock.data.index.progress import IndexProgress
 from layerlock.data.pool import Failure
-from layerlock.data.video import UnreadableVideo, VideoInfo
 from layerlock.errors import LayerlockError
 
 INFO = VideoInfo(path="/a.mp4", frames=3, fps=25.0, width=4, height=2, seconds=0.12, codec="h264", rotation=1)
@@ -55,13 +55,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are looked into, without processes."""
     names: list[str] = []
-    probe = index_module.probe
+    probe = build.probe
 
     def note(path: str) -> VideoInfo:
         names.append(os.path.basename(path))
         return probe(path)
 
-    monkeypatch.setattr(index_module, "probe", note)
+    monkeypatch.setattr(build, "probe", note)
     return names
 
 
@@ -222,14 +222,14 @@ def test_the_machine_s_failures_are_not_kept(folder: Path, cache: Path, monkeypa
         except OSError as error:
             raise UnreadableVideo(path, "it cannot be opened: Permission denied") from error
 
-    monkeypatch.setattr(index_module, "probe", refuse)
+    monkeypatch.setattr(build, "probe", refuse)
     build_index(folder, 0)
     assert [os.path.basename(entry["path"]) for entry in entries(cache)] == ["good.mp4"]
 
     def crash(_: object, tasks: list[str], **__: object) -> Iterator[Failure]:
         yield from (Failure(reason="it takes too long") for _ in tasks)
 
-    monkeypatch.setattr(index_module, "run_in_processes", crash)
+    monkeypatch.setattr(build, "run_in_processes", crash)
     assert dict(build_index(folder, 0).rejected)[str(folder / "A.MP4")] == "decoding fails: it takes too long"
     assert len(entries(cache)) == 1
 
@@ -361,7 +361,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 ADD_MANY = """
 import sys
-from layerlock.data.index_cache import IndexCache, Stamp
+from layerlock.data.index.cache import IndexCache, Stamp
 cache = IndexCache("/data")
 for number in range(500):
     cache.add(f"/{sys.argv[1]}/{number}.mp4", Stamp(1, 2, 3), "it is empty")
@@ -390,7 +390,7 @@ def test_progress_is_shown_when_it_takes_long_unless_quiet(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("layerlock.data.index_progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("layerlock.data.index.progress.time.monotonic", lambda: now)
     for quiet in (False, True):
         with IndexProgress(quiet) as progress:
             begin = now

@@ -6,9 +6,10 @@ import math
 import os
 from collections.abc import Collection, Mapping
 
-from layerlock.data.listing import WHOLE, Entry, Listing, label_of, listing_of
-from layerlock.data.rows import Rows, read_csv, read_json, read_json_list
-from layerlock.data.walk import find_videos, has_video_ending
+from layerlock.data.decode.video import has_video_ending
+from layerlock.data.index.listing import WHOLE, Entry, Listing, label_of, listing_of
+from layerlock.data.index.rows import Rows, read_csv, read_json, read_json_list
+from layerlock.data.index.walk import find_videos
 from layerlock.errors import LayerlockError
 
 SSV2_CLASSES = ("labels.json", "something-something-v2-labels.json")

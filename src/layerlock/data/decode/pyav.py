@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerlock.data.video import Clips, Cut, UnreadableVideo, VideoInfo
+from layerlock.data.decode.video import Clips, Cut, UnreadableVideo, VideoInfo
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -39,7 +39,7 @@ _NEVER_SOUGHT = frozenset({"mpeg"})
 _MOST_PIXELS = 1 << 26
 """of a picture: 8192 x 8192; a header that asks for more is forged or no video"""
 
-_BACK_SECONDS = (0.0, 2.0, 10.0, math.inf)
+BACK_SECONDS = (0.0, 2.0, 10.0, math.inf)
 """how far before the clip to look for its key frame, one try after the other"""
 
 
@@ -48,7 +48,7 @@ def probe(path: str) -> VideoInfo:
 
     Raises UnreadableVideo when there is no picture or one of the first `CHECKED_FRAMES` frames is damaged.
     """
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         _check_whole(path, stream)
         frames, fps, seconds = _length(path, container, stream)
         first, decoded = None, 0
@@ -77,9 +77,9 @@ def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
     """The clips `cuts`, all of one length, resized to `size` (height, width). Raises UnreadableVideo."""
     height, width = reversed(size) if video.rotation % 2 else size
     clips_nthwc = np.empty((len(cuts), cuts[0].frames, height, width, 3), np.uint8)
-    for back in _BACK_SECONDS:
-        with _opened(video.path) as (container, stream):
-            found = _packets_of(container, stream, video, cuts, back)
+    for back in BACK_SECONDS:
+        with opened(video.path) as (container, stream):
+            found = packets_of(container, stream, video, cuts, back)
             if found is not None:
                 wanted = [cut.places(found.seconds, video.fps) for cut in cuts]
                 decoded = _fill(clips_nthwc, video.path, stream, found, wanted)
@@ -93,7 +93,7 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int]) -> tuple[list[float],
     Raises UnreadableVideo.
     """
     height, width = reversed(size) if video.rotation % 2 else size
-    with _opened(video.path) as (container, stream):
+    with opened(video.path) as (container, stream):
         packets = _read(container, stream, math.inf, 1, skip=False)
         found = _timed(container, stream, video, packets, _times(container, packets))
         frame_nhwc = np.empty((1, len(found.times), height, width, 3), np.uint8)
@@ -102,7 +102,7 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int]) -> tuple[list[float],
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its best video stream, one decoding thread; any failure inside becomes UnreadableVideo."""
     import av
 
@@ -163,7 +163,7 @@ def _length(path: str, container: InputContainer, stream: VideoStream) -> tuple[
     if not frames and seconds and rate:
         frames = round(seconds * rate)
     if not frames:
-        with _opened(path) as (again, same):
+        with opened(path) as (again, same):
             frames = sum(1 for packet in again.demux(same) if packet.size)
     rate = rate or (frames / seconds if seconds else 25.0)
     return frames, rate, seconds or frames / rate
@@ -190,7 +190,7 @@ def _decode(stream: VideoStream, packet: Packet[Any] | None, *, tolerant: bool) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Packets:
+class Packets:
     """What to feed to the decoder, and when the frames that come out of it are shown."""
 
     packets: list[Packet[Any]]
@@ -205,12 +205,12 @@ class _Packets:
 
 def _timed(
     container: InputContainer, stream: VideoStream, video: VideoInfo, packets: list[Packet[Any]], times: list[int]
-) -> _Packets:
+) -> Packets:
     """Packets with the times of their frames, or with their numbers where there are no times."""
     if not packets:
         raise UnreadableVideo(video.path, "nothing of it can be read")
     zero, base = stream.start_time or 0, float(stream.time_base or 1)
-    return _Packets(
+    return Packets(
         packets=packets,
         times=sorted(times) or list(range(len(packets))),
         seconds=[(time - zero) * base for time in sorted(times)] or [i / video.fps for i in range(len(packets))],
@@ -218,9 +218,9 @@ def _timed(
     )
 
 
-def _packets_of(
+def packets_of(
     container: InputContainer, stream: VideoStream, video: VideoInfo, cuts: Sequence[Cut], back: float
-) -> _Packets | None:
+) -> Packets | None:
     """The packets of the clips from a key frame on, which is searched for `back` seconds before the first clip.
 
     None when that is too late: seeking is not exact in every container, and the end may come sooner than the header
@@ -292,7 +292,7 @@ def _times(container: InputContainer, packets: list[Packet[Any]]) -> list[int]:
     return times or [packet.dts for packet in packets if packet.dts is not None]
 
 
-def _fill(clips_nthwc: np.ndarray, path: str, stream: VideoStream, found: _Packets, wanted: list[list[int]]) -> int:
+def _fill(clips_nthwc: np.ndarray, path: str, stream: VideoStream, found: Packets, wanted: list[list[int]]) -> int:
     """Decode and convert frames into the clips, whose places are `wanted`; returns how many were decoded.
 
     A frame that does not come out (the end of a damaged file, say) is the one before it.
@@ -316,7 +316,7 @@ def _fill(clips_nthwc: np.ndarray, path: str, stream: VideoStream, found: _Packe
                 if frame.is_corrupt:
                     raise UnreadableVideo(path, "a frame of it is damaged")
                 taken[place] = clips_nthwc[uses[place][0]]
-                _convert(frame, scaler, taken[place])
+                convert(frame, scaler, taken[place])
         if len(taken) == len(uses):
             break
     if not taken:
@@ -348,7 +348,7 @@ def _place(order: dict[int, int], timed: Packet[Any] | VideoFrame) -> int:
     return -1 if timed.pts is None else order.get(timed.pts, -1)
 
 
-def _convert(frame: VideoFrame, scaler: VideoReformatter, out_hwc: np.ndarray) -> None:
+def convert(frame: VideoFrame, scaler: VideoReformatter, out_hwc: np.ndarray) -> None:
     height, width, _ = out_hwc.shape
     picture = scaler.reformat(
         frame, width=width, height=height, format="rgb24", dst_color_range="JPEG", interpolation="BILINEAR", threads=1

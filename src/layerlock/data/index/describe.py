@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from layerlock.data.index import Index
-from layerlock.data.listing import printable
+from layerlock.data.index.listing import printable
 
 _LINES = 20
 """at most so many lines of one kind"""

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from layerlock.data.read_pyav import _convert
-from layerlock.data.video import Clips, Cut, UnreadableVideo, VideoInfo
-from layerlock.data.walk import has_video_ending
+from layerlock.data.decode.pyav import convert
+from layerlock.data.decode.video import IMAGES, Clips, Cut, UnreadableVideo, VideoInfo, has_video_ending
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -70,7 +69,7 @@ def probe(path: str) -> VideoInfo:
         width=width,
         height=height,
         seconds=frames / listing.fps,
-        codec="images",
+        codec=IMAGES,
         rotation=turns,
     )
     for place in sorted({0, frames // 2, frames - 1}):
@@ -239,7 +238,7 @@ def _read(video: VideoInfo, pictures: Sequence[str], size: tuple[int, int]) -> n
     frame_khwc = np.empty((len(pictures), height, width, 3), np.uint8)
     scaler = VideoReformatter()
     for frame_hwc, picture in zip(frame_khwc, pictures, strict=True):
-        _convert(_picture(video, picture), scaler, frame_hwc)
+        convert(_picture(video, picture), scaler, frame_hwc)
     return np.rot90(frame_khwc, video.rotation, axes=(1, 2))
 
 

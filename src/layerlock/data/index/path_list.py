@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from layerlock.data.listing import WHOLE, Entry, Listing, listing_of, printable
-from layerlock.data.rows import Rows
-from layerlock.data.walk import has_video_ending
+from layerlock.data.decode.video import has_video_ending
+from layerlock.data.index.listing import WHOLE, Entry, Listing, listing_of, printable
+from layerlock.data.index.rows import Rows
 
 _QUOTED = re.compile(r'"(?P<path>(?:[^"]|"")*)"(?:[ \t,]+"?(?P<label>[^ \t,"]+)"?)?')
 _BARE = re.compile(r"(?P<path>.*?)[ \t,]+(?P<label>[^ \t,]+)")
