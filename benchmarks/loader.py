@@ -147,7 +147,7 @@ def show_waits(data: str, steps: int) -> None:
                 layerlock.pretrain(config, quiet=True)
                 lines = [json.loads(line) for line in (Path(config.out) / "metrics.jsonl").read_text().splitlines()]
                 waits = [line["timing"]["data_wait"] for line in lines]
-                tenth = len(waits) // 10
+                tenth = max(1, len(waits) // 10)
                 rate = statistics.median(line["timing"]["clips_per_s"] for line in lines)
                 print(
                     f"store {gigabytes:.0f} GB, {together} clips a decode: {rate:.0f} clips/s, waits "

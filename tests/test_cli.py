@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import config
+from tiny import MODEL, config
 
 import layerlock
-from layerlock import cli
+from layerlock import api, cli
 from layerlock.dry_run import show
 from layerlock.errors import ConfigError, LayerlockError
+from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.recipes import RECIPES
 from layerlock.train.loop import train
 
@@ -106,8 +107,13 @@ def test_every_recipe_has_a_dry_run(capsys: pytest.CaptureFixture[str], name: st
         (["info", "nowhere"], "no run here"),
         (["report", "nowhere"], "no run here"),
         (["embed", "nowhere", "--data", "x", "--out", "y.npz"], "no encoder here"),
+        (["pretrain", "layerlock-tiny", "--data", "", "--out", "run"], "data: the name is empty"),
+        (["pretrain", "layerlock-tiny", "--run.store-gb", "nan", "--out", "run"], "run.store_gb: nan"),
+        (["pretrain", "layerlock-tiny", "--run.store-gb", "inf", "--out", "run"], "run.store_gb: inf"),
+        (["pretrain", "layerlock-tiny", "--run.store-gb", "-1", "--out", "run"], "run.store_gb: -1"),
         (["embed"], "emb"),
         (["index", "nowhere"], "nowhere"),
+        (["index", ""], "data: the name is empty"),
     ],
 )
 def test_mistakes_are_told_in_words_and_exit_with_2(
@@ -147,9 +153,30 @@ def test_index_says_what_is_there_and_names_what_cannot_be_used(
     (tmp_path / "sit" / "b.mp4").write_bytes(b"no video")
     code, out, err = call(capsys, "index", str(tmp_path), "--workers", "0")
     assert code == 2
-    assert "none of the 2 videos" in err
+    assert err == f"error: none of the 2 videos of {tmp_path} can be used\n"
     assert out.startswith("cannot be used\n")
     assert len(out.splitlines()) == 3
+    assert call(capsys, "index", str(tmp_path), "--workers", "-3") == (2, "", "error: workers: -3 is negative\n")
+
+
+def test_embed_prints_odd_names_as_escapes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=24), seed=2)
+    monkeypatch.setattr(api, "load", lambda *_, **__: encoder)
+    write_video(tmp_path / "videos" / "a.mp4", frames=10)
+    (tmp_path / "videos" / "new\nline\x1b\udce9.mp4").touch()
+    flags = ["--data", str(tmp_path / "videos"), "--workers", "0", "--device", "cpu"]
+    code, out, _ = call(capsys, "embed", "run", *flags, "--out", str(tmp_path / "two\nlines"))
+    assert code == 0
+    assert out.splitlines() == [
+        rf"1 videos x 24 features in {tmp_path}/two\nlines; 1 files skipped",
+        rf"skipped {tmp_path}/videos/new\nline\x1b\udce9.mp4: it is empty",
+    ]
+    assert (tmp_path / "two\nlines").exists()
+    for more, words in ((["--batch", "0"], "batch: 0 is not positive"), (["--data", ""], "data: the name is empty")):
+        code, _, err = call(capsys, "embed", "run", *flags, "--out", str(tmp_path / "x.npz"), *more)
+        assert (code, words in err) == (2, True)
 
 
 def test_index_without_the_cache_leaves_no_trace(

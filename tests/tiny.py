@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from layerlock.config import Config, OptimConfig, RunConfig
-from layerlock.data import ClipConfig, Sample
+from layerlock.data import ClipConfig, Sample, Source
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import RandomMasking
@@ -28,6 +28,12 @@ MASKING = RandomMasking(keep=0.25)
 DECODING = BackboneDecoding(blocks=2)
 PIXEL_STAGE = Stage(frozen=0, last=6, taps=(Tap(depth=ENCODER_DEPTH),))
 LOCK = Progressive(target="frozen", start=0.34, interval=0.25, first=1, jump=1, last=2)
+
+
+def sample_of(source: Source, index: int, attempt: int = 0) -> Sample:
+    """The clip of one global sample index, as in `Source.samples`."""
+    group, place = divmod(index, source.clip.per_decode)
+    return source.samples(group, attempt)[place]
 
 
 def learner(model: ViTConfig = MODEL, decoding: BackboneDecoding = DECODING, **changes: Any) -> Learner:

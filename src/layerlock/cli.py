@@ -15,9 +15,12 @@ from rich.console import Console
 from layerlock import api
 from layerlock.config import Config, load_config
 from layerlock.data.index.describe import describe, describe_rejected
-from layerlock.data.index.listing import NothingUsable
+from layerlock.data.index.listing import NothingUsable, printable
 from layerlock.errors import LayerlockError
 from layerlock.train.folder import RunFolder
+
+DataPath = Annotated[str, tyro.conf.arg(metavar="PATH")]
+"""a text, since Path("") would be the current folder"""
 
 PRETRAIN_USAGE = """usage: layerlock pretrain RECIPE [--data PATH|synthetic] [--out RUN] [--steps N] [--any.field VALUE]
                           [--resume | --overwrite] [--init-from PATH] [--dry-run]
@@ -62,10 +65,10 @@ def pretrain(arguments: Sequence[str]) -> int:
             f"stopped after step {outcome.step}; everything is saved: the same command with --resume goes on from here"
         )
         return 128 + outcome.signal
-    print(f"encoder: {outcome.folder / 'encoder'}")
+    print(f"encoder: {_name(outcome.folder / 'encoder')}")
     report = outcome.folder / "report.html"
     if report.exists():
-        print(f"report:  {report}")
+        print(f"report:  {_name(report)}")
     return 0
 
 
@@ -110,13 +113,13 @@ def synth(
         workers: processes, 0 for one a core.
     """
     paths = api.synth(out, videos=videos, seed=seed, size=size, frames=frames, workers=workers)
-    print(f"{len(paths)} videos in {out}")
+    print(f"{len(paths)} videos in {_name(out)}")
 
 
 def embed(
     run: tyro.conf.Positional[Path],
     *,
-    data: Path,
+    data: DataPath,
     out: Path,
     depth: int | None = None,
     batch: int = 16,
@@ -136,14 +139,14 @@ def embed(
     """
     found = api.embed(run, data, out=out, depth=depth, batch=batch, workers=workers, device=device)
     print(
-        f"{len(found.features)} videos x {found.features.shape[1]} features in {out}; "
+        f"{len(found.features)} videos x {found.features.shape[1]} features in {_name(out)}; "
         f"{len(found.rejected)} files skipped"
     )
     for path, reason in found.rejected:
-        print(f"skipped {path}: {reason}")
+        print(printable(f"skipped {path}: {reason}"))
 
 
-def index(data: tyro.conf.Positional[Path], *, workers: int | None = None, cache: bool = True) -> None:
+def index(data: tyro.conf.Positional[DataPath], *, workers: int | None = None, cache: bool = True) -> None:
     """Look into every video of a data set and say what is there.
 
     Args:
@@ -155,7 +158,7 @@ def index(data: tyro.conf.Positional[Path], *, workers: int | None = None, cache
         print(describe(api.index(data, workers=workers, cache=cache)))
     except NothingUsable as error:
         print("\n".join(describe_rejected(error.rejected)))
-        raise
+        raise LayerlockError(error.summary) from None
 
 
 def info(run: tyro.conf.Positional[Path]) -> None:
@@ -165,7 +168,7 @@ def info(run: tyro.conf.Positional[Path]) -> None:
         run: a run folder.
     """
     for name, value in api.info(run).items():
-        print(f"{name:12} {value}")
+        print(f"{name:12} {printable(str(value))}")
 
 
 def report(run: tyro.conf.Positional[Path]) -> None:
@@ -174,7 +177,11 @@ def report(run: tyro.conf.Positional[Path]) -> None:
     Args:
         run: a run folder.
     """
-    print(api.write_report(run))
+    print(_name(api.write_report(run)))
+
+
+def _name(path: Path) -> str:
+    return printable(str(path))
 
 
 def _pretrain_entry(recipe: tyro.conf.Positional[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -100,7 +101,10 @@ class RunConfig:
             for n in ("log_every", "checkpoint_every", "keep")
             if getattr(self, n) < 1
         ]
-        found += [f"run.{n}: {getattr(self, n)} is negative" for n in ("workers", "store_gb") if getattr(self, n) < 0]
+        if self.workers < 0:
+            found.append(f"run.workers: {self.workers} is negative")
+        if not 0 <= self.store_gb < math.inf:
+            found.append(f"run.store_gb: {self.store_gb} is no number of gigabytes (0 or more)")
         if self.threads is not None and self.threads < 1:
             found.append(f"run.threads: {self.threads} is not positive")
         return found

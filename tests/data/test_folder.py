@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import sample_of
 from video_files import number_of, tag_rotation, write_video
 
 from layerlock.data import ClipConfig, Source, collate, crop_and_flip, open_source
-from layerlock.data.clips import sample_of
 from layerlock.data.decode import read_clips
 from layerlock.data.decode.video import Clips
 from layerlock.data.folder import FolderSource

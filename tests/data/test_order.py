@@ -64,6 +64,12 @@ def test_every_epoch_has_each_video_once_in_another_order() -> None:
     assert epochs[0] != [video_at(i, 50, seed=4) for i in range(50)]
 
 
+def test_those_after_it_are_the_rest_of_its_epoch_and_then_its_start() -> None:
+    epoch = [video_at(100 + i, 50, seed=3) for i in range(50)]
+    assert order.videos_from(100 + 45, 50, 3, 8) == [*epoch[45:], *epoch[:3]]
+    assert sorted(order.videos_from(7, 5, 3, 20)) == list(range(5))
+
+
 def test_first_place_is_spread_evenly() -> None:
     """Chi-square of 4000 keys over 10 places, 9 degrees of freedom: 27.9 is passed once in a thousand."""
     counts = [0] * 10

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from layerlock.data.pool import Failure, run_in_processes
+from layerlock.errors import LayerlockError
 
 
 def square(number: int) -> int:
@@ -48,6 +49,12 @@ def test_a_crash_or_hang_costs_one_task(workers: int, ahead: int) -> None:
     assert "too long" in results[5].reason
     assert "exit code 4" in results[7].reason
     assert [result for result in results if isinstance(result, int)] == [0, 1, 2, 4, 6, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("tasks", [[], [1]])
+def test_a_negative_number_of_processes_is_refused(tasks: list[int]) -> None:
+    with pytest.raises(LayerlockError, match="workers: -3 is negative"):
+        list(run_in_processes(square, tasks, workers=-3, seconds=30))
 
 
 def test_a_mistake_in_the_program_is_shown_with_its_traceback() -> None:

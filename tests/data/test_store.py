@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,7 @@ def test_clips_are_those_of_the_files(videos: list[VideoInfo]) -> None:
 def test_each_video_is_decoded_once(videos: list[VideoInfo], monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
     read_whole = store.read_whole
-    monkeypatch.setattr(store, "read_whole", lambda video, size: decoded.append(video) or read_whole(video, size=size))
+    monkeypatch.setattr(store, "read_whole", lambda video, **how: decoded.append(video) or read_whole(video, **how))
     kept = FrameStore(videos, [SIZE] * 4)
     for _ in range(3):
         for number in range(4):
@@ -73,15 +74,38 @@ def test_a_long_video_is_left_and_takes_no_room(videos: list[VideoInfo]) -> None
 
 
 def test_a_full_disk_leaves_the_video_to_its_file(videos: list[VideoInfo], monkeypatch: pytest.MonkeyPatch) -> None:
-    write = os.pwrite
+    kept, write = FrameStore(videos, [SIZE] * 4), os.pwrite
 
     def full(descriptor: int, values: memoryview, begin: int) -> int:
-        if len(values) > 1000:
+        if begin >= mmap.PAGESIZE:
             raise OSError(28, "No space left on device")
         return write(descriptor, values, begin)
 
     monkeypatch.setattr(os, "pwrite", full)
+    assert kept.read_clips(0, [Cut(start=0, frames=2, stride=1)], size=SIZE) is None
+
+
+def test_a_disk_that_is_full_from_the_start_gives_no_store(
+    videos: list[VideoInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    assert store_for(videos, [SIZE] * 4, budget=10**9, openings=100) is None
+
+
+def test_a_process_that_dies_while_it_decodes_leaves_the_video_to_its_file(
+    videos: list[VideoInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
     kept = FrameStore(videos, [SIZE] * 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_whole", die)
+        with pytest.raises(KeyboardInterrupt):
+            kept.read_clips(0, [Cut(start=0, frames=2, stride=1)], size=SIZE)
     assert kept.read_clips(0, [Cut(start=0, frames=2, stride=1)], size=SIZE) is None
 
 
@@ -89,9 +113,9 @@ def test_it_is_used_where_it_pays(videos: list[VideoInfo]) -> None:
     sizes = [SIZE] * 4
     needed = sum(store.room_for(video, SIZE) for video in videos)
     assert needed > sum(video.frames for video in videos) * 16 * 80 * 3
-    assert store_for(videos, sizes, budget=needed, clips=9) is not None
-    assert store_for(videos, sizes, budget=needed - 1, clips=9) is None
-    assert store_for(videos, sizes, budget=needed, clips=8) is None
+    assert store_for(videos, sizes, budget=needed, openings=9) is not None
+    assert store_for(videos, sizes, budget=needed - 1, openings=9) is None
+    assert store_for(videos, sizes, budget=needed, openings=8) is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])

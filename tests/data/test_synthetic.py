@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import sample_of
 
 from layerlock import draws
 from layerlock.data import ClipConfig, Source
-from layerlock.data.clips import sample_of
 from layerlock.data.motion import ACTIONS, State, labels, mirrored, perform
 from layerlock.data.render import TAN_HALF_VIEW, render
 from layerlock.data.scene import Body, Scene, Texture, build_scene

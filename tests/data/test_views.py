@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import sample_of
 from video_files import number_of, write_video
 
 from layerlock.data import ClipConfig, Source, Views, open_source
-from layerlock.data.clips import sample_of
 from layerlock.data.synthetic import FINGERPRINT, SyntheticSource
 
 CLIP = ClipConfig(frames=4, stride=2, size=32, resize=1.0)

@@ -68,6 +68,12 @@ def test_nothing_left_to_embed_is_an_error(encoder: Encoder, folder: Path) -> No
         embed_source(encoder, Views(source), batch=2, workers=0)
 
 
+@pytest.mark.parametrize(("name", "value"), [("batch", 0), ("batch", -1), ("workers", -1)])
+def test_numbers_that_cannot_be_are_named(encoder: Encoder, folder: Path, name: str, value: int) -> None:
+    with pytest.raises(LayerlockError, match=f"{name}: {value} is"):
+        layerlock.embed(encoder, folder, **{name: value})  # type: ignore[arg-type]
+
+
 def test_the_endless_world_is_not_embedded(encoder: Encoder) -> None:
     with pytest.raises(LayerlockError, match="layerlock synth"):
         layerlock.embed(encoder, "synthetic")

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ import torch
 from safetensors.torch import load_file
 from tiny import DECODING, GRID, MASKING, MODEL, PIXEL_STAGE, Noise, config, lock_stage, run_config
 from torch.nn import functional as F
+from video_files import write_video
 
 import layerlock
 from layerlock.config import OptimConfig
 from layerlock.data import batches, crop_and_flip
+from layerlock.data.decode.video import UnreadableVideo, VideoInfo
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.plan import FixedPlan, Progressive, Stage, Switch, SwitchLog, Tap, Target
@@ -384,6 +387,39 @@ def test_a_run_is_not_resumed_on_other_data(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(loop, "open_source", lambda *args, **kwargs: Noise(fingerprint="others"))
     with pytest.raises(LayerlockError, match="not those that this run was trained on"):
         train(config(tmp_path), resume=True, quiet=True)
+
+
+def test_a_video_lost_between_two_calls_is_skipped_and_the_run_goes_on(tmp_path: Path) -> None:
+    for number in range(6):
+        write_video(tmp_path / "data" / f"{number}.mp4", frames=20, size=(32, 48))
+    settings = config(tmp_path / "run", data=str(tmp_path / "data"), plan=Progressive(), run=run_config(store_gb=0.0))
+    train(settings, quiet=True)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000012")
+    (tmp_path / "data" / "2.mp4").unlink()
+    (tmp_path / "data" / "2b.mp4").write_bytes((tmp_path / "data" / "1.mp4").read_bytes())
+    train(settings, resume=True, quiet=True)
+    assert lines(tmp_path / "run")[-1]["step"] == 12
+    events = (tmp_path / "run" / "events.log").read_text()
+    assert events.count("2.mp4: it cannot be opened: No such file") == 1
+    assert "2b.mp4" not in events
+
+
+def test_a_run_that_cannot_begin_leaves_the_one_before_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "data" / "a.mp4", frames=20, size=(32, 48))
+    settings = config(tmp_path / "run", data=str(tmp_path / "data"), plan=Progressive())
+    train(settings, quiet=True)
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(LayerlockError, match="torchcodec cannot be used here"):
+        train(replace(settings, clip=replace(settings.clip, backend="torchcodec")), overwrite=True, quiet=True)
+    monkeypatch.setattr("layerlock.data.folder.read_clips", lost)
+    with pytest.raises(LayerlockError, match="1 video in a row could not be decoded"):
+        train(replace(settings, run=run_config(store_gb=0.0)), overwrite=True, quiet=True)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+
+
+def lost(video: VideoInfo, *_: Any, **__: Any) -> None:
+    raise UnreadableVideo(video.path, "it is gone")
 
 
 @pytest.mark.usefixtures("noise")

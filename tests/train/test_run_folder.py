@@ -101,10 +101,11 @@ def test_metrics_after_a_checkpoint_are_taken_back_with_the_line_that_was_cut(fo
 
 def test_an_event_is_one_line_with_its_kind(folder: RunFolder) -> None:
     folder.log(0, "skipped", "odd\nname.mp4: empty")
-    folder.log(3, "switch", "one more")
+    folder.log(3, "skipped", "\x1b[31m\udce9é.mp4: empty")
     lines = folder.events.read_text().splitlines()
     assert len(lines) == 2
     assert lines[0].split(" ", 1)[1] == "step 0 skipped: odd name.mp4: empty"
+    assert lines[1].endswith(r"step 3 skipped: \x1b[31m\udce9é.mp4: empty")
 
 
 def test_a_config_that_is_none_is_named(folder: RunFolder, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from layerlock.data.augment import crop_and_flip, crop_and_flip_depth
 from layerlock.data.clips import Batch, ClipConfig, Sample, Source, collate
@@ -20,6 +21,7 @@ __all__ = [
     "crop_and_flip",
     "crop_and_flip_depth",
     "open_source",
+    "save_source",
 ]
 
 
@@ -30,27 +32,50 @@ def open_source(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    with_depth: bool = False,
     clips: int = 0,
     store_bytes: int = 0,
+    saved: Path | None = None,
 ) -> Source:
     """The source named by `data`: "synthetic", or the path of a folder of videos, a list of videos, or a video.
 
     The videos are looked into first, with `workers` processes (None: one for each processor); `progress` is told how
-    many have been, of how many. Raises LayerlockError when none can be used. Those that cannot be used are in the
-    source's `rejected`, as (path, reason).
+    many have been, of how many. Where `saved` is a file of `save_source`, that is what is known of them: those lost
+    since then are skipped when their turn comes, and new ones are not seen. Raises LayerlockError when no video can be
+    used, or the decoder that `clip` names is not there. Those that cannot be used are in the source's `rejected`, as
+    (path, reason).
 
-    Where `clips`, the number that will be asked for, is worth it, and the frames of all videos fit into `store_bytes`
-    of temporary file, decoded frames are kept there.
+    `with_depth` asks for depth too, which the synthetic world and folders of colour and depth pictures have. Where
+    `clips`, the number that will be asked for, is worth it, and the frames of all videos fit into `store_bytes` of
+    temporary file, decoded frames are kept there.
     """
     if data == "synthetic":
         from layerlock.data.synthetic import SyntheticSource
 
-        return SyntheticSource(clip=clip, seed=seed)
+        return SyntheticSource(clip=clip, seed=seed, with_depth=with_depth)
+    from layerlock.data.decode.torchcodec import check_torchcodec
     from layerlock.data.folder import FolderSource
     from layerlock.data.index import build_index
+    from layerlock.data.index.saved import load_index
     from layerlock.data.store import store_for
 
-    source = FolderSource(build_index(data, workers, progress=progress), clip, seed)
+    if clip.backend == "torchcodec":
+        check_torchcodec()
+    if saved is not None and saved.exists():
+        index = load_index(saved, data)
+    else:
+        index = build_index(data, workers, progress=progress)
+    source = FolderSource(index, clip, seed, with_depth=with_depth)
     if clip.backend == "pyav":  # which is what fills the store
-        source.store = store_for(source.index.videos, source.read_sizes(), budget=store_bytes, clips=clips)
+        openings = clips // clip.per_decode
+        source.store = store_for(index.videos, source.read_sizes(), budget=store_bytes, openings=openings)
     return source
+
+
+def save_source(source: Source, data: str, path: Path) -> None:
+    """Writes what is known of the videos of a source, opened as `data`; nothing of the synthetic world."""
+    from layerlock.data.folder import FolderSource
+    from layerlock.data.index.saved import save_index
+
+    if isinstance(source, FolderSource):
+        save_index(source.index, data, path)

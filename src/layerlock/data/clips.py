@@ -78,6 +78,10 @@ class ClipConfig:
         return found
 
 
+Crop = tuple[float, float, float, float]
+"""top, left, height, width in pixels of a window; whole numbers but for a random-size crop"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One clip before crop and flip, in a square window of R x R pixels.
@@ -92,8 +96,8 @@ class Sample:
     """file path, or "synthetic/123", for messages"""
     video_tchw: Tensor
     """uint8 [T, 3, R, R], R = clip.margin"""
-    crop: tuple[float, float, float, float]
-    """top, left, height, width of the crop in pixels of the window; whole numbers but for a random-size crop"""
+    crop: Crop
+    """what the model will see of the window"""
     flip: bool
     label: int = -1
     """class, where the source knows it"""
@@ -179,12 +183,6 @@ def collate(samples: Sequence[Sample], size: int, video_btchw: Tensor | None = N
     )
 
 
-def sample_of(source: Source, index: int, attempt: int = 0) -> Sample:
-    """The clip of one global sample index, as in `Source.samples`."""
-    group, place = divmod(index, source.clip.per_decode)
-    return source.samples(group, attempt)[place]
-
-
 @runtime_checkable
 class Source(Protocol):
     """Where clips come from: picklable, cheap to construct, and a pure function of (seed, global sample index).
@@ -217,7 +215,7 @@ class Source(Protocol):
         ...
 
     def name(self, index: int, attempt: int = 0) -> str:
-        """What candidate `attempt` of a sample is called, without decoding; one that `sample` can be asked for."""
+        """What candidate `attempt` of a sample is called, without decoding."""
         ...
 
     def video_name(self, video: int) -> str:

@@ -17,7 +17,7 @@ from layerlock.data.clips import ATTEMPTS, ClipConfig, Sample
 from layerlock.data.decode import read_clips, read_depth
 from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
 from layerlock.data.index import Index
-from layerlock.data.order import video_at
+from layerlock.data.order import videos_from
 from layerlock.data.store import FrameStore
 from layerlock.errors import LayerlockError
 
@@ -28,8 +28,8 @@ class FolderSource:
     With `clip.per_decode` above one the video is opened once for that many clips, whose starts are drawn from one
     stretch of it: as long as that many clips one after the other, or the whole video where that is shorter.
 
-    A video that cannot be decoded is replaced by another one, drawn from the seed and the sample index alone, and
-    listed in `Sample.skipped`. Labels are the index's, -1 where there is none. `with_depth` asks for depth, which only
+    A video that cannot be decoded is replaced by the next one in the order of its epoch, and listed in
+    `Sample.skipped`. Labels are the index's, -1 where there is none. `with_depth` asks for depth, which only
     folders of colour and depth pictures have. `store` keeps decoded frames; the clips are the same without it.
     """
 
@@ -59,11 +59,12 @@ class FolderSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of the usable videos: their places below the root, lengths and order."""
+        """Sixteen hexadecimal digits of the usable videos: their places below the root, what they are, their order."""
         total = hashlib.blake2b(digest_size=8)
         for video in self.index.videos:
             place = video.path.removeprefix(self.index.root)
-            total.update(f"{place}\0{video.frames}\n".encode(errors="surrogateescape"))
+            facts = (video.frames, video.fps, video.height, video.width, video.codec, video.rotation, video.bytes)
+            total.update(f"{place}\0{facts}\n".encode(errors="surrogateescape"))
         return total.hexdigest()
 
     def __len__(self) -> int:
@@ -108,9 +109,7 @@ class FolderSource:
 
     def _candidates(self, group: int) -> list[int]:
         """Positions of the videos that a group of samples may be of, in the order in which they are tried."""
-        count = len(self)
-        others = draws.bits(self.seed, "replacement", torch.tensor([group]), ATTEMPTS - 1)[0] % count
-        return list(dict.fromkeys((video_at(group, count, self.seed), *others.tolist())))
+        return videos_from(group, len(self), self.seed, ATTEMPTS)
 
     def _random_clips_of(self, video: int, group: int, skipped: tuple[tuple[str, str], ...]) -> list[Sample]:
         clip, chosen = self.clip, self.index.videos[video]

@@ -86,7 +86,7 @@ def _batches_of_workers(source: Source, share: _Share, count: int, workers: int,
         for step in range(count):
             samples: list[Sample] = []
             for place, result in zip(places[step * share.each :], islice(results, share.each), strict=False):
-                made = _from_next_candidates(maker, place, result, seconds) if isinstance(result, Failure) else result
+                made = _from_next_candidates(maker, place, seconds) if isinstance(result, Failure) else result
                 if isinstance(made, _Refusal):
                     raise LayerlockError(made.message)
                 samples += maker.filled(place, made)
@@ -96,16 +96,16 @@ def _batches_of_workers(source: Source, share: _Share, count: int, workers: int,
         results.close()
 
 
-def _from_next_candidates(maker: _Maker, place: int, failure: Failure, seconds: float) -> list[Facts] | _Refusal:
+def _from_next_candidates(maker: _Maker, place: int, seconds: float) -> list[Facts] | _Refusal:
     """The samples of the first candidate that costs no worker, each tried in a process of its own.
 
-    A candidate is passed over only if it cannot be used, but where candidates that merely cannot be decoded come before
-    one that crashes, they all bear the reason of the latter.
+    The first is tried once more: what a worker died of may not have been its clip. A candidate is passed over only if
+    it cannot be used, but where candidates that merely cannot be decoded come before one that crashes, they all bear
+    the reason of the latter.
     """
     index = maker.share.group(place) * maker.source.clip.per_decode
     lost: list[tuple[str, str]] = []
-    for attempt in range(1, ATTEMPTS):
-        lost.append((maker.source.name(index, attempt - 1), failure.reason))
+    for attempt in range(ATTEMPTS):
         (result,) = run_in_processes(
             replace(maker, attempt=attempt),
             [place],
@@ -117,7 +117,7 @@ def _from_next_candidates(maker: _Maker, place: int, failure: Failure, seconds: 
             return _Refusal(f"{result.message.rstrip()}\n{_listed(lost)}")
         if not isinstance(result, Failure):
             return [result[0] | {"skipped": (*lost, *result[0]["skipped"])}, *result[1:]]
-        failure = result
+        lost.append((maker.source.name(index, attempt), result.reason))
     return _Refusal(f"sample {index} is lost: {ATTEMPTS} workers in a row were\n{_listed(lost)}")
 
 

@@ -24,9 +24,15 @@ def permuted(position: int, count: int, key: int) -> int:
 
 
 def video_at(index: int, videos: int, seed: int) -> int:
-    """The video of a global sample index: every epoch of `videos` samples visits each video once, in a new order."""
+    """The video of an index: every epoch of `videos` indices visits each video once, in a new order."""
+    return videos_from(index, videos, seed, 1)[0]
+
+
+def videos_from(index: int, videos: int, seed: int, most: int) -> list[int]:
+    """The video of an index and those after it in the order of its epoch, at most `most`, none twice."""
     epoch, position = divmod(index, videos)
-    return permuted(position, videos, draws.key(seed, f"order/{epoch}"))
+    key = draws.key(seed, f"order/{epoch}")
+    return [permuted((position + i) % videos, videos, key) for i in range(min(most, videos))]
 
 
 def _feistel(value: int, half: int, key: int) -> int:

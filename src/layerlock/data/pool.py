@@ -25,6 +25,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from layerlock.errors import LayerlockError
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -63,8 +65,11 @@ def run_in_processes(
     0 runs the tasks right here, without protection. A process has `seconds` for a task: one that takes longer, and one
     that dies, costs that task a Failure and is replaced. Tasks are given out up to `ahead` beyond the last result
     asked for, so that the processes need not wait for the reader; `ahead` 0 is two for each process. `needs_main`: the
-    function comes from the user's script, which then is imported in each process.
+    function comes from the user's script, which then is imported in each process. Raises LayerlockError for a negative
+    number of workers.
     """
+    if workers is not None and workers < 0:
+        raise LayerlockError(f"workers: {workers} is negative")
     count = min(processors() if workers is None else workers, len(tasks))
     if count == 0:
         yield from map(function, tasks)

@@ -28,7 +28,7 @@ _WORD = 8
 class FrameStore:
     """Frames of videos in an unnamed file that processes share; a killed run leaves nothing behind.
 
-    A video is decoded whole when the first clip of it is asked for, by whichever process that is; should two do so at
+    A video is decoded whole when the first clip of it is asked for, by whichever process that is; should two begin at
     once, they write the same bytes. What cannot be kept (a video longer than `LONGEST`, damaged somewhere, or longer
     than the index says; a full disk) is left to be decoded clip by clip: the clips are the same either way.
 
@@ -36,9 +36,10 @@ class FrameStore:
     """
 
     def __init__(self, videos: Sequence[VideoInfo], sizes: Sequence[tuple[int, int]]) -> None:
-        """Room for `videos`, their pictures resized to `sizes` (height, width)."""
+        """Room for `videos`, their pictures resized to `sizes` (height, width). Raises OSError for a full disk."""
         with tempfile.TemporaryFile(prefix="layerlock-") as file:
             self._attach(tuple(videos), tuple(sizes), os.dup(file.fileno()))
+        _write(self._descriptor, 0, np.zeros(len(videos), np.int64))  # its blocks are there from now on
 
     def _attach(self, videos: tuple[VideoInfo, ...], sizes: tuple[tuple[int, int], ...], descriptor: int) -> None:
         self._videos, self._sizes, self._descriptor = videos, sizes, descriptor
@@ -62,18 +63,23 @@ class FrameStore:
         return frame_nhwc[np.array(places)]
 
     def _keep(self, number: int) -> None:
-        """Decodes a video and writes its frames, the number of them last."""
+        """Decodes a video and writes its frames, the number of them last.
+
+        Until then it counts as left to its file, for all processes: nobody waits, and one that dies here harms nothing.
+        """
         video, size, begin = self._videos[number], self._sizes[number], self._begins[number]
-        count = _LEFT
-        if room_for(video, size):
-            try:
-                time_n, frame_nhwc = read_whole(video, size=size)
-                if len(time_n) <= _frames(video):
-                    _write(self._descriptor, begin, np.array(time_n))
-                    _write(self._descriptor, begin + _frames(video) * _WORD, frame_nhwc)
-                    count = len(time_n)
-            except (UnreadableVideo, OSError):
-                pass
+        self._mark(number, _LEFT)
+        if not room_for(video, size):
+            return
+        try:
+            time_n, frame_nhwc = read_whole(video, size=size, most=_frames(video))
+            _write(self._descriptor, begin, np.array(time_n))
+            _write(self._descriptor, begin + _frames(video) * _WORD, frame_nhwc)
+        except (UnreadableVideo, OSError):
+            return
+        self._mark(number, len(time_n))
+
+    def _mark(self, number: int, count: int) -> None:
         _write(self._descriptor, number * _WORD, np.array([count], np.int64))
 
     def _kept(self, number: int) -> tuple[list[float], np.ndarray]:
@@ -92,12 +98,16 @@ class FrameStore:
 
 
 def store_for(
-    videos: Sequence[VideoInfo], sizes: Sequence[tuple[int, int]], *, budget: int, clips: int
+    videos: Sequence[VideoInfo], sizes: Sequence[tuple[int, int]], *, budget: int, openings: int
 ) -> FrameStore | None:
-    """A store, where it pays: all videos fit into `budget` bytes, and `clips` clips are more than two of each video."""
+    """A store, where it pays: all videos fit into `budget` bytes, and are opened more than twice each."""
     needed = sum(room_for(video, size) for video, size in zip(videos, sizes, strict=True))
-    fits = needed <= budget and needed < shutil.disk_usage(tempfile.gettempdir()).free / 2
-    return FrameStore(videos, sizes) if fits and clips > 2 * len(videos) else None
+    if openings <= 2 * len(videos) or needed > min(budget, shutil.disk_usage(tempfile.gettempdir()).free // 2):
+        return None
+    try:
+        return FrameStore(videos, sizes)
+    except OSError:
+        return None
 
 
 def room_for(video: VideoInfo, size: tuple[int, int]) -> int:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from layerlock import draws
-from layerlock.data.clips import ClipConfig, Sample
+from layerlock.data.augment import random_box
+from layerlock.data.clips import ClipConfig, Crop, Sample
 from layerlock.data.motion import ACTIONS, mirrored
 from layerlock.data.render import render
 from layerlock.data.scene import build_scene
@@ -78,22 +79,27 @@ class SyntheticSource:
 
     def view(self, video: int) -> Sample:
         """Scene `video`, cut in the centre, as it is."""
-        return self._cut(video, video, (0.5, 0.5), flip=False)
+        begin = (self.clip.margin - self.clip.size + 1) // 2
+        return self._cut(video, video, (begin, begin, self.clip.size, self.clip.size), flip=False)
 
     def _random_clip(self, index: int) -> Sample:
-        down, across, coin = draws.uniform(self.seed, "clip", torch.tensor([index]), 3)[0].tolist()
-        return self._cut(index % self.videos, index, (down, across), flip=self.clip.flip and coin < 0.5)
+        down, across, coin, *more = draws.uniform(self.seed, "clip", torch.tensor([index]), 5)[0].tolist()
+        side, places = self.clip.margin, self.clip.margin - self.clip.size + 1
+        if self.clip.area is None:
+            crop: Crop = (int(down * places), int(across * places), self.clip.size, self.clip.size)
+        else:
+            crop = random_box((down, across, *more), side, side, self.clip)
+        return self._cut(index % self.videos, index, crop, flip=self.clip.flip and coin < 0.5)
 
-    def _cut(self, video: int, index: int, place: tuple[float, float], *, flip: bool) -> Sample:
+    def _cut(self, video: int, index: int, crop: Crop, *, flip: bool) -> Sample:
         side = self.clip.margin
         rate = self.clip.fps or RATE
         clip = render_clip(self.seed, video, frames=self.clip.frames, height=side, width=side, fps=rate)
-        places = side - self.clip.size + 1
         return Sample(
             index=index,
             name=self.video_name(video),
             video_tchw=clip.video_tchw,
-            crop=(int(place[0] * places), int(place[1] * places), self.clip.size, self.clip.size),
+            crop=crop,
             flip=flip,
             label=mirrored(clip.label) if flip else clip.label,
             depth_thw=clip.depth_thw if self.with_depth else None,

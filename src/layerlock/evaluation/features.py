@@ -32,7 +32,12 @@ def clip_config(encoder: Encoder) -> ClipConfig:
 def embed_videos(
     encoder: Encoder, data: str, *, depth: int | None = None, batch: int = 16, workers: int = 2, quiet: bool = False
 ) -> Features:
-    """Mean-pooled features of the middle clip of every video of `data`. Raises LayerlockError for unusable data."""
+    """Mean-pooled features of the middle clip of every video of `data`. Raises LayerlockError for unusable data.
+
+    So does a `batch` below 1.
+    """
+    if batch < 1:
+        raise LayerlockError(f"batch: {batch} is not positive")
     if data == "synthetic":
         raise LayerlockError(
             "the synthetic world has no end: write videos of it with `layerlock synth` and embed those"

@@ -13,10 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from layerlock.config import Config, load_config, to_dict
+from layerlock.data.index.listing import printable
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.files import write_whole
 
-PARTS = ("config.json", "metrics.jsonl", "events.log", "report.html", "checkpoints", "previews", "encoder")
+PARTS = (
+    "config.json",
+    "metrics.jsonl",
+    "events.log",
+    "index.json",
+    "report.html",
+    "checkpoints",
+    "previews",
+    "encoder",
+)
 EVENT = re.compile(r"(?P<when>\S+) step (?P<step>\d+) (?P<kind>\w+): (?P<text>.*)\n")
 """A line of `events.log`."""
 FREE = ("out", "run", "recipe")
@@ -39,9 +49,8 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.config, self.metrics, self.events = (self.path / name for name in PARTS[:3])
-        self.report = self.path / "report.html"
-        self.checkpoints, self.previews, self.encoder = (self.path / name for name in PARTS[4:])
+        self.config, self.metrics, self.events, self.index, self.report = (self.path / name for name in PARTS[:5])
+        self.checkpoints, self.previews, self.encoder = (self.path / name for name in PARTS[5:])
 
     @property
     def exists(self) -> bool:
@@ -92,10 +101,10 @@ class RunFolder:
             shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink(missing_ok=True)
 
     def log(self, step: int, kind: str, text: str) -> None:
-        """Adds a line to `events.log`: when, after which step, what kind of event, what."""
+        """Adds a line to `events.log`: when, after which step, what kind of event, what; odd letters as escapes."""
         stamp = datetime.now().astimezone().isoformat(timespec="seconds")
-        with self.events.open("a", encoding="utf-8", errors="surrogateescape") as events:
-            events.write(f"{stamp} step {step} {kind}: {' '.join(text.split())}\n")
+        with self.events.open("a", encoding="utf-8") as events:
+            events.write(f"{stamp} step {step} {kind}: {printable(' '.join(text.split()))}\n")
 
     def add(self, line: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""

@@ -16,8 +16,9 @@ import torch
 from safetensors import SafetensorError
 
 from layerlock.config import Config
-from layerlock.data import Batch, Source, batches, open_source
+from layerlock.data import Batch, Source, batches, open_source, save_source
 from layerlock.data.augment import augment
+from layerlock.data.index.listing import printable
 from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
@@ -72,12 +73,15 @@ def train(
                 progress=progress,
                 clips=config.steps * config.batch,
                 store_bytes=int(config.run.store_gb * 1e9),
+                saved=folder.index if resume else None,
             )
+        examples = first_clips(source, min(1, config.run.workers))
         place = checkpoint.latest(folder.checkpoints) if resume else None
         learner = build_learner(config, device, init_from=None if place else config.init_from)
         folder.begin(config, resume=resume, overwrite=overwrite)
+        save_source(source, config.data, folder.index)
         with StopSignal() as stop, ProgressBar(config.steps, quiet) as bar:
-            return Run(config, plan, folder, source, learner, bar=bar, place=place).go(stop)
+            return Run(config, plan, folder, source, learner, examples, bar=bar, place=place).go(stop)
     except (OSError, SafetensorError) as error:
         good = checkpoint.latest(folder.checkpoints)
         raise LayerlockError(f"{folder.path}: {error}; last good checkpoint: {good or 'none'}") from None
@@ -96,6 +100,7 @@ class Run:
         folder: RunFolder,
         source: Source,
         learner: Learner,
+        examples: Batch,
         *,
         bar: ProgressBar,
         place: Path | None,
@@ -121,9 +126,7 @@ class Run:
             self.tell("resume", f"from {place}")
         for path, reason in source.rejected:
             self.skip(path, reason)
-        together = config.clip.per_decode
-        with closing(self.loader(CLIPS * together, 0, 1, min(1, config.run.workers))) as first:
-            self.examples = next(first).slice(0, CLIPS * together, together).to(self.device)
+        self.examples = examples.to(self.device)
 
     def refuse_another_history(self, state: checkpoint.State) -> None:
         """Raises LayerlockError where the data or the plan are not those that the checkpoint comes from."""
@@ -289,11 +292,18 @@ class Run:
         """Counts and names a file that could not be used, once."""
         if path not in self.skipped:
             self.skipped.add(path)
-            self.tell("skipped", f"{path}: {reason}")
+            self.tell("skipped", f"{printable(path)}: {reason}")
 
     def tell(self, kind: str, text: str) -> None:
         """A line of `events.log`."""
         self.folder.log(self.step, kind, text)
+
+
+def first_clips(source: Source, workers: int) -> Batch:
+    """The first clip of each of the first few videos. Raises LayerlockError where there is none."""
+    together = source.clip.per_decode
+    with closing(batches(source, batch=CLIPS * together, start=0, stop=1, workers=workers)) as loader:
+        return next(loader).slice(0, CLIPS * together, together)
 
 
 def described(stage: Stage | None) -> dict[str, object]:

@@ -69,7 +69,7 @@ def test_clips_together_and_the_whole_are_the_clips_alone(tmp_path: Path, name: 
         tmp_path / name, frames=90, codec=codec, pix_fmt=pix_fmt, options=QUIET.get(codec), size=size, gop=30
     )
     video = probe(str(path))
-    time_n, frame_nhwc = read_whole(video, size=size)
+    time_n, frame_nhwc = read_whole(video, size=size, most=99)
     assert [number_of(frame) for frame in frame_nhwc] == list(range(90))
     for starts in ([5, 5], [70, 41, 43], [0, 88, 17]):
         for seconds in (None, 0.1):
@@ -78,6 +78,50 @@ def test_clips_together_and_the_whole_are_the_clips_alone(tmp_path: Path, name: 
             for cut, clip_thwc in zip(cuts, together, strict=True):
                 np.testing.assert_array_equal(clip_thwc, read_clips(video, [cut], size=size).video_nthwc[0])
                 np.testing.assert_array_equal(clip_thwc, frame_nhwc[cut.places(time_n, video.fps)])
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "libx264"])
+def test_reordered_frames_in_avi_are_told_apart(tmp_path: Path, codec: str) -> None:
+    video = probe(str(write_video(tmp_path / "a.avi", codec=codec, frames=90, options={"bf": "2"}, gop=15)))
+    for start in range(0, 84, 3):
+        assert numbers(video, start) == [start, start + 2, start + 4, start + 6]
+
+
+def test_frames_that_need_more_than_the_last_key_frame_are_whole(tmp_path: Path) -> None:
+    """With intra refresh a picture is complete only some frames after the place to which a seek leads."""
+    options = {"x264-params": "intra-refresh=1:keyint=25:bframes=0"}
+    video = probe(str(write_video(tmp_path / "a.mp4", frames=100, options=options, gop=25)))
+    for start in range(0, 90, 4):
+        assert numbers(video, start) == [start, start + 2, start + 4, start + 6]
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.flv"])
+def test_a_file_that_is_cut_off_is_refused_whatever_its_container(tmp_path: Path, name: str) -> None:
+    codec = "libvpx-vp9" if name == "a.webm" else "libx264"
+    path = write_video(tmp_path / name, codec=codec, frames=200, gop=25)
+    assert probe(str(path)).frames >= 200
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UnreadableVideo, match=r"end is missing|damaged|a part of it is missing"):
+        probe(str(path))
+
+
+def test_a_file_that_was_replaced_is_refused(tmp_path: Path) -> None:
+    video = probe(str(write_video(tmp_path / "a.mp4", frames=60)))
+    write_video(tmp_path / "a.mp4", frames=60, size=(64, 64))
+    for read in (
+        lambda: read_clips(video, [Cut(start=0, frames=2, stride=1)], size=(8, 8)),
+        lambda: read_whole(video, size=(8, 8), most=99),
+    ):
+        with pytest.raises(UnreadableVideo, match="not the file that it was"):
+            read()
+
+
+def test_a_list_of_other_files_is_refused(tmp_path: Path) -> None:
+    write_video(tmp_path / "one.mp4", frames=5)
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile 'one.mp4'\n")
+    with pytest.raises(UnreadableVideo, match="list of other files"):
+        probe(str(tmp_path / "list.mp4"))
 
 
 def test_what_clips_share_is_decoded_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from video_files import shared, write_audio_only, write_video
 
 import layerlock
@@ -27,8 +28,8 @@ from layerlock.data.index.progress import IndexProgress
 from layerlock.data.pool import Failure
 from layerlock.errors import LayerlockError
 
-INFO = VideoInfo(path="/a.mp4", frames=3, fps=25.0, width=4, height=2, seconds=0.12, codec="h264", rotation=1)
-STAMP = Stamp(1, 2, 3)
+INFO = VideoInfo(path="/a.mp4", frames=3, fps=25.0, width=4, height=2, seconds=0.12, codec="h264", rotation=1, bytes=9)
+STAMP = Stamp(1, 2, 3, False)
 
 
 @pytest.fixture
@@ -74,6 +75,11 @@ def known(path: str, stamp: Stamp = STAMP, data: str = "/data") -> VideoInfo | s
 def keep(data: str, path: str, found: VideoInfo | str) -> None:
     with closing(IndexCache(data)) as cache:
         cache.add(path, STAMP, found)
+
+
+def write_picture(path: Path, width: int = 32) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, 16)).save(path)
 
 
 def entries(cache: Path) -> list[dict[str, Any]]:
@@ -139,6 +145,8 @@ def test_nothing_usable_is_said_with_reasons(tmp_path: Path) -> None:
     assert text.count(r"\n.mp4: it is empty") == 5
     assert text.endswith("and 2 more")
     (tmp_path / "list.txt").write_text("a.mp4\n")
+    with pytest.raises(LayerlockError, match=r"workers: -1 is negative"):
+        build_index(tmp_path, -1)
     with pytest.raises(LayerlockError, match=r"the only video of .*list.txt cannot be used:\n.*list.txt, line 1"):
         build_index(tmp_path / "list.txt", 0)
 
@@ -195,22 +203,36 @@ def test_a_changed_file_is_looked_into_again(folder: Path, probed: list[str]) ->
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_folder_of_frames_is_looked_into_again_when_a_frame_is_added(tmp_path: Path, probed: list[str]) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_folder_of_frames_is_looked_into_again_when_a_frame_is_added(
+    tmp_path: Path, probed: list[str], linked: bool
+) -> None:
     scene = tmp_path / "data" / "scene"
-    for kind in ("color", "depth"):
-        (scene / kind).mkdir(parents=True)
-    (tmp_path / "data" / "list.txt").write_text("scene\n")
+    places = {kind: (tmp_path / "disk" if linked else scene) / kind for kind in ("color", "depth")}
+    for kind, place in places.items():
+        write_picture(place / "0.jpg")
+        if linked:
+            scene.mkdir(parents=True, exist_ok=True)
+            (scene / kind).symlink_to(place)
     stamp = stamp_of(str(scene))
-    os.utime(scene / "depth", ns=(stamp.modified + 1, stamp.modified + 1))
+    os.utime(places["depth"], ns=(stamp.modified + 1, stamp.modified + 1))
     assert stamp_of(str(scene)) != stamp
+    (places["depth"] / "0.jpg").unlink()
+    assert [build_index(scene, 0).videos[0].frames for _ in range(2)] == [1, 1]
+    assert probed == ["scene"]
+    write_picture(places["color"] / "1.jpg")
+    assert build_index(scene, 0).videos[0].frames == 2
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_folder_of_frames_is_usable_once_its_damaged_picture_is_mended_in_place(tmp_path: Path) -> None:
+    for number in range(3):
+        write_picture(tmp_path / "data" / "scene" / f"{number}.png", width=32 if number else 40)
     for _ in range(2):
         with pytest.raises(NothingUsable):
-            build_index(tmp_path / "data" / "list.txt", 0)
-    assert probed == ["scene"]
-    (scene / "color" / "1.jpg").touch()
-    with pytest.raises(NothingUsable):
-        build_index(tmp_path / "data" / "list.txt", 0)
-    assert probed == ["scene", "scene"]
+            build_index(tmp_path / "data", 0)
+    write_picture(tmp_path / "data" / "scene" / "0.png")
+    assert len(build_index(tmp_path / "data", 0)) == 1
 
 
 def test_the_machine_s_failures_are_not_kept(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +289,12 @@ def test_a_torn_last_line_is_ignored_and_what_follows_it_is_not(cache: Path) -> 
         {"video": {}},
         {"video": 3},
         {"video": {"frames": "3"}},
+        {"video": {"frames": 0}},
+        {"video": {"width": -1}},
+        {"video": {"fps": float("nan")}},
+        {"video": {"bytes": -1}},
+        {"video": {"codec": "images"}},
+        {"stamp": [1, 2, 3, True]},
         {"reason": 4},
         {"video": dataclasses.asdict(INFO)},
     ],
@@ -364,7 +392,7 @@ import sys
 from layerlock.data.index.cache import IndexCache, Stamp
 cache = IndexCache("/data")
 for number in range(500):
-    cache.add(f"/{sys.argv[1]}/{number}.mp4", Stamp(1, 2, 3), "it is empty")
+    cache.add(f"/{sys.argv[1]}/{number}.mp4", Stamp(1, 2, 3, False), "it is empty")
 """
 
 
@@ -427,14 +455,14 @@ def test_an_index_in_words() -> None:
     videos += [video(4, fps=0.5, seconds=7200.0), video(5, fps=15.0)]
     index = Index(
         root="/",
-        layout="class folders",
+        layout="odd\n\udce9.csv",
         videos=tuple(videos),
         labels=(1, 1, 0, -1, 1, 1),
         classes=("ant", "b\nee", "cat"),
         rejected=(("/odd\n\x1b[31m\udce9é name.mp4", "it is empty"),),
     )
     assert describe(index).splitlines() == [
-        "layout    class folders",
+        r"layout    odd\n\udce9.csv",
         "usable    6",
         "rejected  1",
         "length    2.00 hours",

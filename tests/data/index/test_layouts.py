@@ -44,6 +44,18 @@ def labelled(listing: Listing, root: Path) -> dict[str, str | None]:
     return dict(zip(names(listing, root), classes, strict=True))
 
 
+def close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets nobody, root included, search folders called `closed`."""
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+
 # folders
 
 
@@ -56,6 +68,13 @@ def test_files_are_found_by_ending_and_links_that_lead_back_are_not_followed(tmp
     assert names(listing, tmp_path) == ["A.MP4", "b/good.mp4", "c/d/e.webm", "self.mp4"]
     assert (listing.layout, listing.classes, set(listing.labels)) == ("folder", (), {-1})
     assert (listing.data, listing.root, listing.rejected) == (str(tmp_path), str(tmp_path), ())
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", ".b.mp4", "sub/._c.mp4", ".trash/d.mp4", ".scene/1.jpg", ".scene/2.jpg")
+    touch(tmp_path, "frames/1.jpg", "frames/2.jpg", "frames/.thumbnails/1.mp4")
+    assert names(list_videos(tmp_path), tmp_path) == ["a.mp4", "frames"]
+    assert names(list_videos(tmp_path / ".trash"), tmp_path) == [".trash/d.mp4"]
 
 
 def test_links_to_folders_elsewhere_are_followed(tmp_path: Path) -> None:
@@ -109,14 +128,7 @@ def test_a_single_video_is_taken_whatever_its_ending(tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_searched_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "open/a.mp4", "closed/b.mp4")
-    scandir = os.scandir
-
-    def refuse(path: str) -> Any:
-        if path.endswith("closed"):
-            raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
+    close(monkeypatch)
     listing = list_videos(tmp_path)
     assert names(listing, tmp_path) == ["open/a.mp4"]
     assert listing.rejected == ((str(tmp_path / "closed"), "the folder cannot be searched: Permission denied"),)
@@ -130,6 +142,8 @@ def test_data_that_are_not_there_and_folders_without_videos_are_said(tmp_path: P
     touch(tmp_path, "a.text")
     with pytest.raises(LayerlockError, match=r"no videos in .* \.mp4"):
         list_videos(tmp_path)
+    with pytest.raises(LayerlockError, match=r"data: the name is empty"):
+        list_videos("")
 
 
 # lists of paths
@@ -148,6 +162,7 @@ def test_data_that_are_not_there_and_folders_without_videos_are_said(tmp_path: P
             {"a 1.mp4": "1", 'b "2".mp4': "0", "two\nlines.mp4": "2"},
         ),
         ('"a.mp4","3"\n', {"a.mp4": "3"}),
+        ('my;holiday.mp4;1\n"b.mp4"; 0\n', {"my;holiday.mp4": "1", "b.mp4": "0"}),
         ("frames/0001 3\nframes/0002 -1\n", {"frames/0001": "3", "frames/0002": None}),
         ("été/ночь 夜.mp4 0", {"été/ночь 夜.mp4": "0"}),
         ("a.mp4 7\na.mp4 7\nb.mp4 7\n", {"a.mp4": "7", "b.mp4": "7"}),
@@ -190,7 +205,7 @@ def test_any_name_in_quotes_is_read_as_it_is(
     assert list(listing.paths) == [os.path.abspath(os.path.join(folder, name)) for name, _ in rows]
     assert list(listing.labels) == [label for _, label in rows]
     with (folder / "named.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("file_name", "label"), *rows])
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("file_name", "label"), *rows])
     named = list_videos(folder / "named.csv")
     assert (named.paths, named.labels) == (listing.paths, listing.labels)
 
@@ -242,6 +257,21 @@ def test_labels_of_a_column_with_gaps_are_whole_numbers(tmp_path: Path) -> None:
     rows = [{"file_name": "a.mp4", "label": 1.0}, {"file_name": "b.mp4", "label": float("nan")}, {"file_name": "c.mp4"}]
     write_metadata(tmp_path, "jsonl", rows)
     assert list_videos(tmp_path).labels == (1, -1, -1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file_name, label\na.mp4, run\nb.mp4,  sit up \n",
+        'file_name ,"label"\na.mp4,"run"\nb.mp4, "sit up"\n',
+        "\n  \nfile_name;label\na.mp4;run\n  \nb.mp4; sit up\n",
+        '"label"\tfile_name\nrun\ta.mp4\n"sit up"\tb.mp4\n',
+        "label;caption, old; file_name\nrun;a, b;a.mp4\nsit up;;b.mp4\n",
+    ],
+)
+def test_separators_of_named_columns_and_spaces_around_them(tmp_path: Path, text: str) -> None:
+    listing = list_videos(write(tmp_path / "set.csv", text))
+    assert labelled(listing, tmp_path) == {"a.mp4": "run", "b.mp4": "sit up"}
 
 
 def test_metadata_without_labels(tmp_path: Path) -> None:
@@ -342,6 +372,28 @@ def test_kinetics(tmp_path: Path) -> None:
     assert reason.endswith("listed in val.csv, line 4")
 
 
+@pytest.mark.parametrize("mark", ["; ", "\t"])
+def test_kinetics_with_other_separators(tmp_path: Path, mark: str) -> None:
+    touch(tmp_path, "a_000001_000011.mp4")
+    text = "label,youtube_id,time_start,time_end\nrun,a,1,11\n".replace(",", mark)
+    assert labelled(list_videos(write(tmp_path / "val.csv", text)), tmp_path) == {"a_000001_000011.mp4": "run"}
+
+
+def test_searches_for_published_videos_name_closed_folders_and_pass_over_hidden_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a.mp4", "closed/1.mp4", ".old/1.mp4", ".old/b.mp4", "2.mp4")
+    close(monkeypatch)
+    closed = (str(tmp_path / "closed"), "the folder cannot be searched: Permission denied")
+    for path in (
+        write(tmp_path / "train.json", json.dumps([ssv2(1), ssv2(2)])),
+        write(tmp_path / "val.csv", "youtube_id,time_start,time_end\na,1,11\nb,1,11\n"),
+    ):
+        listing = list_videos(path)
+        assert len(listing) == 1
+        assert [listing.rejected[0], len(listing.rejected)] == [closed, 2]
+
+
 def test_kinetics_prefers_the_cut_video_and_the_nearer_folder(tmp_path: Path) -> None:
     touch(tmp_path / "k", "a.mp4", "z/a_000001_000011.avi", "zz/a_000001_000011.mp4")
     touch(tmp_path, "b.mp4")
@@ -364,7 +416,11 @@ def test_kinetics_prefers_the_cut_video_and_the_nearer_folder(tmp_path: Path) ->
         ("list.csv", "a.mp4 1.5\n", "line 1: the label '1.5' is no whole number"),
         ("list.csv", "a.mp4 -2\n", "line 1: the label -2 is no class number"),
         ("list.csv", "a.mp4 1\nb.mp4 1000000\n", "line 2: the label 1000000 is no class number"),
-        ("list.csv", "path,label\na.mp4,1\n", "line 1: the label 'label' is no whole number; .* needs file_name"),
+        ("list.csv", "path,label\na.mp4,1\n", "line 1: the label 'label' is no .*; .* none called file_name"),
+        ("list.csv", "file;label\na.mp4;1\n", "line 1: the label 'label' is no .*; .* none called file_name"),
+        ("list.csv", "a.mp4\nb.mp4 cat\n", "list.csv, line 2: there is a label, cat, and the first line has none"),
+        ("set.csv", "file_name, label, label\na.mp4,1,2\n", "set.csv: 2 columns are called label"),
+        ("set.csv", "file_name;label\na.mp4;1;2\n", "set.csv, line 2: 3 fields, where the first line names 2"),
         ("list.csv", "a.mp4 1\nb.mp4 1\n./a.mp4 2\n", "line 3: .*a.mp4 has the label 2, and 1 in line 1"),
         ("list.csv", 'a.mp4 1\n"b.mp4 1\nc.mp4 1\n', "line 2: a quote is opened here and never closed"),
         ("list.csv", '"a.mp4"x 1\n', "line 1: after a path in quotes comes a label or nothing"),

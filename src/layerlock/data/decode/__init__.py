@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layerlock.data.decode import images, pyav
+from layerlock.data.decode import images, pyav, torchcodec
 from layerlock.data.decode.video import IMAGES, Clips, Cut, VideoInfo
 
 
@@ -25,20 +25,18 @@ def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int], 
     if video.codec == IMAGES:
         return images.read_clips(video, cuts, size=size)
     if backend == "torchcodec":
-        from layerlock.data.decode import torchcodec
-
         return torchcodec.read_clips(video, cuts, size=size)
     return pyav.read_clips(video, cuts, size=size)
 
 
-def read_whole(video: VideoInfo, *, size: tuple[int, int]) -> tuple[list[float], np.ndarray]:
+def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[list[float], np.ndarray]:
     """When each frame is shown, in seconds, and all frames, uint8 `[F, H, W, 3]`, resized to `size` (height, width).
 
-    Raises UnreadableVideo.
+    Raises UnreadableVideo, also where there are more frames than `most`.
     """
     if video.codec == IMAGES:
-        return images.read_whole(video, size=size)
-    return pyav.read_whole(video, size=size)
+        return images.read_whole(video, size=size, most=most)
+    return pyav.read_whole(video, size=size, most=most)
 
 
 def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) -> np.ndarray:

@@ -12,6 +12,7 @@ Turned pictures (EXIF) are made upright; mirrored ones are not.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from layerlock.data.decode.pyav import convert
+from layerlock.data.decode.pyav import MOST_PIXELS, convert
 from layerlock.data.decode.video import IMAGES, Clips, Cut, UnreadableVideo, VideoInfo, has_video_ending
 
 if TYPE_CHECKING:
@@ -87,17 +88,14 @@ def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
     return Clips(video_nthwc=frame_khwc[which_nt], decoded=len(wanted))
 
 
-def read_whole(video: VideoInfo, *, size: tuple[int, int]) -> tuple[list[float], np.ndarray]:
+def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[list[float], np.ndarray]:
     """When each frame is shown, in seconds, and all frames, uint8 `[F, H, W, 3]`, resized to `size` (height, width).
 
-    Raises UnreadableVideo.
+    Raises UnreadableVideo, also where there are more frames than `most`.
     """
+    if video.frames > most:
+        raise UnreadableVideo(video.path, f"it has {video.frames} frames, more than {most}")
     return _seconds(video), _read(video, _listed_again(video).pictures, size)
-
-
-def has_depth(path: str) -> bool:
-    """Whether pictures of the folder have depth maps, by the names of the files. Raises UnreadableVideo."""
-    return any(depth is not None for depth in _listed(path).depth)
 
 
 def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) -> np.ndarray:
@@ -128,6 +126,17 @@ class _Listing:
 
 
 def _listed(path: str) -> _Listing:
+    """The frames of a folder in any of the layouts, looked up again when the folder, or one in it, has changed."""
+    inside = [os.path.join(path, name) for name in (*_COLOUR_FOLDERS, "depth")]
+    try:
+        changes = tuple(os.stat(folder).st_mtime_ns for folder in (path, *filter(os.path.isdir, inside)))
+    except OSError as error:
+        raise UnreadableVideo(path, f"the folder cannot be read: {error.strerror}") from error
+    return _listed_at(path, changes)
+
+
+@functools.lru_cache(maxsize=64)
+def _listed_at(path: str, changes: tuple[int, ...]) -> _Listing:
     """The frames of a folder in any of the layouts."""
     files, folders = _names(path)
     scene, pairs = _scene_folders(folders), _pairs(files)
@@ -293,7 +302,8 @@ def _decoded(path: str, picture: str) -> VideoFrame:
         raise UnreadableVideo(path, f"picture {name} is {'neither JPEG nor PNG' if content else 'empty'}")
     context = cast("VideoCodecContext", av.CodecContext.create(codec, "r"))
     context.thread_count = 1
-    context.options = {"err_detect": "explode"}  # else the missing part of a picture is made up
+    # without "explode" the missing part of a picture is made up
+    context.options = {"err_detect": "explode", "max_pixels": str(MOST_PIXELS)}
     try:
         return (context.decode(av.Packet(content)) + context.decode(None))[0]
     except (av.FFmpegError, IndexError, ValueError, MemoryError) as error:

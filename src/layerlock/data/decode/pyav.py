@@ -36,7 +36,13 @@ _SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
 _NEVER_SOUGHT = frozenset({"mpeg"})
 """containers that are read from their start: after a seek in a program stream timestamps are off by a frame"""
 
-_MOST_PIXELS = 1 << 26
+_LISTS = frozenset({"concat", "dash", "hls", "imf"})
+"""formats that open other files"""
+
+_LACKING = 0.9
+"""a file that ends before this share of its length has been cut off"""
+
+MOST_PIXELS = 1 << 26
 """of a picture: 8192 x 8192; a header that asks for more is forged or no video"""
 
 BACK_SECONDS = (0.0, 2.0, 10.0, math.inf)
@@ -51,6 +57,7 @@ def probe(path: str) -> VideoInfo:
     with opened(path) as (container, stream):
         _check_whole(path, stream)
         frames, fps, seconds = _length(path, container, stream)
+        _check_end(path, seconds)
         first, decoded = None, 0
         for frame in _decoded(container, stream):
             first = first or frame
@@ -70,6 +77,7 @@ def probe(path: str) -> VideoInfo:
             seconds=seconds,
             codec=stream.codec_context.codec.canonical_name,
             rotation=turns,
+            bytes=os.path.getsize(path),
         )
 
 
@@ -77,46 +85,59 @@ def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
     """The clips `cuts`, all of one length, resized to `size` (height, width). Raises UnreadableVideo."""
     height, width = reversed(size) if video.rotation % 2 else size
     clips_nthwc = np.empty((len(cuts), cuts[0].frames, height, width, 3), np.uint8)
+    decoded: int | None = None
     for back in BACK_SECONDS:
-        with opened(video.path) as (container, stream):
+        with opened(video.path, video.bytes) as (container, stream):
             found = packets_of(container, stream, video, cuts, back)
             if found is not None:
                 wanted = [cut.places(found.seconds, video.fps) for cut in cuts]
-                decoded = _fill(clips_nthwc, video.path, stream, found, wanted)
-                break
+                decoded = _fill(clips_nthwc, video.path, stream, found, wanted, last_try=back == math.inf)
+        if decoded is not None:
+            break
+    assert decoded is not None, "the last try gives frames or raises"
     return Clips(video_nthwc=np.rot90(clips_nthwc, video.rotation, axes=(2, 3)), decoded=decoded)
 
 
-def read_whole(video: VideoInfo, *, size: tuple[int, int]) -> tuple[list[float], np.ndarray]:
+def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[list[float], np.ndarray]:
     """When each frame is shown, in seconds, and all frames, uint8 `[F, H, W, 3]`, resized to `size` (height, width).
 
-    Raises UnreadableVideo.
+    Raises UnreadableVideo, also where there are more frames than `most`.
     """
     height, width = reversed(size) if video.rotation % 2 else size
-    with opened(video.path) as (container, stream):
+    with opened(video.path, video.bytes) as (container, stream):
         packets = _read(container, stream, math.inf, 1, skip=False)
+        if len(packets) > most:
+            raise UnreadableVideo(video.path, f"it has {len(packets)} frames, more than {most}")
         found = _timed(container, stream, video, packets, _times(container, packets))
         frame_nhwc = np.empty((1, len(found.times), height, width, 3), np.uint8)
-        _fill(frame_nhwc, video.path, stream, found, [list(range(len(found.times)))])
+        _fill(frame_nhwc, video.path, stream, found, [list(range(len(found.times)))], last_try=True)
     return found.seconds, np.rot90(frame_nhwc[0], video.rotation, axes=(1, 2))
 
 
 @contextlib.contextmanager
-def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its best video stream, one decoding thread; any failure inside becomes UnreadableVideo."""
+def opened(path: str, size: int = 0) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its best video stream, one decoding thread; any failure inside becomes UnreadableVideo.
+
+    So does a file that is not `size` bytes long, as it was when it was looked into (0: whatever length it has).
+    """
     import av
 
     if av.logging.get_level() is None:  # silent still, but errors then carry FFmpeg's explanation
         av.logging.set_level(av.logging.PANIC)
     doing = "it cannot be opened"
     try:
-        if not os.path.getsize(path):
+        now = os.path.getsize(path)
+        if not now:
             raise UnreadableVideo(path, "it is empty")
+        if size not in (0, now):
+            raise UnreadableVideo(path, "it is not the file that it was when it was looked into")
         # the prefix: a colon in a name is no protocol; the whitelist: a playlist must not reach the network
         with av.open(
             f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"}
         ) as container:
             doing = "it is damaged"
+            if container.format.name in _LISTS:
+                raise UnreadableVideo(path, "it is a list of other files")
             yield container, _best_stream(path, container)
     except IndexError as error:  # PyAV knows only the streams that were there at the start
         raise UnreadableVideo(path, f"{doing}: a stream begins in the middle of it") from error
@@ -133,7 +154,7 @@ def _best_stream(path: str, container: InputContainer) -> VideoStream:
     if not hasattr(stream, "codec_context") or stream.codec_context is None:
         raise UnreadableVideo(path, "its codec is not known")
     stream.codec_context.thread_count = 1
-    stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
     return stream
 
 
@@ -149,6 +170,20 @@ def _check_whole(path: str, stream: VideoStream) -> None:
     entries = stream.index_entries
     if len(entries) and entries[-1].pos + entries[-1].size > os.path.getsize(path):
         raise UnreadableVideo(path, "its end is missing: the file is shorter than its own index says")
+
+
+def _check_end(path: str, seconds: float) -> None:
+    """A container without an index at its head can be cut off anywhere: what is near its end tells."""
+    with opened(path) as (container, stream):
+        if container.format.name.startswith("mov") or not stream.time_base:
+            return
+        base, zero = float(stream.time_base), stream.start_time or 0
+        if not _seek(container, stream, int(zero + seconds * _LACKING / base)):
+            return
+        last = max((packet.pts for packet in container.demux(stream) if packet.pts is not None), default=None)
+    held = seconds if last is None else max(last, last - zero) * base  # some count a late start into the length
+    if held < seconds * _LACKING - 1:
+        raise UnreadableVideo(path, f"its end is missing: it says that it lasts {seconds:.1f} s and holds {held:.1f}")
 
 
 def _length(path: str, container: InputContainer, stream: VideoStream) -> tuple[int, float, float]:
@@ -231,7 +266,7 @@ def packets_of(
     # half a frame early: timestamps are rounded
     starts = [zero + (cut.start - 0.5) / video.fps / base for cut in cuts]
     target = min(starts) - back / base
-    sought = target > zero and container.format.name not in _NEVER_SOUGHT
+    sought = target > zero and _can_seek(container, stream)
     if sought and not _seek(container, stream, int(target)):
         return None
     last = cuts[starts.index(max(starts))]
@@ -247,6 +282,13 @@ def packets_of(
         return None
     found = _timed(container, stream, video, packets, times)
     return None if any(cut.too_long(found.seconds, video.fps) for cut in cuts) else found
+
+
+def _can_seek(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether frames can be told apart after a seek. In AVI they are counted, which reordering puts off."""
+    if container.format.name == "avi":
+        return not stream.codec_context.has_b_frames
+    return container.format.name not in _NEVER_SOUGHT
 
 
 def _seek(container: InputContainer, stream: VideoStream, time: int) -> bool:
@@ -292,10 +334,19 @@ def _times(container: InputContainer, packets: list[Packet[Any]]) -> list[int]:
     return times or [packet.dts for packet in packets if packet.dts is not None]
 
 
-def _fill(clips_nthwc: np.ndarray, path: str, stream: VideoStream, found: Packets, wanted: list[list[int]]) -> int:
+def _fill(
+    clips_nthwc: np.ndarray,
+    path: str,
+    stream: VideoStream,
+    found: Packets,
+    wanted: list[list[int]],
+    *,
+    last_try: bool,
+) -> int | None:
     """Decode and convert frames into the clips, whose places are `wanted`; returns how many were decoded.
 
-    A frame that does not come out (the end of a damaged file, say) is the one before it.
+    None where the first one does not come out, since decoding began too late for it. A later one that does not (the
+    end of a damaged file, say) is the one before it.
     """
     import av
 
@@ -319,6 +370,8 @@ def _fill(clips_nthwc: np.ndarray, path: str, stream: VideoStream, found: Packet
                 convert(frame, scaler, taken[place])
         if len(taken) == len(uses):
             break
+    if min(uses) not in taken and not last_try:
+        return None
     if not taken:
         raise UnreadableVideo(path, f"no frame can be decoded at or after its frame {min(uses)}")
     _spread(clips_nthwc, uses, taken)

@@ -25,7 +25,7 @@ def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
 
     Raises UnreadableVideo, and LayerlockError where torchcodec is not installed or finds no FFmpeg.
     """
-    torchcodec = _torchcodec()
+    torchcodec = check_torchcodec()
     found = _found(video, cuts)
     if found is None:
         return pyav.read_clips(video, cuts, size=size)
@@ -39,8 +39,8 @@ def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
     )
 
 
-def _torchcodec() -> Any:
-    """The package, with its libraries loaded."""
+def check_torchcodec() -> Any:
+    """The package, with its libraries loaded. Raises LayerlockError where it is not installed or finds no FFmpeg."""
     try:
         import torchcodec.decoders
         import torchcodec.transforms

@@ -60,6 +60,8 @@ class VideoInfo:
     codec: str
     rotation: int
     """quarter turns, counter-clockwise, that make the decoded picture upright: 0 to 3"""
+    bytes: int = 0
+    """size of the file; 0 for a folder of pictures"""
 
     def resized(self, short_side: int) -> tuple[int, int]:
         """(height, width) with the shorter one `short_side`, in the video's proportions up to 16 to 1."""
@@ -82,7 +84,7 @@ class Cut:
         """Frames from the first to the last, both counted, in a video of `fps` frames a second."""
         if self.seconds is None:
             return (self.frames - 1) * self.stride + 1
-        return math.ceil((self.frames - 1) * self.seconds * fps) + 1
+        return math.ceil((self.frames - 1) * self.seconds * fps - 1e-6) + 1
 
     def too_long(self, time_n: Sequence[float], fps: float) -> bool:
         """Whether frames shown at these times (seconds, rising) hold less than the clip."""

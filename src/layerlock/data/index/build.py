@@ -98,7 +98,8 @@ def _look_into(
                 found[position] = f"decoding fails: {result.reason}"
             else:
                 found[position] = result.found
-                if result.lasting:
+                mendable = stamp.folder and isinstance(result.found, str)  # in place, which leaves the stamp as it is
+                if result.lasting and not mendable:
                     cache.add(listing.paths[position], stamp, result.found)
             progress(len(found), len(chosen))
     return found

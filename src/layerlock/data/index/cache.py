@@ -16,17 +16,15 @@ from collections.abc import Collection
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, get_type_hints
+from typing import BinaryIO, NamedTuple
 
-from layerlock.data.decode.video import VideoInfo
+from layerlock.data.decode.video import IMAGES, VideoInfo
+from layerlock.data.index.record import values_of, video_of
+from layerlock.data.index.walk import leads_to_folder
 from layerlock.files import write_whole
 
-PROBE = f"1 av {version('av')}"
+PROBE = f"2 av {version('av')}"
 """what found out the entries; the first number is to be raised when `probe` finds out something else"""
-
-_FIELDS = {
-    name: (int, float) if kind is float else kind for name, kind in get_type_hints(VideoInfo).items() if name != "path"
-}
 
 
 class Stamp(NamedTuple):
@@ -35,16 +33,19 @@ class Stamp(NamedTuple):
     size: int
     modified: int
     changed: int
+    folder: bool
 
 
 def stamp_of(path: str) -> Stamp:
     """The stamp of a file, or of a folder of frames with the folders in it. Raises OSError."""
     status = os.stat(path)
+    folder = stat.S_ISDIR(status.st_mode)
     inside = []
-    if stat.S_ISDIR(status.st_mode) and status.st_nlink != 2:  # 2: a folder without folders; not every disk counts them
+    if folder:
         with os.scandir(path) as entries:
-            inside = [entry.stat() for entry in entries if entry.is_dir()]
-    return Stamp(*map(max, *((s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in (status, status, *inside))))
+            inside = [entry.stat() for entry in entries if leads_to_folder(entry)]
+    size, modified, changed = map(max, *((s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in (status, status, *inside)))
+    return Stamp(size, modified, changed, folder)
 
 
 class IndexCache:
@@ -127,7 +128,7 @@ def _digest(data: str) -> str:
 
 
 def _line(path: str, stamp: Stamp, found: VideoInfo | str) -> bytes:
-    told = {"reason": found} if isinstance(found, str) else {"video": {name: getattr(found, name) for name in _FIELDS}}
+    told = {"reason": found} if isinstance(found, str) else {"video": values_of(found)}
     return json.dumps({"path": path, "stamp": stamp, "probe": PROBE, **told}).encode() + b"\n"
 
 
@@ -138,15 +139,8 @@ def _parsed(line: bytes) -> tuple[str, Stamp, VideoInfo | str] | None:
         if entry["probe"] != PROBE:
             return None
         stamp = Stamp(*entry["stamp"])
-        found = entry["reason"] if "reason" in entry else _video(entry["path"], entry["video"])
+        found = entry["reason"] if "reason" in entry else video_of(entry["path"], entry["video"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    whole = isinstance(entry["path"], str) and isinstance(found, VideoInfo | str)
-    return (entry["path"], stamp, found) if whole else None
-
-
-def _video(path: str, values: dict[str, Any]) -> VideoInfo:
-    """Raises TypeError or KeyError where a field is missing, unknown or of another type."""
-    if not all(isinstance(values[name], kind) for name, kind in _FIELDS.items()):
-        raise TypeError
-    return VideoInfo(path=path, **values)
+    whole = isinstance(found, str) or (isinstance(found, VideoInfo) and (found.codec == IMAGES) == stamp.folder)
+    return (entry["path"], stamp, found) if whole and isinstance(entry["path"], str) else None

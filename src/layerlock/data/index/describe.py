@@ -19,7 +19,7 @@ def describe(index: Index) -> str:
     """Layout, number and length of the videos, and what they are like; every file that cannot be used."""
     hours = sum(video.seconds for video in index.videos) / 3600
     lines = [
-        f"layout    {index.layout}",
+        f"layout    {printable(index.layout)}",
         f"usable    {len(index):,}",
         f"rejected  {len(index.rejected):,}",
         f"length    {hours:,.2f} hours" + (f" ({hours * 60:.1f} minutes)" if hours < 1 else ""),
@@ -34,7 +34,7 @@ def describe(index: Index) -> str:
 
 def describe_rejected(rejected: Iterable[tuple[str, str]]) -> list[str]:
     """A line for each file that cannot be used, below a heading; nothing where there is none."""
-    lines = [f"  {printable(path)}: {reason}" for path, reason in rejected]
+    lines = [f"  {printable(f'{path}: {reason}')}" for path, reason in rejected]
     return ["cannot be used", *lines] if lines else []
 
 

@@ -25,6 +25,8 @@ def list_videos(data: str | os.PathLike[str]) -> Listing:
 
     Raises LayerlockError when there is none, and for a list that is not as it should be, with its file and line.
     """
+    if not os.fspath(data):
+        raise LayerlockError("data: the name is empty; name a folder, a list or a video")
     path = os.path.abspath(data)
     if os.path.isdir(path):
         lists = (os.path.join(path, name) for name in METADATA)
@@ -72,7 +74,7 @@ def _folder(folder: str) -> Listing:
 
 def _text_list(path: str) -> Listing:
     text = read_text(path)
-    columns = header(text)
+    _, columns = header(text)
     if "file_name" in columns:
         return _metadata(path, path)
     if "youtube_id" in columns:

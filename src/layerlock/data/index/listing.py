@@ -51,14 +51,15 @@ class Listing:
 
 
 class NothingUsable(LayerlockError):
-    """No video of a data set can be used. `rejected` are all that were tried, as (path, reason)."""
+    """No video of a data set can be used: `summary` says so, `rejected` are all that were tried, as (path, reason)."""
 
     def __init__(self, data: str, rejected: Iterable[tuple[str, str]]) -> None:
         self.rejected = tuple(rejected)
         count = len(self.rejected)
         tried = "the only video" if count == 1 else f"none of the {count:,} videos"
-        lines = [f"{tried} of {data} can{'not' if count == 1 else ''} be used:"]
-        lines += [f"  - {printable(path)}: {reason}" for path, reason in self.rejected[:_SHOWN]]
+        self.summary = f"{tried} of {printable(data)} can{'not' if count == 1 else ''} be used"
+        lines = [f"{self.summary}:"]
+        lines += [f"  - {printable(f'{path}: {reason}')}" for path, reason in self.rejected[:_SHOWN]]
         if count > _SHOWN:
             lines.append(f"  - and {count - _SHOWN:,} more")
         super().__init__("\n".join(lines))
@@ -83,8 +84,11 @@ def listing_of(
     layout: str,
     data: str = "",
     classes: Sequence[str] | None = None,
+    closed: Sequence[tuple[str, str]] = (),
 ) -> Listing:
     """The listing of a list's entries; `classes` are their names by number where a file beside the list gives them.
+
+    `closed` are the (path, reason) of folders in which the entries could not be searched for.
 
     Labels that are all whole numbers stay those numbers; else the classes are the sorted names. Files that are not
     there count too, so that numbers do not depend on what was downloaded. A file that is listed again is left out.
@@ -95,11 +99,12 @@ def listing_of(
     number_of, names = _numbered(rows, entries, classes)
     kept = _without_repeats(rows, entries, number_of)
     there = [entry for entry in kept if entry.there]
-    rejected = [
+    missing = [
         (entry.path, f"no such file below {root}; listed in {rows.place(entry.row)}")
         for entry in kept
         if not entry.there
     ]
+    rejected = (*closed, *missing)
     if not there:
         raise NothingUsable(rows.path, rejected)
     return Listing(
@@ -109,7 +114,7 @@ def listing_of(
         paths=tuple(entry.path for entry in there),
         labels=tuple(number_of[entry.label] for entry in there),
         classes=names,
-        rejected=tuple(rejected),
+        rejected=rejected,
         list_name=rows.name,
         rows=tuple(entry.row for entry in there),
     )
@@ -118,6 +123,8 @@ def listing_of(
 def label_of(rows: Rows, row: int, values: Mapping[str, Any]) -> int | str | None:
     """The label of a row: a name or a whole number, None where it is left empty."""
     label = values.get("label")
+    if isinstance(label, str):
+        label = label.strip()
     if isinstance(label, float):  # a column of whole numbers with gaps: nan where there is none
         label = None if math.isnan(label) else int(label) if label.is_integer() else label
     if label is None or label == "":

@@ -23,7 +23,7 @@ def read_something_something(path: str) -> Listing:
     """
     rows = read_json_list(path, "id")
     names = [str(values["id"]) for _, values in rows.numbered]
-    root, found = _search(os.path.dirname(path), set(names))
+    root, found, closed = _search(os.path.dirname(path), set(names))
     entries = []
     for (row, values), name in zip(rows.numbered, names, strict=True):
         template = values.get("template")
@@ -32,7 +32,7 @@ def read_something_something(path: str) -> Listing:
         label = template.replace("[", "").replace("]", "") if template else None
         entries.append(Entry(row, found.get(name, os.path.join(root, f"{name}.webm")), label, name in found))
     classes = _ssv2_classes(os.path.dirname(path)) if any(entry.label for entry in entries) else None
-    return listing_of(rows, entries, root=root, layout="Something-Something v2", classes=classes)
+    return listing_of(rows, entries, root=root, layout="Something-Something v2", classes=classes, closed=closed)
 
 
 def read_kinetics(path: str, text: str) -> Listing:
@@ -42,33 +42,35 @@ def read_kinetics(path: str, text: str) -> Listing:
     """
     rows = read_csv(path, text, "youtube_id", "time_start", "time_end")
     names = [_kinetics_names(rows, row, values) for row, values in rows.numbered]
-    root, found = _search(os.path.dirname(path), {name for both in names for name in both})
+    root, found, closed = _search(os.path.dirname(path), {name for both in names for name in both})
     entries = []
     for (row, values), both in zip(rows.numbered, names, strict=True):
         there = next((found[name] for name in both if name in found), None)
         where = there or os.path.join(root, f"{both[0]}.mp4")
         entries.append(Entry(row, where, label_of(rows, row, values), there is not None))
-    return listing_of(rows, entries, root=root, layout="Kinetics")
+    return listing_of(rows, entries, root=root, layout="Kinetics", closed=closed)
 
 
-def _search(folder: str, names: Collection[str]) -> tuple[str, dict[str, str]]:
+def _search(folder: str, names: Collection[str]) -> tuple[str, dict[str, str], list[tuple[str, str]]]:
     """The first video of each name below `folder` or, where there is none at all, below the folder above it.
 
-    Names are without endings. Returns the folder that was searched last, and path by name.
+    Names are without endings. Returns the folder that was searched last, path by name, and (path, reason) of the
+    folders in it that cannot be searched.
     """
     tops = [folder]
     if os.path.dirname(os.path.dirname(folder)) != os.path.dirname(folder):  # never the whole file system
         tops.append(os.path.dirname(folder))
     for top in tops:
         found: dict[str, str] = {}
-        for path in find_videos(top)[0]:
+        videos, closed = find_videos(top)
+        for path in videos:
             name = os.path.basename(path)
             stem = os.path.splitext(name)[0] if has_video_ending(name) else name
             if stem in names:
                 found.setdefault(stem, path)
         if found:
             break
-    return top, found
+    return top, found, closed
 
 
 def _ssv2_classes(folder: str) -> list[str] | None:

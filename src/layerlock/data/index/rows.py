@@ -6,11 +6,18 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from layerlock.errors import LayerlockError
+
+SEPARATORS = ",;\t"
+"""what may stand between the columns of a csv file"""
+
+KEY_COLUMNS = frozenset({"file_name", "youtube_id"})
+"""columns by which a csv file whose first line names its columns is told from a list of paths"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +56,28 @@ def read_text(path: str) -> str:
         ) from None
 
 
-def header(text: str) -> list[str]:
-    """The fields of the first line of a csv file that is not blank."""
+def header(text: str) -> tuple[str, list[str]]:
+    """What separates the columns of a csv file, and the fields of its first line that is not blank.
+
+    It is a comma where no semicolon or tab yields a name that our lists have.
+    """
     first, _, _ = text.lstrip().partition("\n")
-    return [field.strip().strip('"') for field in first.split(",")]
+    fields_by = {mark: [field.strip().strip('"').strip() for field in first.split(mark)] for mark in SEPARATORS}
+    found = (mark for mark, fields in fields_by.items() if not KEY_COLUMNS.isdisjoint(fields))
+    separator = next(found, ",")
+    return separator, fields_by[separator]
 
 
 def read_csv(path: str, text: str, *columns: str) -> Rows:
-    """Rows of a comma-separated text whose first line names the columns; all values are texts.
+    """Rows of a separated text whose first line names the columns; all values are texts, spaces before them left out.
 
-    Raises LayerlockError for odd quoting, a row of another length, and where a name of `columns` is missing.
+    Raises LayerlockError for odd quoting, a row of another length, a name that is there twice, and where a name of
+    `columns` is missing.
     """
-    records = _csv_records(path, text)
-    _, names = next(records, (1, []))
+    separator, _ = header(text)
+    records = _csv_records(path, text, separator)
+    _, fields = next(records, (1, []))
+    names = [field.strip() for field in fields]
     _check_columns(path, names, columns)
     rows = Rows(path=path, unit="line", numbered=[])
     for number, fields in records:
@@ -123,18 +139,21 @@ def _read(path: str) -> bytes:
 
 
 def _check_columns(path: str, names: Sequence[str], wanted: Sequence[str]) -> None:
+    for name, count in Counter(names).items():
+        if name and count > 1:
+            raise LayerlockError(f"{path}: {count} columns are called {name}")
     for column in wanted:
         if column not in names:
             raise LayerlockError(f"{path}: there is no column {column}; its columns are: {', '.join(names)}")
 
 
-def _csv_records(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Line in which each record begins, and its fields."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _csv_records(path: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Line in which each record begins, and its fields; blank lines are no records."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator, skipinitialspace=True)
     begin = 1
     try:
         for fields in reader:
-            if fields:
+            if any(fields) or len(fields) > 1:
                 yield begin, fields
             begin = reader.line_num + 1
     except csv.Error as error:

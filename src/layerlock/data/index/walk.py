@@ -1,4 +1,7 @@
-"""Videos below a folder: files by their ending, and folders of frames, each of which is one video."""
+"""Videos below a folder: files by their ending, and folders of frames, each of which is one video.
+
+Files and folders whose names begin with a dot are hidden: they are passed over.
+"""
 
 from __future__ import annotations
 
@@ -37,16 +40,18 @@ def find_videos(folder: str) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def _names(folder: str) -> tuple[list[str], list[str]]:
-    """Names of the files and of the folders in a folder. Raises OSError."""
+    """Names of the files and of the folders in a folder, but for the hidden ones. Raises OSError."""
     files: list[str] = []
     folders: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            (folders if _leads_to_folder(entry) else files).append(entry.name)
+            if not entry.name.startswith("."):
+                (folders if leads_to_folder(entry) else files).append(entry.name)
     return files, folders
 
 
-def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself, or to where nobody may look

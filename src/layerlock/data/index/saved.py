@@ -1,0 +1,63 @@
+"""An index as a file of its own, which stays true when the data set is moved."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from layerlock.data.decode.video import VideoInfo
+from layerlock.data.index.build import Index
+from layerlock.data.index.listing import printable
+from layerlock.data.index.record import values_of, video_of
+from layerlock.errors import LayerlockError
+from layerlock.files import write_whole
+
+
+def save_index(index: Index, data: str, path: Path) -> None:
+    """Writes the index of `data` as json. Paths below its root are kept relative to it, others absolute.
+
+    Raises OSError.
+    """
+    below = os.path.join(index.root, "")
+    values = {
+        "root": os.path.relpath(index.root, os.path.abspath(data)),
+        "layout": index.layout,
+        "videos": [{"path": video.path.removeprefix(below), **values_of(video)} for video in index.videos],
+        "labels": index.labels,
+        "classes": index.classes,
+        "rejected": [(name.removeprefix(below), reason) for name, reason in index.rejected],
+    }
+    write_whole(path, lambda part: part.write_text(json.dumps(values) + "\n"))
+
+
+def load_index(path: Path, data: str) -> Index:
+    """The index in a file of `save_index`, with the paths that were below its root below that of `data`.
+
+    Raises LayerlockError where the file cannot be read or is damaged.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+        return _index(values, os.path.normpath(os.path.join(os.path.abspath(data), values["root"])))
+    except OSError as error:
+        raise LayerlockError(f"{printable(str(path))}: it cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise LayerlockError(f"{printable(str(path))}: it is damaged: no index can be made of it") from None
+
+
+def _index(values: Mapping[str, Any], root: str) -> Index:
+    """Raises ValueError, TypeError or KeyError where the values are not those of an index."""
+    videos = tuple(_video(root, **video) for video in values["videos"])
+    labels, classes = tuple(values["labels"]), tuple(values["classes"])
+    rejected = tuple((os.path.join(root, name), reason) for name, reason in values["rejected"])
+    if not all(isinstance(text, str) for text in (values["layout"], *classes, *(reason for _, reason in rejected))):
+        raise TypeError
+    if len(labels) != len(videos) or not all(type(n) is int and -1 <= n < len(classes) for n in labels):
+        raise ValueError
+    return Index(root=root, layout=values["layout"], videos=videos, labels=labels, classes=classes, rejected=rejected)
+
+
+def _video(root: str, path: str, **values: Any) -> VideoInfo:
+    return video_of(os.path.join(root, path), values)
