@@ -131,5 +131,5 @@ def test_missing_and_damaged_files_are_named(folder: Path, tmp_path: Path) -> No
 
 def test_settings_say_all_that_is_needed(folder: Path) -> None:
     settings = json.loads((folder / "config.json").read_text())
-    assert settings["clip"] == {"frames": 8, "stride": 2, "size": 24}
+    assert settings["clip"] == {"frames": 8, "stride": 2, "size": 24, "fps": None}
     assert settings["model"]["width"] == 24
