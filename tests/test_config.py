@@ -15,7 +15,7 @@ from layerlock.data import ClipConfig
 from layerlock.errors import ConfigError
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.masking import RandomMasking
-from layerlock.learn.plan import Progressive
+from layerlock.learn.plans import Progressive
 from layerlock.model.vit import ViTConfig
 from layerlock.recipes import RECIPES
 
@@ -102,4 +102,4 @@ def test_derived_numbers_follow_the_fields(tmp_path: Path) -> None:
     assert (made.grid, made.tokens, made.encoder_depth) == ((4, 3, 3), 36, 4)
     assert replace(made, model=replace(MODEL, patch=(4, 8, 8))).tokens == 18
     assert Config().tokens == 1568
-    assert Config().masking.count(1568) == 78
+    assert Config().context_tokens == 78

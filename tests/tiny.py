@@ -15,7 +15,8 @@ from layerlock.data import ClipConfig, Sample, Source
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import RandomMasking
-from layerlock.learn.plan import Progressive, Stage, Tap, Target
+from layerlock.learn.plan import Stage, Tap, Target
+from layerlock.learn.plans import Progressive
 from layerlock.model.vit import ViTConfig
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from layerlock.learn.decoders import BackboneDecoding
     from layerlock.learn.learner import Learner
     from layerlock.learn.masking import RandomMasking
-    from layerlock.learn.plan import FixedPlan, Plan, Progressive, Stage, Switch, SwitchLog, Tap, Target
+    from layerlock.learn.plan import FixedPlan, Plan, Stage, Switch, SwitchLog, Tap, Target
+    from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents, Progressive
     from layerlock.model.encoder import Encoder
     from layerlock.model.vit import ViT, ViTConfig
 
@@ -46,7 +47,8 @@ _HOMES = {
     "layerlock.learn.decoders": ("BackboneDecoding",),
     "layerlock.learn.learner": ("Learner",),
     "layerlock.learn.masking": ("RandomMasking",),
-    "layerlock.learn.plan": ("FixedPlan", "Plan", "Progressive", "Stage", "Switch", "SwitchLog", "Tap", "Target"),
+    "layerlock.learn.plan": ("FixedPlan", "Plan", "Stage", "Switch", "SwitchLog", "Tap", "Target"),
+    "layerlock.learn.plans": ("Blockwise", "JointEmbedding", "LiveLatents", "Progressive"),
     "layerlock.model.encoder": ("Encoder",),
     "layerlock.model.vit": ("ViT", "ViTConfig"),
 }
@@ -54,6 +56,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BackboneDecoding",
+    "Blockwise",
     "ClipConfig",
     "Config",
     "ConfigError",
@@ -61,8 +64,10 @@ __all__ = [
     "Encoder",
     "FixedPlan",
     "Index",
+    "JointEmbedding",
     "LayerlockError",
     "Learner",
+    "LiveLatents",
     "OptimConfig",
     "Plan",
     "Progressive",

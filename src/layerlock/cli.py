@@ -52,7 +52,7 @@ def pretrain(arguments: Sequence[str]) -> int:
         args=list(arguments[1:]),
         default=defaults,
         prog=f"layerlock pretrain {arguments[0]}",
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
     )
     if given.dry_run:
         from layerlock.dry_run import show

@@ -14,9 +14,12 @@ from typing import Any, Literal
 from layerlock.data.clips import ClipConfig
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.decoders import BackboneDecoding
-from layerlock.learn.masking import RandomMasking
-from layerlock.learn.plan import Plan, Progressive, Stage, timeline
-from layerlock.model.cost import Loss, StepCost, step_cost
+from layerlock.learn.learner import Decoding
+from layerlock.learn.masking import Maskings, RandomMasking
+from layerlock.learn.plan import Plan, Stage, timeline
+from layerlock.learn.plans import Plans, Progressive
+from layerlock.learn.separate import SeparateDecoding
+from layerlock.learn.step_cost import StepCost, step_cost
 from layerlock.model.patches import Grid, token_grid
 from layerlock.model.vit import ViTConfig
 
@@ -30,6 +33,8 @@ class OptimConfig:
 
     lr: float = 3e-4
     """learning rate at the end of the warm-up"""
+    start_lr: float = 0.0
+    """learning rate at the start of the warm-up"""
     end_lr: float = 0.0
     """learning rate at the end of the cosine"""
     warmup: float = 0.02
@@ -38,6 +43,12 @@ class OptimConfig:
     """linear warm-up after each switch, as a fraction of the run"""
     weight_decay: float = 0.05
     """of matrices"""
+    end_weight_decay: float | None = None
+    """weight decay at the end of the run, reached along half a cosine; None keeps it"""
+    ema: float = 0.998
+    """share of its weights that a teacher keeps in a step (V-JEPA)"""
+    end_ema: float | None = None
+    """that share at the end of the run, reached in a straight line; None keeps it"""
     betas: tuple[float, float] = (0.9, 0.95)
     """of AdamW"""
     clip_norm: float | None = None
@@ -57,8 +68,18 @@ class OptimConfig:
         ]
         if not all(0 <= beta < 1 for beta in self.betas):
             found.append(f"optim.betas: {self.betas} are not in [0, 1)")
-        if self.weight_decay < 0:
-            found.append(f"optim.weight_decay: {self.weight_decay} is negative")
+        if not 0 <= self.start_lr <= max(self.lr, 0):
+            found.append(f"optim.start_lr: {self.start_lr} is not between 0 and optim.lr")
+        found += [
+            f"optim.{n}: {getattr(self, n)} is negative"
+            for n in ("weight_decay", "end_weight_decay")
+            if (getattr(self, n) or 0) < 0
+        ]
+        found += [
+            f"optim.{n}: {value} is not between 0 and 1"
+            for n in ("ema", "end_ema")
+            if (value := getattr(self, n)) is not None and not 0 <= value <= 1
+        ]
         if self.clip_norm is not None and self.clip_norm <= 0:
             found.append(f"optim.clip_norm: {self.clip_norm} is not positive")
         if self.accumulate < 1:
@@ -130,9 +151,9 @@ class Config:
     """run folder or encoder folder to take first weights from"""
     clip: ClipConfig = field(default_factory=ClipConfig)
     model: ViTConfig = field(default_factory=ViTConfig)
-    masking: RandomMasking = field(default_factory=RandomMasking)
-    decoder: BackboneDecoding = field(default_factory=BackboneDecoding)
-    plan: Progressive = field(default_factory=Progressive)
+    masking: Maskings = field(default_factory=RandomMasking)
+    decoder: Decoding = field(default_factory=BackboneDecoding)
+    plan: Plans = field(default_factory=Progressive)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -148,8 +169,13 @@ class Config:
 
     @property
     def encoder_depth(self) -> int:
-        """Blocks that see the context alone."""
-        return self.model.depth - self.decoder.blocks
+        """Blocks that see the context alone: all, where the decoder is a separate one."""
+        return self.model.depth - (self.decoder.blocks if isinstance(self.decoder, BackboneDecoding) else 0)
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of a clip that the encoder sees in one pass, on average; of several passes the most."""
+        return round(max(counts.context for counts in self.masking.counts(self.grid)))
 
     def build_plan(self) -> Plan:
         """The plan that `self.plan` describes, for this many steps and blocks."""
@@ -161,7 +187,7 @@ class Config:
         if found:
             raise ConfigError(found)
         found = self._problems()
-        structural = [*self.plan.problems(), *self.decoder.problems(self.model.depth)]
+        structural = [*self.plan.problems(), *self._decoder_problems()]
         if self.steps > 0 and self.model.depth > 1 and not structural:
             try:
                 plan = plan or self.build_plan()
@@ -172,10 +198,18 @@ class Config:
             raise ConfigError(list(dict.fromkeys(found)))
         return plan
 
+    def _decoder_problems(self) -> list[str]:
+        if isinstance(self.decoder, SeparateDecoding):
+            return self.decoder.problems()
+        return self.decoder.problems(self.model.depth)
+
     def _plan_problems(self, plan: Plan) -> list[str]:
         found, frozen = [], 0
+        names_positions = all(counts.predicted for counts in self.masking.counts(self.grid))
         for begin, stage in timeline(plan, self.steps):
             wrong = stage.problems(self.model.depth, self.encoder_depth, self.plan.freeze_decoder)
+            if any(tap.masked for tap in stage.taps) and not names_positions:
+                wrong.append("plan: losses at masked positions, with a masking that names none")
             if stage.frozen < frozen:
                 wrong.append(f"plan: {frozen} blocks were frozen before, now {stage.frozen}; what is frozen stays so")
             found += [f"step {begin}: {problem}" for problem in wrong]
@@ -195,37 +229,20 @@ class Config:
             *self.run.problems(),
             *self.plan.problems(),
         ]
-        found += self.decoder.problems(self.model.depth)
+        found += self._decoder_problems()
         if self.clip.per_decode > 0 and self.batch % self.clip.per_decode:
             found.append(f"clip.per_decode: {self.clip.per_decode} does not divide a batch of {self.batch}")
         if self.optim.accumulate > 0 and self.batch % self.optim.accumulate:
             found.append(f"optim.accumulate: {self.optim.accumulate} does not divide a batch of {self.batch}")
         try:
-            found += self.masking.problems(self.tokens)
+            found += self.masking.problems(self.grid)
         except ValueError as error:
             found.append(f"model.patch: {error}")
         return found
 
     def cost(self, stage: Stage) -> StepCost:
         """FLOPs of one clip in one step of `stage`."""
-
-        def positions(fraction: float) -> int:
-            return max(1, round(self.tokens * fraction))
-
-        losses = [
-            Loss(depth=tap.depth, layer=tap.target.layer, positions=positions(tap.fraction)) for tap in stage.taps
-        ]
-        latent = [tap for tap in stage.taps if tap.target.layer]
-        full = any(tap.full_clip for tap in latent) or not latent
-        target_tokens = self.tokens if full else positions(min(tap.fraction for tap in latent))
-        return step_cost(
-            self.model,
-            frozen=stage.frozen,
-            decoder_blocks=self.decoder.blocks,
-            context=self.masking.count(self.tokens),
-            target_tokens=target_tokens,
-            losses=losses,
-        )
+        return step_cost(self.model, self.decoder, stage, self.masking.counts(self.grid), self.tokens)
 
 
 def type_problems(config: Any, where: str = "") -> list[str]:
@@ -233,17 +250,22 @@ def type_problems(config: Any, where: str = "") -> list[str]:
     found = []
     for name, hint in typing.get_type_hints(type(config)).items():
         value = getattr(config, name)
-        if dataclasses.is_dataclass(hint):
-            kind = typing.cast(type, hint)
-            wrong = type(value) is not kind
+        if kinds := _dataclasses(hint):
+            wrong = type(value) not in kinds
             found += (
-                [f"{where}{name}: {value!r} is no {kind.__name__}"]
+                [f"{where}{name}: {value!r} is no {' or '.join(kind.__name__ for kind in kinds)}"]
                 if wrong
                 else type_problems(value, f"{where}{name}.")
             )
         elif not _fits(value, hint):
             found.append(f"{where}{name}: {value!r} is not {_in_words(hint)}")
     return found
+
+
+def _dataclasses(hint: Any) -> tuple[type, ...]:
+    """The dataclasses that a field can hold; none for other fields."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    return tuple(kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind))
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -268,9 +290,22 @@ def _in_words(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
+KIND = "kind"
+"""beside the fields of a dataclass that is one of several: which one"""
+
+
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain JSON values."""
-    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
+    """A config as plain JSON values; where a field can hold several dataclasses, `kind` names the one."""
+    found: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        kinds = _dataclasses(hint)
+        if not kinds:
+            found[name] = json.loads(json.dumps(value))
+        else:
+            named = {KIND: type(value).__name__} if len(kinds) > 1 else {}
+            found[name] = named | to_dict(value)
+    return found
 
 
 def from_dict(cls: type, values: Any, where: str = "") -> Any:
@@ -293,14 +328,26 @@ def _build(cls: type, values: Any, where: str, problems: list[str]) -> Any:
     for name, value in values.items():
         if name in unknown:
             continue
-        hint = hints[name]
-        nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
-        given[name] = _build(hint, value, f"{where}{name}.", problems) if nested else _tuple(value)
+        kinds = _dataclasses(hints[name])
+        given[name] = _build_one_of(kinds, value, f"{where}{name}.", problems) if kinds else _tuple(value)
     try:
         return cls(**given)
     except TypeError as error:
         problems.append(f"{where or 'config'}: {error}")
         return None
+
+
+def _build_one_of(kinds: tuple[type, ...], values: Any, where: str, problems: list[str]) -> Any:
+    """The dataclass that `kind` names; without a name the first."""
+    if len(kinds) == 1 or not isinstance(values, dict):
+        return _build(kinds[0], values, where, problems)
+    rest = dict(values)
+    name = rest.pop(KIND, kinds[0].__name__)
+    for kind in kinds:
+        if kind.__name__ == name:
+            return _build(kind, rest, where, problems)
+    problems.append(f"{where}{KIND}: {name!r} is not one of {', '.join(kind.__name__ for kind in kinds)}")
+    return None
 
 
 def _tuple(value: Any) -> Any:

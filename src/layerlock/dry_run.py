@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from layerlock.config import Config, to_dict
+from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Plan, Stage, timeline
-from layerlock.model.cost import backbone_parameters, block_parameters, dense_parameters
+from layerlock.model.cost import backbone_parameters
 
 
 def live_parameters(config: Config, stage: Stage) -> int:
-    """Parameters that a stage trains, its heads included."""
-    model = config.model
-    live = (stage.last - stage.frozen) * block_parameters(model)
-    if stage.frozen == 0:
-        live += dense_parameters(model.patch_values, model.width) + (
-            config.tokens * model.width if model.position == "learned" else 0
-        )
-    if (config.decoder.tokens == "learned" or model.position != "rope") and stage.frozen <= config.encoder_depth:
-        live += model.width
-    return live + sum(
-        dense_parameters(model.width, model.width if tap.target.layer else model.patch_values) for tap in stage.taps
-    )
+    """Parameters that a stage trains, its decoders and heads included."""
+    with torch.device("meta"):
+        learner = Learner(config.model, config.grid, config.masking, config.decoder)
+        learner.enter(stage)
+    return sum(parameter.numel() for parameter in learner.live().values())
 
 
 def show(config: Config, plan: Plan | None = None) -> None:
@@ -41,7 +36,7 @@ def show(config: Config, plan: Plan | None = None) -> None:
     table = Table(
         title=f"{config.recipe}: {backbone_parameters(config.model, config.tokens) / 1e6:,.1f} M parameters, "
         f"{config.tokens} tokens, "
-        f"{config.masking.count(config.tokens)} of them context"
+        f"{config.context_tokens} of them context"
     )
     for name in (
         "steps",

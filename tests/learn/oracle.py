@@ -48,7 +48,7 @@ class Oracle:
         self.w, self.config, self.first = weights_of(learner), learner.vit.config, learner.decoder.first
         t, h, w = learner.vit.grid
         self.places = [[float(a), float(b), float(c)] for a in range(t) for b in range(h) for c in range(w)]
-        self.seed, self.keep = learner.seed, learner.masking.count(len(self.places))
+        self.seed, self.keep = learner.seed, round(len(self.places) * learner.masking.keep)
 
     def block(self, number: int, x: Tensor, tokens: list[int]) -> Tensor:
         name, heads = f"vit.blocks.{number}", self.config.heads

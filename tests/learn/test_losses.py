@@ -129,7 +129,7 @@ def test_watching_adds_figures_and_changes_nothing() -> None:
     assert a.losses == b.losses
     assert a.features_bkd is None
     assert b.features_bkd is not None
-    assert b.features_bkd.shape == (2, MASKING.count(36), 24)
+    assert b.features_bkd.shape == (2, round(36 * MASKING.keep), 24)
     oracle = Oracle(watched)
     targets = torch.cat([oracle.latent(oracle.patches(clip), 2, list(range(36))) for clip in video(2)])
     variance = targets.var(dim=0, unbiased=False).mean()

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerlock.learn.plan import FixedPlan, Progressive, Stage, Switch, SwitchLog, Tap, Target, timeline
+from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap, Target, timeline
+from layerlock.learn.plans import Progressive
 from layerlock.recipes import RECIPES, recipe
 
 FREEZING = [name for name, build in RECIPES.items() if build().plan.start < 1]

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from layerlock.config import Config
 from layerlock.dry_run import live_parameters
 from layerlock.learn.learner import Learner
-from layerlock.learn.plan import FixedPlan, Progressive
+from layerlock.learn.plan import FixedPlan
+from layerlock.learn.plans import Progressive
 from layerlock.model.cost import backbone_parameters, block_flops, dense_flops, encoder_flops
 from layerlock.model.sizes import SIZES, vit
 from layerlock.model.vit import Position, ViT

@@ -24,7 +24,8 @@ from layerlock.data import batches, crop_and_flip
 from layerlock.data.decode.video import UnreadableVideo, VideoInfo
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
-from layerlock.learn.plan import FixedPlan, Progressive, Stage, Switch, SwitchLog, Tap, Target
+from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap, Target
+from layerlock.learn.plans import Progressive
 from layerlock.model.encoder import Encoder
 from layerlock.model.patches import gather_tokens, patchify
 from layerlock.model.position import rotate
@@ -102,7 +103,7 @@ def test_without_a_switch_the_machinery_changes_no_bit_of_the_loss(tmp_path: Pat
     losses = []
     for step, batch in enumerate(batches(Noise(), batch=4, start=0, stop=6, workers=0)):
         patches = patchify(crop_and_flip(batch), MODEL.patch)
-        context = MASKING.context(3, batch.index_b, 36)
+        context = MASKING.draw(3, batch.index_b, GRID)[0].context_bk
         table = vit.rotation()
         assert table is not None
         here = table.at(context)

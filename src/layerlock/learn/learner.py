@@ -6,7 +6,7 @@ never clips, steps or logs: that is the loop's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +15,16 @@ from torch.nn import functional as F
 
 from layerlock import draws
 from layerlock.learn.decoders import BackboneDecoder, BackboneDecoding
-from layerlock.learn.masking import RandomMasking, random_subset
-from layerlock.learn.plan import Stage, Tap
+from layerlock.learn.masking import Masking, Masks, random_subset
+from layerlock.learn.plan import Stage, Tap, Target
+from layerlock.learn.separate import SeparateDecoder, SeparateDecoding, normalized_patches
+from layerlock.learn.teacher import Teacher
 from layerlock.model.patches import Grid, gather_tokens, patchify
 from layerlock.model.position import Rotation
 from layerlock.model.vit import Dense, ViT, ViTConfig, initialize
+
+Decoding = BackboneDecoding | SeparateDecoding
+"""the decoders that a config can name"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +37,9 @@ class Prediction:
     positions_bq: Tensor | None
 
     def loss(self) -> Tensor:
-        """Mean squared error in float32 (LayerLock section 3.1)."""
-        return F.mse_loss(self.predicted.float(), self.target)
+        """Mean of squares (LayerLock section 3.1) or of absolute values (V-JEPA), in float32."""
+        error = F.l1_loss if self.tap.error == "absolute" else F.mse_loss
+        return error(self.predicted.float(), self.target)
 
     def target_variance(self) -> Tensor:
         """Variance of the target over clips and tokens, averaged over its dimensions: 0 when all targets are one
@@ -42,15 +48,21 @@ class Prediction:
         return self.target.float().flatten(0, 1).var(dim=0, unbiased=False).mean()
 
 
+Latents = dict[int, Tensor]
+"""outputs of blocks that are targets, `[B, N or Q, D]`, by layer"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What all parts of a pass share: a clip's patches, the context's positions, the subset for latent losses."""
+    """What all parts of a pass share: a clip's patches, the masks, the subset for latent losses."""
 
     patches_bnp: Tensor
-    context_bk: Tensor
+    masks: Masks
     rotation: Rotation | None
     """of the context's tokens"""
     subset_bq: Tensor | None
+    subset_alone: bool
+    """the target pass sees nothing but the subset"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +84,7 @@ class StepFigures:
 
 
 class Learner(nn.Module):
-    """A backbone, a decoder and the heads of the stage in force.
+    """A backbone, and the decoders, heads and teacher of the stage in force.
 
     `enter(stage)` is the only place where structure changes; `step` accumulates gradients and returns figures.
     """
@@ -81,8 +93,8 @@ class Learner(nn.Module):
         self,
         model: ViTConfig,
         grid: Grid,
-        masking: RandomMasking,
-        decoding: BackboneDecoding,
+        masking: Masking,
+        decoding: Decoding,
         *,
         seed: int = 0,
         compute: torch.dtype = torch.float32,
@@ -91,27 +103,49 @@ class Learner(nn.Module):
         super().__init__()
         self.vit = ViT(model, grid)
         self.vit.compute = compute
-        self.masking, self.seed, self.recompute = masking, seed, recompute
-        self.decoder = BackboneDecoder(decoding, self.vit)
+        self.masking, self.decoding, self.seed, self.recompute = masking, decoding, seed, recompute
+        self.decoder = BackboneDecoder(decoding, self.vit) if isinstance(decoding, BackboneDecoding) else None
+        self.decoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
+        self.teacher: Teacher | None = None
         self.stage: Stage | None = None
         initialize(self, draws.generator(seed, "weights"))
 
     # --- structure -------------------------------------------------------------------------------------------------
 
     def enter(self, stage: Stage) -> None:
-        """Freezes and casts the prefix, drops old heads, adds new ones. What is live stays the same tensor."""
+        """Freezes and casts the prefix; drops decoders, heads and a teacher that are of no more use, adds new ones.
+
+        What is live stays the same tensor.
+        """
         self.stage = stage
         frozen: list[nn.Module] = [self.vit.embed, *self.vit.blocks[: stage.frozen]] if stage.frozen else []
         for module in frozen:
             freeze(module, self.vit.compute)
         if isinstance(self.vit.position, nn.Parameter):
             self.vit.position.requires_grad_(stage.frozen == 0)
-        if self.decoder.token is not None:
+        if self.decoder is not None and self.decoder.token is not None:
             self.decoder.token.requires_grad_(stage.frozen <= self.decoder.first)
         for number, block in enumerate(self.vit.blocks[stage.frozen :], stage.frozen):
             block.requires_grad_(number < stage.last)
+        if self.vit.norm is not None:
+            self.vit.norm.requires_grad_(any(tap.depth == len(self.vit.blocks) for tap in stage.taps))
+        self._rebuild_decoders(stage)
         self._rebuild_heads(stage)
+        self._rebuild_teacher(stage)
+
+    def _rebuild_decoders(self, stage: Stage) -> None:
+        if not isinstance(self.decoding, SeparateDecoding):
+            return
+        old, self.decoders = self.decoders, nn.ModuleDict()
+        for depth in sorted({tap.depth for tap in stage.taps}):
+            name = f"at_{depth}"
+            self.decoders[name] = old[name] if name in old else self._new_decoder(name, self.decoding)
+
+    def _new_decoder(self, name: str, decoding: SeparateDecoding) -> SeparateDecoder:
+        decoder = SeparateDecoder(decoding, self.vit.config.width, self.vit.grid)
+        initialize(decoder, draws.generator(self.seed, f"decoder/{name}"))
+        return decoder.to(self.vit.embed.weight.device)
 
     def _rebuild_heads(self, stage: Stage) -> None:
         old, self.heads = self.heads, nn.ModuleDict()
@@ -120,54 +154,111 @@ class Learner(nn.Module):
             self.heads[name] = old[name] if name in old else self._new_head(name, tap)
 
     def _new_head(self, name: str, tap: Tap) -> Dense:
-        out = self.vit.config.width if tap.target.layer else self.vit.config.patch_values
-        head = Dense(self.vit.config.width, out, device=self.vit.embed.weight.device)
+        model = self.vit.config
+        width = self.decoding.width if isinstance(self.decoding, SeparateDecoding) else model.width
+        out = model.width if tap.target.layer else model.patch_values
+        head = Dense(width, out, device=self.vit.embed.weight.device)
         initialize(head, draws.generator(self.seed, f"head/{name}"))
         return head
+
+    def _rebuild_teacher(self, stage: Stage) -> None:
+        if not stage.has_teacher:
+            self.teacher = None
+            return
+        if self.teacher is None:
+            self.teacher = Teacher(self.vit)
+        self.teacher.share(self.vit, stage.frozen)
 
     def live(self) -> dict[str, nn.Parameter]:
         """The parameters that the stage in force trains, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
+    def state(self) -> dict[str, Tensor]:
+        """All weights by name, those that a teacher shares with the model once: what a checkpoint holds."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    def after_step(self, decay: float) -> None:
+        """What follows an optimizer step: a teacher keeps `decay` of its weights and takes the rest from the model."""
+        if self.teacher is not None:
+            self.teacher.follow(self.vit, decay)
+
     # --- one step --------------------------------------------------------------------------------------------------
 
-    def step(self, video_btchw: Tensor, index_b: Tensor, *, scale: float = 1.0, watch: bool = False) -> StepFigures:
+    def step(
+        self,
+        video_btchw: Tensor,
+        index_b: Tensor,
+        *,
+        scale: float = 1.0,
+        weights: Mapping[str, float] | None = None,
+        watch: bool = False,
+    ) -> StepFigures:
         """Adds `scale` times the gradients of this micro-batch's loss; `watch` also returns features and variances.
 
-        `video_btchw` is uint8 or in [0, 1]; `index_b` are global sample indices, from which all masks are drawn.
+        `video_btchw` is uint8 or in [0, 1]; `index_b` are global sample indices, from which all masks are drawn. A loss
+        counts with its factor in `weights`, by its label; figures are without.
         """
-        stage = self.stage
-        assert stage is not None, "enter a stage first"
-        losses: dict[str, Tensor] = {}
-        variance: dict[str, Tensor] = {}
+        parts = self.masking.parts(index_b)
+        figures = StepFigures(losses={}, target_variance={}, features_bkd=None)
+        for part in parts:
+            share = len(index_b[part]) / len(index_b)
+            latents: Latents = {}
+            every = self.masking.draw(self.seed, index_b[part], self.vit.grid)
+            for masks in every:
+                groups = self.groups(video_btchw[part], index_b[part], masks, latents)
+                figures = self._learn(groups, figures, scale, share / len(every), weights or {}, watch)
+        return figures
+
+    def _learn(
+        self,
+        groups: Iterator[Group],
+        before: StepFigures,
+        scale: float,
+        share: float,
+        weights: Mapping[str, float],
+        watch: bool,
+    ) -> StepFigures:
+        """Backward through the groups as they close; the figures `before` with `share` times those of this pass."""
+        assert self.stage is not None
+        losses, variance = dict(before.losses), dict(before.target_variance)
         pending: Tensor | None = None
         features = None
-        for group in self.groups(video_btchw, index_b):
+        for group in groups:
             for prediction in group.predictions:
-                loss = prediction.loss()
-                losses[stage.label(prediction.tap)] = loss.detach()
+                label = self.stage.label(prediction.tap)
+                loss = prediction.loss() * share
+                losses[label] = losses.get(label, 0) + loss.detach()
+                loss = loss * weights.get(label, 1.0)
                 pending = loss if pending is None else pending + loss
                 if watch:
-                    variance[stage.label(prediction.tap)] = prediction.target_variance()
+                    variance[label] = variance.get(label, 0) + prediction.target_variance() * share
             if group.closed and pending is not None:
                 (pending * scale).backward()
                 pending = None
             features = group.features_bkd.detach() if watch else None
         return StepFigures(losses=losses, target_variance=variance, features_bkd=features)
 
-    def groups(self, video_btchw: Tensor, index_b: Tensor) -> Iterator[Group]:
-        """Runs the model and yields the predictions depth by depth, shallow first."""
+    def groups(
+        self, video_btchw: Tensor, index_b: Tensor, masks: Masks | None = None, latents: Latents | None = None
+    ) -> Iterator[Group]:
+        """Runs the model and yields the predictions depth by depth, shallow first.
+
+        The clips are one of the masking's `parts`. Without `masks` they are the first that it draws. `latents` are
+        targets of the same clips that are known already, and take those that are computed here.
+        """
         stage = self.stage
         assert stage is not None, "enter a stage first"
-        tokens = self.vit.tokens
-        context_bk = self.masking.context(self.seed, index_b, tokens)
+        masks = masks or self.masking.draw(self.seed, index_b, self.vit.grid)[0]
+        subset_bq = self._subset(stage, index_b)
         seen = Seen(
             patches_bnp=patchify(video_btchw, self.vit.config.patch),
-            context_bk=context_bk,
-            rotation=self.vit.rotation(context_bk),
-            subset_bq=self._subset(stage, index_b),
+            masks=masks,
+            rotation=self.vit.rotation(masks.context_bk),
+            subset_bq=subset_bq,
+            subset_alone=subset_bq is not None and not any(tap.full_clip for tap in stage.taps),
         )
-        x, latents = self._prefix(stage, seen)
+        latents = {} if latents is None else latents
+        x = self._prefix(stage, seen, latents)
         at = stage.frozen
         depths = sorted({tap.depth for tap in stage.taps})
         for depth in depths:
@@ -175,7 +266,8 @@ class Learner(nn.Module):
             x = self.vit.run(x, seen.rotation, at, depth, recompute=self.recompute)
             at = max(at, depth)
             closed = depth == depths[-1] or taps[0].detach
-            yield Group(predictions=self._predict(taps, x, seen, latents), features_bkd=x, closed=closed)
+            features = self.vit.norm_out(x) if depth == len(self.vit.blocks) else x
+            yield Group(predictions=self._predict(taps, features, seen, latents), features_bkd=features, closed=closed)
             x = x.detach() if closed else x
 
     def _subset(self, stage: Stage, index_b: Tensor) -> Tensor | None:
@@ -185,52 +277,80 @@ class Learner(nn.Module):
         count = max(1, round(self.vit.tokens * fractions.pop()))
         return random_subset(self.seed, "latent subset", index_b, self.vit.tokens, count)
 
-    def _prefix(self, stage: Stage, seen: Seen) -> tuple[Tensor, dict[int, Tensor]]:
-        """Context through the frozen blocks and the latent targets by layer, block by block together.
+    def _prefix(self, stage: Stage, seen: Seen, latents: Latents) -> Tensor:
+        """Context through the frozen blocks, and the latent targets that are not known yet, block by block together.
 
         Targets never have a graph, and see the subset alone unless a tap wants the full clip.
         """
+        context_bk = seen.masks.context_bk
         with torch.set_grad_enabled(torch.is_grad_enabled() and stage.frozen == 0):
-            x = self.vit.project(gather_tokens(seen.patches_bnp, seen.context_bk), seen.context_bk)
+            x = self.vit.project(gather_tokens(seen.patches_bnp, context_bk), context_bk)
         frozen = min([stage.frozen, *(tap.depth for tap in stage.taps)])
-        wanted = {tap.target.layer for tap in stage.taps}
-        full = seen.subset_bq is None or any(tap.full_clip for tap in stage.taps)
-        kept_bq = None if full else seen.subset_bq
-        latents: dict[int, Tensor] = {}
+        wanted = {tap.target.layer for tap in stage.taps if tap.target.layer} - latents.keys()
+        deepest = max(wanted, default=0)
+        kept_bq = seen.subset_bq if seen.subset_alone else None
+        target = self.vit if self.teacher is None else self.teacher.vit
         with torch.no_grad():
-            if stage.target_depth:
-                h = self.vit.project(self._at(kept_bq, seen.patches_bnp), kept_bq)
-            rotation = self.vit.rotation(kept_bq) if stage.target_depth else None
-            for depth in range(1, max(frozen, stage.target_depth) + 1):
+            if deepest:
+                h = target.project(self._at(kept_bq, seen.patches_bnp), kept_bq)
+            rotation = self.vit.rotation(kept_bq) if deepest else None
+            for depth in range(1, max(frozen, deepest) + 1):
                 if depth <= frozen:
                     x = self.vit.run(x, seen.rotation, depth - 1, depth)
-                if depth <= stage.target_depth:
-                    h = self.vit.run(h, rotation, depth - 1, depth)
+                if depth <= deepest:
+                    h = target.run(h, rotation, depth - 1, depth)
                     if depth in wanted:
-                        latents[depth] = self._at(seen.subset_bq, h) if full else h
-        return x, latents
+                        latents[depth] = target.norm_out(h) if depth == len(target.blocks) else h
+        return x
 
     @staticmethod
     def _at(index_bq: Tensor | None, x_bnd: Tensor) -> Tensor:
         return x_bnd if index_bq is None else gather_tokens(x_bnd, index_bq)
 
-    def _predict(
-        self, taps: list[Tap], x_bkd: Tensor, seen: Seen, latents: dict[int, Tensor]
-    ) -> tuple[Prediction, ...]:
-        """Decodes once for all taps of a depth: at the subset's positions alone where no tap needs all."""
+    def _predict(self, taps: list[Tap], x_bkd: Tensor, seen: Seen, latents: Latents) -> tuple[Prediction, ...]:
+        """Decodes once for all taps of a depth: at fewer positions than all where no tap needs more."""
+        places = [self._positions(tap, seen) for tap in taps]
+        query_bq = places[0] if all(place is places[0] for place in places) else None
+        y_bqd = self._decode(taps[0].depth, x_bkd, seen, query_bq)
+        found = []
+        for tap, positions_bq in zip(taps, places, strict=True):
+            decoded = y_bqd if positions_bq is query_bq else self._at(positions_bq, y_bqd)
+            found.append(
+                Prediction(
+                    tap=tap,
+                    predicted=self.heads[head_name(tap)](decoded),
+                    target=self._target(tap.target, seen, latents, positions_bq),
+                    positions_bq=positions_bq,
+                )
+            )
+        return tuple(found)
+
+    def _positions(self, tap: Tap, seen: Seen) -> Tensor | None:
+        """Where a tap's loss is; None is everywhere."""
+        if tap.masked:
+            return seen.masks.predicted_bq
+        return seen.subset_bq if tap.fraction < 1 else None
+
+    def _decode(self, depth: int, x_bkd: Tensor, seen: Seen, query_bq: Tensor | None) -> Tensor:
+        if self.decoder is None:
+            decoder = self.decoders[f"at_{depth}"]
+            features: Tensor = decoder(x_bkd, seen.masks.context_bk, query_bq, recompute=self.recompute)
+            return features
         assert self.stage is not None
-        query_bq = seen.subset_bq if all(tap.fraction < 1 for tap in taps) else None
-        y_bqd = self.decoder(
+        decoded: Tensor = self.decoder(
             self.vit, x_bkd, seen.rotation, query_bq, frozen=self.stage.frozen, recompute=self.recompute
         )
-        found = []
-        for tap in taps:
-            positions_bq = seen.subset_bq if tap.fraction < 1 else None
-            decoded = self._at(positions_bq, y_bqd) if query_bq is None else y_bqd
-            target = latents[tap.target.layer].float() if tap.target.layer else self.vit.normalize(seen.patches_bnp)
-            predicted = self.heads[head_name(tap)](decoded)
-            found.append(Prediction(tap=tap, predicted=predicted, target=target, positions_bq=positions_bq))
-        return tuple(found)
+        return decoded
+
+    @torch.no_grad()
+    def _target(self, target: Target, seen: Seen, latents: Latents, positions_bq: Tensor | None) -> Tensor:
+        """What a loss at `positions_bq` predicts, in float32."""
+        if not target.layer:
+            patches = self._at(positions_bq, seen.patches_bnp)
+            return normalized_patches(patches) if target.normalized else self.vit.normalize(patches)
+        h = latents[target.layer]
+        h = (h if seen.subset_alone else self._at(positions_bq, h)).float()
+        return F.layer_norm(h, h.shape[-1:]) if target.normalized else h
 
 
 def head_name(tap: Tap) -> str:

@@ -1,39 +1,342 @@
-"""Which tokens are context: pure functions of (seed, global sample index)."""
+"""Which tokens are context and which are predicted: pure functions of (seed, global sample index).
+
+Four maskings of one shape, the protocol `Masking`. A learner draws part by part and runs one context pass a mask:
+
+    for part in masking.parts(index_b):
+        for masks in masking.draw(seed, index_b[part], grid):
+            ...
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from layerlock import draws
+from layerlock.model.patches import Grid
+
+ATTEMPTS = 16
+"""how often the blocks of one sample are drawn before all but the first of them are left out"""
+ESTIMATE_BLOCKS = 200_000
+"""blocks drawn for an expected count, whose standard error is then 1 % or less at V-JEPA's settings"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """Positions of a pass, ascending: `context_bk` int64 `[B, K]` goes in, `predicted_bq` int64 `[B, Q]` comes out.
+
+    `predicted_bq` is None where the masking leaves the losses to all patches, or to a subset that the plan asks for.
+    """
+
+    context_bk: Tensor
+    predicted_bq: Tensor | None
+
+
+class Counts(NamedTuple):
+    """Expected tokens of one clip in one pass, for counting FLOPs; 0 predicted where the masking names none."""
+
+    context: float
+    predicted: float
+
+
+class Masking(Protocol):
+    """What is seen and what is predicted. No state: the same sample has the same masks in any batch, on any device."""
+
+    def draw(self, seed: int, index_b: Tensor, grid: Grid) -> list[Masks]:
+        """The masks of the samples `index_b` `[B]`, which are one of their `parts`, on its device; a context pass
+        each.
+        """
+
+    def counts(self, grid: Grid) -> list[Counts]:
+        """Tokens of a clip in each of those passes."""
+
+    def parts(self, index_b: Tensor) -> list[slice]:
+        """The runs of a batch whose samples share K and Q, so that their masks stack; in order, none left out."""
+
+    def problems(self, grid: Grid) -> list[str]:
+        """What is wrong on this grid, a line each. Without problems, no mask lacks context or target."""
 
 
 def random_subset(seed: int, purpose: str, index_b: Tensor, tokens: int, count: int) -> Tensor:
     """`count` of `tokens` positions for each sample, uniformly at random, in ascending order: int64 `[B, count]`."""
-    order_bn = draws.bits(seed, purpose, index_b, tokens).argsort(dim=1, stable=True)
-    return order_bn[:, :count].sort(dim=1).values
+    return _ascending(_shuffled(seed, purpose, index_b, tokens)[:, :count])
+
+
+def _shuffled(seed: int, purpose: str, index_b: Tensor, tokens: int) -> Tensor:
+    """All positions in random order: int64 `[B, tokens]`."""
+    return draws.bits(seed, purpose, index_b, tokens).argsort(dim=1, stable=True)
+
+
+def _ascending(position_bn: Tensor) -> Tensor:
+    return position_bn.sort(dim=1).values
+
+
+def _share_problems(keep: float, kept: int, of: int, what: str) -> list[str]:
+    if 0 < kept < of:
+        return []
+    return [f"masking.keep: {keep} of {of} {what} leaves {kept} as context"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomMasking:
-    """Each token kept as context independently at random, exactly `round(N * keep)` of them (LayerLock section 3.1)."""
+    """Each token kept as context independently at random, exactly `round(N * keep)` of them (LayerLock section 3.1).
+
+    Its losses are on all patches, or on a subset that the plan draws.
+    """
 
     keep: float = 0.05
     """share of the tokens that the model sees"""
 
-    def problems(self, tokens: int) -> list[str]:
-        """What is wrong for clips of `tokens` tokens, a line each."""
+    def draw(self, seed: int, index_b: Tensor, grid: Grid) -> list[Masks]:
+        """One mask of `round(N * keep)` context tokens; see `Masking`."""
+        context_bk = random_subset(seed, "context", index_b, math.prod(grid), self._kept(grid))
+        return [Masks(context_bk=context_bk, predicted_bq=None)]
+
+    def counts(self, grid: Grid) -> list[Counts]:
+        """Exact integers."""
+        return [Counts(context=self._kept(grid), predicted=0)]
+
+    def parts(self, index_b: Tensor) -> list[slice]:
+        """The whole batch in one; reads nothing from the device."""
+        return [slice(0, len(index_b))]
+
+    def problems(self, grid: Grid) -> list[str]:
+        """What is wrong on this grid, a line each."""
         if not 0 < self.keep < 1:
             return [f"masking.keep: {self.keep} is not between 0 and 1"]
-        if not 0 < self.count(tokens) < tokens:
-            return [f"masking.keep: {self.keep} of {tokens} tokens leaves {self.count(tokens)} as context"]
+        return _share_problems(self.keep, self._kept(grid), math.prod(grid), "tokens")
+
+    def _kept(self, grid: Grid) -> int:
+        return round(math.prod(grid) * self.keep)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TubeMasking:
+    """One random spatial mask for all times: `round(keep * H * W)` places are context, the rest is predicted.
+
+    The masking of VideoMAE (arXiv 2203.12602) and of blockwise learning (arXiv 2601.09040).
+    """
+
+    keep: float = 0.1
+    """share of the places that the model sees"""
+
+    def draw(self, seed: int, index_b: Tensor, grid: Grid) -> list[Masks]:
+        """One mask of `T * round(keep * H * W)` context tokens and all others predicted; see `Masking`."""
+        time, height, width = grid
+        order_bp = _shuffled(seed, "tube", index_b, height * width)
+        context_bp, predicted_bp = (_ascending(part) for part in order_bp.tensor_split([self._kept(grid)], dim=1))
+        start_t = torch.arange(time, device=index_b.device) * (height * width)
+
+        def at_all_times(place_bp: Tensor) -> Tensor:
+            return (start_t[:, None] + place_bp[:, None, :]).flatten(1)
+
+        return [Masks(context_bk=at_all_times(context_bp), predicted_bq=at_all_times(predicted_bp))]
+
+    def counts(self, grid: Grid) -> list[Counts]:
+        """Exact integers."""
+        context = grid[0] * self._kept(grid)
+        return [Counts(context=context, predicted=math.prod(grid) - context)]
+
+    def parts(self, index_b: Tensor) -> list[slice]:
+        """The whole batch in one; reads nothing from the device."""
+        return [slice(0, len(index_b))]
+
+    def problems(self, grid: Grid) -> list[str]:
+        """What is wrong on this grid, a line each."""
+        if not 0 < self.keep < 1:
+            return [f"masking.keep: {self.keep} is not between 0 and 1"]
+        return _share_problems(self.keep, self._kept(grid), grid[1] * grid[2], "places")
+
+    def _kept(self, grid: Grid) -> int:
+        return round(self.keep * grid[1] * grid[2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiBlockMasking:
+    """V-JEPA's: the union of `blocks` rectangles through all times is predicted, the rest is context (Table 9).
+
+    A mask group is `group` consecutive global sample indices, whatever the batch. All its blocks have one size, drawn
+    from `area` and `aspect`; each sample has its own corners. Every sample keeps as many context tokens and as many
+    predicted ones as the group's smallest member has, at random: the first ones in raster order would drop the
+    latest frames. A sample whose blocks cover everything is drawn again.
+
+    K and Q are known only once drawn, so `draw` waits for the device where `index_b` lies on one, and `parts` too:
+    indices on the CPU, and masks moved from there, stall nothing.
+    """
+
+    blocks: int = 8
+    """rectangles in a mask"""
+    area: tuple[float, float] = (0.3, 0.3)
+    """smallest and largest share of the places that a rectangle covers"""
+    aspect: tuple[float, float] = (0.75, 1.5)
+    """smallest and largest ratio of a rectangle's height to its width"""
+    group: int = 24
+    """consecutive samples that share block size and token counts"""
+
+    def draw(self, seed: int, index_b: Tensor, grid: Grid) -> list[Masks]:
+        """The mask of samples of one mask group. Raises ValueError where they are of several: K and Q would differ."""
+        index_b = index_b.to(torch.int64)
+        group_b = index_b // self.group
+        covered_mp = self._covered(seed, group_b[:1], grid)[0]
+        kept = [*_fewest(covered_mp, grid[0]), (group_b != group_b[0]).any()]
+        context, predicted, several = torch.stack(kept).tolist()
+        if several:
+            raise ValueError("samples of several mask groups do not stack: draw each of parts(index_b) by itself")
+        covered_bn = covered_mp[index_b % self.group].repeat(1, grid[0])
+        random_bn = draws.bits(seed, "context", index_b, math.prod(grid)) >> 1
+        order_bn = (random_bn + (covered_bn.to(torch.int64) << 62)).argsort(dim=1, stable=True)  # context first
+        predicted_bq = order_bn[:, order_bn.shape[1] - predicted :]
+        return [Masks(context_bk=_ascending(order_bn[:, :context]), predicted_bq=_ascending(predicted_bq))]
+
+    def counts(self, grid: Grid) -> list[Counts]:
+        """Means over mask groups of 200,000 blocks in all, drawn from a fixed seed; kept for later calls."""
+        return [_mean_counts(self, grid)]
+
+    def parts(self, index_b: Tensor) -> list[slice]:
+        """The runs of samples of one mask group; waits for the device where `index_b` lies on one."""
+        lengths = (index_b // self.group).unique_consecutive(return_counts=True)[1].tolist()
+        return [slice(begin, end) for begin, end in pairwise(accumulate(lengths, initial=0))]
+
+    def problems(self, grid: Grid) -> list[str]:
+        """What is wrong on this grid, a line each."""
+        found = [
+            f"masking.{name}: {value} is not positive"
+            for name, value in (("blocks", self.blocks), ("group", self.group))
+            if value < 1
+        ]
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            found.append(f"masking.area: {self.area} is not a smallest and a largest share between 0 and 1")
+        if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
+            found.append(f"masking.aspect: {self.aspect} is not a smallest and a largest ratio above 0")
+        return found or self._size_problems(grid) or self._cover_problems(grid)
+
+    def _size_problems(self, grid: Grid) -> list[str]:
+        _, height, width = grid
+        least, most = (int(height * width * share) for share in self.area)
+        if round(math.sqrt(least * self.aspect[0])) < 1 or round(math.sqrt(least / self.aspect[1])) < 1:
+            return [f"masking.area: {self.area[0]} of {height}x{width} places leaves no target: blocks can be empty"]
+        # the aspect ratios at which the largest block spans the height, and those at which it spans the width
+        lowest, highest = (height - 0.5) ** 2 / most, most / (width - 0.5) ** 2
+        if max(lowest, self.aspect[0]) <= min(highest, self.aspect[1]):
+            return [f"masking.area: {self.area[1]} of {height}x{width} places leaves no context: a block can cover all"]
         return []
 
-    def count(self, tokens: int) -> int:
-        """Context tokens of a clip, K."""
-        return round(tokens * self.keep)
+    def _cover_problems(self, grid: Grid) -> list[str]:
+        places = f"{grid[1]}x{grid[2]} places"
+        if self.blocks > grid[1] * grid[2]:
+            return [f"masking.blocks: {self.blocks} is more than the {places}"]
+        empty = self._attempt(0, self._sampled_groups(), grid, 0).all(dim=2).double().mean().item()
+        if empty > 0.5:
+            return [f"masking.blocks: {self.blocks} leave no context of {places} in {empty:.0%} of the draws"]
+        return []
 
-    def context(self, seed: int, index_b: Tensor, tokens: int) -> Tensor:
-        """Positions of the context tokens, ascending: int64 `[B, K]`."""
-        return random_subset(seed, "context", index_b, tokens, self.count(tokens))
+    def _sampled_groups(self) -> Tensor:
+        return torch.arange(max(1, ESTIMATE_BLOCKS // (self.group * self.blocks)))
+
+    def _covered(self, seed: int, group_g: Tensor, grid: Grid) -> Tensor:
+        """Which places the blocks of all members cover, never all of them: bool `[G, group, H * W]`."""
+        covered_gmp = self._attempt(seed, group_g, grid, 0)
+        for attempt in range(1, ATTEMPTS + 1):
+            full_gm = covered_gmp.all(dim=2)
+            if not full_gm.any():
+                break
+            again_gmp = self._attempt(seed, group_g, grid, attempt)
+            covered_gmp = torch.where(full_gm[:, :, None], again_gmp, covered_gmp)
+        return covered_gmp
+
+    def _attempt(self, seed: int, group_g: Tensor, grid: Grid, attempt: int) -> Tensor:
+        """As `_covered`, for one attempt: all places can be covered but in the last, whose one block cannot do it."""
+        _, height, width = grid
+        blocks = self.blocks if attempt < ATTEMPTS else 1
+        index_gm = group_g[:, None] * self.group + torch.arange(self.group, device=group_g.device)
+        random = draws.bits(seed, f"blocks, attempt {attempt}", index_gm.flatten(), 2 * blocks)
+        top_gmk, left_gmk = random.view(*index_gm.shape, 2, blocks).unbind(2)
+        high_g, wide_g = self._block_size(seed, group_g, grid)
+        rows_gmky = _inside(top_gmk, high_g[:, None, None], height)
+        columns_gmkx = _inside(left_gmk, wide_g[:, None, None], width)
+        return (rows_gmky[..., :, None] & columns_gmkx[..., None, :]).any(dim=2).flatten(2)
+
+    def _block_size(self, seed: int, group_g: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Height and width in patches of each group's blocks: int64 `[G]` both."""
+        _, height, width = grid
+        area_g, aspect_g = draws.uniform(seed, "block size", group_g, 2).unbind(1)
+        places_g = (height * width * _between(self.area, area_g)).floor()
+        ratio_g = _between(self.aspect, aspect_g)
+        high_g, wide_g = (places_g * ratio_g).sqrt().round(), (places_g / ratio_g).sqrt().round()
+        return high_g.clamp(max=height).to(torch.int64), wide_g.clamp(max=width).to(torch.int64)
+
+
+def _between(limits: tuple[float, float], share: Tensor) -> Tensor:
+    return limits[0] + share * (limits[1] - limits[0])
+
+
+def _inside(random: Tensor, size: Tensor, length: int) -> Tensor:
+    """Which of `length` places lie in an interval of `size` whose start is uniform where it fits: bool
+    `[..., length]`.
+    """
+    start = random % (length - size + 1)
+    place = torch.arange(length, device=random.device)
+    return (place >= start[..., None]) & (place < (start + size)[..., None])
+
+
+def _fewest(covered_mp: Tensor, time: int) -> tuple[Tensor, Tensor]:
+    """Context and predicted tokens of the member that has fewest, over the last but one axis."""
+    covered_m = covered_mp.sum(dim=-1)
+    return time * (covered_mp.shape[-1] - covered_m.amax(dim=-1)), time * covered_m.amin(dim=-1)
+
+
+@lru_cache(maxsize=64)
+def _mean_counts(masking: MultiBlockMasking, grid: Grid) -> Counts:
+    context_g, predicted_g = _fewest(masking._covered(0, masking._sampled_groups(), grid), grid[0])
+    return Counts(context=context_g.double().mean().item(), predicted=predicted_g.double().mean().item())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeveralMaskings:
+    """Several multi-block masks of every clip, drawn independently, a context pass each; their losses are averaged.
+
+    As it stands, the original V-JEPA's short and long masks (arXiv 2404.08471).
+    """
+
+    masks: tuple[MultiBlockMasking, ...] = (
+        MultiBlockMasking(blocks=8, area=(0.15, 0.15)),
+        MultiBlockMasking(blocks=2, area=(0.7, 0.7)),
+    )
+    """a masking for each pass"""
+
+    def draw(self, seed: int, index_b: Tensor, grid: Grid) -> list[Masks]:
+        """A mask of each masking, in their order; see `MultiBlockMasking.draw`."""
+        return [
+            found
+            for number, masking in enumerate(self.masks)
+            for found in masking.draw(draws.key(seed, f"mask {number}"), index_b, grid)
+        ]
+
+    def counts(self, grid: Grid) -> list[Counts]:
+        """Those of each masking, in their order."""
+        return [found for masking in self.masks for found in masking.counts(grid)]
+
+    def parts(self, index_b: Tensor) -> list[slice]:
+        """The runs of samples that are of one mask group under every masking; waits for the device."""
+        begins = {part.start for masking in self.masks for part in masking.parts(index_b)}
+        return [slice(begin, end) for begin, end in pairwise([*sorted(begins), len(index_b)])]
+
+    def problems(self, grid: Grid) -> list[str]:
+        """What is wrong on this grid, a line each."""
+        if not self.masks:
+            return ["masking.masks: there is none"]
+        return [
+            problem.replace("masking.", f"masking.masks[{number}].")
+            for number, masking in enumerate(self.masks)
+            for problem in masking.problems(grid)
+        ]
+
+
+Maskings = RandomMasking | TubeMasking | MultiBlockMasking | SeveralMaskings
+"""the maskings that a config can name"""

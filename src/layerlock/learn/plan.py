@@ -7,7 +7,6 @@ autograd, how deep a pass goes, which parameters have gradients and optimizer st
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -17,15 +16,18 @@ class Target:
     """What a loss predicts: pixels, or the output of block `layer` (one-based) on the clip itself.
 
     `frozen` layers are at most the stage's frozen prefix; a layer above it is `live` and is asked for by that name.
+    `teacher` layers are those of the running average of the weights. `normalized` patches have mean 0 and deviation 1
+    each (VideoMAE), `normalized` layers a mean of 0 and a deviation of 1 over the width of each token (V-JEPA).
     """
 
-    kind: Literal["pixels", "frozen", "live"] = "pixels"
+    kind: Literal["pixels", "frozen", "live", "teacher"] = "pixels"
     layer: int = 0
+    normalized: bool = False
 
     @property
     def name(self) -> str:
-        """`pixels`, `h1`, `h2`, ..."""
-        return self.kind if self.layer == 0 else f"h{self.layer}"
+        """`pixels`, `h1`, `h2`, ..., or `t1`, `t2`, ... of a teacher."""
+        return self.kind if self.layer == 0 else f"{'t' if self.kind == 'teacher' else 'h'}{self.layer}"
 
 
 PIXELS = Target()
@@ -36,13 +38,17 @@ class Tap:
     """One loss: taken from the context features after block `depth`, predicting `target`.
 
     `fraction` of all patches, a random subset per sample, is predicted; below 1 the target pass sees the subset alone
-    unless `full_clip`. `detach` stops gradients here: those of deeper taps go no further down.
+    unless `full_clip`. `masked` predicts the positions that the masking names, from a target pass on the full clip.
+    `error` is the mean of squares or of absolute values. `detach` stops gradients here: those of deeper taps go no
+    further down.
     """
 
     depth: int
     target: Target = PIXELS
     fraction: float = 1.0
     full_clip: bool = False
+    masked: bool = False
+    error: Literal["squared", "absolute"] = "squared"
     detach: bool = False
 
 
@@ -68,6 +74,11 @@ class Stage:
         return f"{tap.target.name}@{tap.depth}" if several else tap.target.name
 
     @property
+    def has_teacher(self) -> bool:
+        """Whether a target is a layer of the running average."""
+        return any(tap.target.kind == "teacher" for tap in self.taps)
+
+    @property
     def target_depth(self) -> int:
         """The deepest block that the target pass runs; 0 where pixels are the only target."""
         return max((tap.target.layer for tap in self.taps), default=0)
@@ -89,7 +100,7 @@ class Stage:
             found.append("plan: two losses with one target at one depth")
         if any(len({tap.detach for tap in self.taps if tap.depth == depth}) > 1 for depth in range(depth + 1)):
             found.append("plan: losses at one depth detach together or not at all")
-        if len({(tap.fraction, tap.full_clip) for tap in self.taps if tap.target.layer}) > 1:
+        if len({(tap.fraction, tap.full_clip, tap.masked) for tap in self.taps if tap.target.layer}) > 1:
             found.append("plan: latent losses of one stage share one subset of the patches")
         return found
 
@@ -102,12 +113,14 @@ class Stage:
                 f"plan: predicts h{tap.target.layer} with {self.frozen} blocks frozen; "
                 "a target above what is frozen is live and has to be named so"
             )
-        if tap.target.kind == "live" and not 1 <= tap.target.layer <= depth:
+        if tap.target.kind in ("live", "teacher") and not 1 <= tap.target.layer <= depth:
             found.append(f"plan: predicts h{tap.target.layer} of {depth} blocks")
         if not 0 < tap.fraction <= 1:
             found.append(f"plan: a loss on a fraction {tap.fraction} of the patches")
         if tap.target.kind == "pixels" and tap.fraction < 1:
-            found.append("plan: the pixel loss is on all patches")
+            found.append("plan: the pixel loss is on all patches, or on those masked")
+        if tap.masked and (tap.fraction < 1 or tap.full_clip):
+            found.append("plan: a loss at the masked positions is on all of them, and its targets are of the full clip")
         if tap.depth < min(self.frozen, encoder_depth):
             found.append(f"plan: a loss at depth {tap.depth}, below {self.frozen} frozen blocks, trains nothing")
         return found
@@ -125,10 +138,19 @@ SwitchLog = tuple[Switch, ...]
 
 
 class Plan(Protocol):
-    """Anything that says which stage is in force; pure, so that a resumed run reads the same history."""
+    """Anything that says which stage is in force; pure, so that a resumed run reads the same history.
+
+    A plan may also have `weights(step, log)`, the factors of losses by their labels; 1 for what it leaves out.
+    """
 
     def stage(self, step: int, log: SwitchLog) -> Stage:
         """The stage of the update number `step` (from 0), given the switches so far."""
+
+
+def weights_of(plan: Plan, step: int, log: SwitchLog) -> dict[str, float]:
+    """The factors of losses in update `step`; empty for a plan that says nothing of them."""
+    weights = getattr(plan, "weights", None)
+    return {} if weights is None else dict(weights(step, log))
 
 
 @dataclass(frozen=True)
@@ -154,96 +176,3 @@ def timeline(plan: Plan, steps: int) -> list[tuple[int, Stage]]:
             log += (Switch(step, stage.targets),) if found else ()
             found.append((step, stage))
     return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progressive:
-    """Progressive freezing, with or without latent targets (LayerLock sections 3.3 and 4.1).
-
-    All times are fractions of the run. From `start` on, `first` blocks are frozen, then `jump` more every `interval`,
-    never more than `last`; `freezes` gives (time, frozen) pairs instead. With `target="frozen"` the loss predicts the
-    output of the last frozen block, with `keep_targets` all targets so far (Table 5). `start=1` never freezes: plain
-    MAE.
-    """
-
-    target: Literal["pixels", "frozen"] = "pixels"
-    """what is predicted once blocks are frozen"""
-    start: float = 1.0
-    """first switch, as a fraction of the run; 1: never"""
-    interval: float = 0.1
-    """from one switch to the next, as a fraction of the run"""
-    first: int = 1
-    """blocks frozen at the first switch"""
-    jump: int = 1
-    """blocks frozen at each later switch"""
-    last: int = 1_000
-    """most blocks ever frozen"""
-    freezes: tuple[tuple[float, int], ...] = ()
-    """(time, frozen blocks) pairs, in place of the five fields above"""
-    keep_targets: bool = False
-    """keep predicting all targets so far"""
-    latent_fraction: float = 1.0
-    """share of the patches that latent losses are on, a random subset for each clip"""
-    full_clip: bool = False
-    """compute the targets of a subset on the full clip, not on the subset alone"""
-    freeze_decoder: bool = False
-    """allow to freeze into the decoder's blocks"""
-
-    def problems(self) -> list[str]:
-        """What is wrong with the schedule itself, a line each."""
-        found = []
-        if self.freezes:
-            times, counts = zip(*self.freezes, strict=True)
-            rising = list(times) == sorted(set(times)) and list(counts) == sorted(set(counts))
-            if not rising or times[0] <= 0 or times[-1] >= 1 or counts[0] < 1:
-                found.append("plan.freezes: times must rise between 0 and 1, frozen counts from 1 on")
-        elif not 0 < self.start <= 1:
-            found.append(f"plan.start: {self.start} is not a fraction of the run above 0")
-        elif self.start < 1 and (self.interval <= 0 or self.first < 1 or self.jump < 1):
-            found.append("plan.interval, plan.first and plan.jump must be positive")
-        if not 0 < self.latent_fraction <= 1:
-            found.append(f"plan.latent_fraction: {self.latent_fraction} is not a share of the patches")
-        if self.target == "pixels" and (self.latent_fraction < 1 or self.keep_targets or self.full_clip):
-            found.append("plan.latent_fraction, keep_targets and full_clip say nothing with plan.target pixels")
-        if self.full_clip and self.latent_fraction == 1:
-            found.append("plan.full_clip: with all patches as targets the target pass has the full clip already")
-        return found
-
-    def schedule(self) -> list[tuple[float, int]]:
-        """(time as a fraction of the run, frozen blocks) of every switch before the end."""
-        if self.freezes:
-            return [(time, count) for time, count in self.freezes if time < 1]
-        found: list[tuple[float, int]] = []
-        while (time := self.start + len(found) * self.interval) < 1:
-            count = min(self.first + len(found) * self.jump, self.last)
-            if found and count == found[-1][1]:
-                break
-            found.append((time, count))
-        return found
-
-    def build(self, steps: int, encoder_depth: int, depth: int) -> FixedPlan:
-        """The plan of a run of `steps` steps. Every stage keeps at least one step; ValueError where they do not fit."""
-        begins, frozen = [0], [0]
-        for time, count in self.schedule():
-            begins.append(max(round(time * steps), begins[-1] + 1))
-            frozen.append(count)
-        if begins[-1] >= steps:
-            raise ValueError(f"steps: {steps} are too few for {len(begins)} stages")
-        stages = [self._stage(frozen[: i + 1], encoder_depth, depth) for i in range(len(frozen))]
-        return FixedPlan(tuple(zip(begins, stages, strict=True)))
-
-    def _stage(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> Stage:
-        count = frozen_so_far[-1]
-        if self.target == "pixels":
-            layers: Sequence[int] = [0]
-        else:
-            layers = frozen_so_far if self.keep_targets else [count]
-        taps = tuple(self._tap(layer, encoder_depth) for layer in layers)
-        return Stage(frozen=count, last=depth, taps=taps)
-
-    def _tap(self, layer: int, encoder_depth: int) -> Tap:
-        if layer == 0:
-            return Tap(depth=encoder_depth)
-        return Tap(
-            depth=encoder_depth, target=Target("frozen", layer), fraction=self.latent_fraction, full_clip=self.full_clip
-        )

@@ -1,4 +1,4 @@
-"""Where a token is: 3D rotations (RoPE), fixed 3D sin-cos tables, and the token-grid coordinates they share."""
+"""Where a token is: 3D rotations (RoPE), fixed sin-cos tables, and the token-grid coordinates they share."""
 
 from __future__ import annotations
 
@@ -103,3 +103,21 @@ def sincos_table(grid: Grid, width: int, wavelength: float = 10_000.0) -> Tensor
     angle = position_n3[:, :, None] * rate
     table = torch.cat([angle.sin(), angle.cos()], dim=-1).reshape(len(position_n3), -1)
     return torch.nn.functional.pad(table, (0, width - table.shape[1])).float()
+
+
+def sincos_1d_table(tokens: int, width: int, wavelength: float = 10_000.0) -> Tensor:
+    """Fixed sin-cos positions `[N, D]` over the number of a token in token order, as in VideoMAE.
+
+    Dimensions 2 i and 2 i + 1 are the sine and the cosine of `number * wavelength ** (-2 i / D)`.
+    """
+    number_n = torch.arange(tokens, dtype=torch.float64, device="cpu")
+    dimension_d = torch.arange(width, dtype=torch.float64, device="cpu")
+    angle_nd = number_n[:, None] * wavelength ** (-2 * (dimension_d // 2) / width)
+    return torch.where(dimension_d % 2 == 0, angle_nd.sin(), angle_nd.cos()).float()
+
+
+def fixed_table(position: str, grid: Grid, width: int) -> Tensor | None:
+    """The table `[N, D]` of `sincos` or `sincos-1d`, on the CPU; None for a position that is not a fixed table."""
+    if position == "sincos":
+        return sincos_table(grid, width)
+    return sincos_1d_table(grid[0] * grid[1] * grid[2], width) if position == "sincos-1d" else None

@@ -1,6 +1,6 @@
 """The video vision transformer, whole: patch projection, positions, blocks.
 
-Notable choices (LayerLock section 3.1, after 4DS):
+Notable choices (LayerLock section 3.1, after 4DS); options of `ViTConfig` make the blocks VideoMAE's or V-JEPA's:
 - pre-norm blocks, LayerNorm eps 1e-6, biases everywhere, tanh GELU, no dropout, no class token, no final norm;
 - 3D RoPE acts on the output of a block's *first norm*, over the full width, so that q, k and v are all rotated;
 - visible patches are gathered before they are projected; nothing is computed for a masked token;
@@ -20,14 +20,20 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from layerlock.model.patches import Grid
-from layerlock.model.position import Rotation, rotate, rotation_table, sincos_table
+from layerlock.model.position import Rotation, fixed_table, rotate, rotation_table
 
-Position = Literal["rope", "rope-attention", "sincos", "learned", "none"]
+Position = Literal["rope", "rope-attention", "sincos", "sincos-1d", "learned", "none"]
+GELU = Literal["tanh", "exact"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    """Shape of a backbone. `position`: `rope` after the first norm, `rope-attention` on q and k, or an added table."""
+    """Shape of a backbone.
+
+    `position`: `rope` after the first norm, `rope-attention` on q and k, or an added table: `sincos` in 3D,
+    `sincos-1d` over the number of the token, `learned`. VideoMAE is `sincos-1d`, exact GELU, eps 1e-12, no key bias;
+    V-JEPA is exact GELU and a final norm.
+    """
 
     width: int = 768
     """length of a token"""
@@ -49,6 +55,14 @@ class ViTConfig:
     """subtracted from red, green and blue in [0, 1] before the projection; the LayerLock paper subtracts nothing"""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """divides them after that"""
+    gelu: GELU = "tanh"
+    """how the hidden layer's GELU is computed"""
+    norm_eps: float = 1e-6
+    """added to the variance in every LayerNorm"""
+    key_bias: bool = True
+    """whether keys have a bias, as queries and values do"""
+    final_norm: bool = False
+    """LayerNorm after the last block"""
 
     def problems(self) -> list[str]:
         """What is wrong with these numbers, a line each."""
@@ -63,6 +77,8 @@ class ViTConfig:
             found.append(f"model.rope_fractions: {self.rope_fractions} must be at least 0 each and at most 1 together")
         if any(value <= 0 for value in self.std):
             found.append(f"model.std: {self.std} must be positive")
+        if self.norm_eps <= 0:
+            found.append(f"model.norm_eps: {self.norm_eps} is not positive")
         return found
 
     @property
@@ -75,7 +91,23 @@ class Dense(nn.Linear):
     """A linear layer that computes in the type of its input, whatever the type its weights are kept in."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+class QueryKeyValue(Dense):
+    """Queries, keys and values `[..., 3 D]` of `[..., D]`. Without `key_bias` its bias is queries' and values', 2 D."""
+
+    def __init__(self, width: int, *, key_bias: bool = True) -> None:
+        super().__init__(width, 3 * width)
+        self.key_bias = key_bias
+        if not key_bias:
+            self.bias = nn.Parameter(torch.zeros(2 * width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.key_bias:
+            return super().forward(x)
+        query, value = self.bias.to(x.dtype).chunk(2)
+        return F.linear(x, self.weight.to(x.dtype), torch.cat([query, torch.zeros_like(query), value]))
 
 
 class Norm(nn.LayerNorm):
@@ -108,17 +140,18 @@ class Block(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.rotate_heads = config.position == "rope-attention"
-        self.norm1 = Norm(config.width)
-        self.qkv = Dense(config.width, 3 * config.width)
+        self.gelu = "none" if config.gelu == "exact" else "tanh"
+        self.norm1 = Norm(config.width, config.norm_eps)
+        self.qkv = QueryKeyValue(config.width, key_bias=config.key_bias)
         self.proj = Dense(config.width, config.width)
-        self.norm2 = Norm(config.width)
+        self.norm2 = Norm(config.width, config.norm_eps)
         self.fc1 = Dense(config.width, config.mlp)
         self.fc2 = Dense(config.mlp, config.width)
 
     def forward(self, x_bkd: Tensor, rotation: Rotation | None) -> Tensor:
         x_bkd = x_bkd + self.attention(x_bkd, rotation)
         y_bkd = self.norm2(x_bkd)
-        return x_bkd + self.fc2(F.gelu(self.fc1(y_bkd), approximate="tanh"))
+        return x_bkd + self.fc2(F.gelu(self.fc1(y_bkd), approximate=self.gelu))
 
     def attention(self, x_bkd: Tensor, rotation: Rotation | None) -> Tensor:
         """What attention adds to `x`."""
@@ -134,8 +167,23 @@ class Block(nn.Module):
         return self.proj(y_bhkd.transpose(1, 2).reshape(b, k, d))
 
 
+class Blocks(nn.ModuleList):
+    """Blocks of one shape, one after the other."""
+
+    def run(
+        self, x_bkd: Tensor, rotation: Rotation | None, first: int, last: int, *, recompute: bool = False
+    ) -> Tensor:
+        """Blocks `first` + 1 .. `last` (one-based). `recompute`: store no activations, run forward twice."""
+        for block in self[first:last]:
+            if recompute and torch.is_grad_enabled():
+                x_bkd = checkpoint(block, x_bkd, rotation, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x_bkd = block(x_bkd, rotation)
+        return x_bkd
+
+
 class ViT(nn.Module):
-    """Patch projection and blocks for clips of one token grid.
+    """Patch projection, blocks and, where the config asks for it, a final norm, for clips of one token grid.
 
     `compute` is the type activations have (float32 or bfloat16). Tables of positions are derived, never saved.
     """
@@ -147,11 +195,12 @@ class ViT(nn.Module):
         super().__init__()
         self.config, self.grid, self.compute = config, grid, torch.float32
         self.embed = Dense(config.patch_values, config.width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = Blocks(Block(config) for _ in range(config.depth))
+        self.norm = Norm(config.width, config.norm_eps) if config.final_norm else None
         if config.position == "learned":
             self.position = nn.Parameter(torch.zeros(self.tokens, config.width))
         else:
-            table = sincos_table(grid, config.width) if config.position == "sincos" else None
+            table = fixed_table(config.position, grid, config.width)
             self.register_buffer(
                 "position", None if table is None else table.to(self.embed.weight.device), persistent=False
             )
@@ -204,23 +253,22 @@ class ViT(nn.Module):
     def run(
         self, x_bkd: Tensor, rotation: Rotation | None, first: int, last: int, *, recompute: bool = False
     ) -> Tensor:
-        """Blocks `first` + 1 .. `last` (one-based). `recompute`: store no activations, run forward twice."""
-        for block in self.blocks[first:last]:
-            if recompute and torch.is_grad_enabled():
-                x_bkd = checkpoint(block, x_bkd, rotation, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x_bkd = block(x_bkd, rotation)
-        return x_bkd
+        """Blocks `first` + 1 .. `last` (one-based) and nothing else: no final norm. `recompute`: as for `Blocks`."""
+        return self.blocks.run(x_bkd, rotation, first, last, recompute=recompute)
+
+    def norm_out(self, x_bkd: Tensor) -> Tensor:
+        """The backbone's output from that of its last block: the final norm of it, or itself where there is none."""
+        return x_bkd if self.norm is None else self.norm(x_bkd)
 
     def intermediates(self, patches_bnp: Tensor, indices: Sequence[int]) -> list[Tensor]:
         """Outputs `[B, N, D]` of the blocks `indices` (0: the projected tokens) for whole clips; runs no deeper than
-        asked.
+        asked. The last block's comes with the final norm where there is one.
         """
         x, rotation, at = self.project(patches_bnp), self.rotation(), 0
         found: dict[int, Tensor] = {}
         for depth in sorted(set(indices)):
             x, at = self.run(x, rotation, at, depth), depth
-            found[depth] = x
+            found[depth] = self.norm_out(x) if depth == self.config.depth else x
         return [found[depth] for depth in indices]
 
 
@@ -246,11 +294,12 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
     for part in module.modules():
         if isinstance(part, nn.Linear):
             draw(part.weight, (6.0 / sum(part.weight.shape)) ** 0.5)
-            nn.init.zeros_(part.bias)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
         elif not isinstance(part, nn.LayerNorm):
             for parameter in part.parameters(recurse=False):
                 draw(parameter, None)
-    for vit in (part for part in module.modules() if isinstance(part, ViT)):
-        for name, weight in vit.blocks.named_parameters():
+    for blocks in (part for part in module.modules() if isinstance(part, Blocks)):
+        for name, weight in blocks.named_parameters():
             if name.endswith(("proj.weight", "fc2.weight")):
-                weight.mul_((2 * len(vit.blocks)) ** -0.5)
+                weight.mul_((2 * len(blocks)) ** -0.5)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from layerlock.config import Config
 from layerlock.errors import LayerlockError
-from layerlock.recipes import papers, small
+from layerlock.recipes import methods, papers, small
 
 Recipe = Callable[[], Config]
 
@@ -16,6 +16,14 @@ RECIPES: dict[str, Recipe] = {
     "layerlock-tiny": small.layerlock_tiny,
     "layerlock-sparse-tiny": small.layerlock_sparse_tiny,
     "layerlock-multi-tiny": small.layerlock_multi_tiny,
+    "videomae-tiny": methods.videomae_tiny,
+    "vjepa-tiny": methods.vjepa_tiny,
+    "vjepa-layerlock-tiny": methods.vjepa_layerlock_tiny,
+    "vjepa-layerlock-own-tiny": methods.vjepa_layerlock_own_tiny,
+    "live-latents-tiny": methods.live_latents_tiny,
+    "blockwise-tiny": methods.blockwise_tiny,
+    "blockwise-sequential-tiny": methods.blockwise_sequential_tiny,
+    "deep-supervision-tiny": methods.deep_supervision_tiny,
     "mae-small": small.mae_small,
     "freeze-small": small.freeze_small,
     "layerlock-small": small.layerlock_small,

@@ -8,7 +8,7 @@ from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data.clips import ClipConfig
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.masking import RandomMasking
-from layerlock.learn.plan import Progressive
+from layerlock.learn.plans import Progressive
 from layerlock.model.sizes import vit
 
 STEPS_1B = 488_282

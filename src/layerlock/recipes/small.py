@@ -8,7 +8,7 @@ from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data.clips import ClipConfig
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.masking import RandomMasking
-from layerlock.learn.plan import Progressive
+from layerlock.learn.plans import Progressive
 from layerlock.model.sizes import vit
 
 FREEZING = Progressive(target="pixels", start=0.6, interval=0.1, first=1, jump=1, last=4)

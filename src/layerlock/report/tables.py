@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 from datetime import datetime
 
+from layerlock.config import Config
+from layerlock.learn.decoders import BackboneDecoding
 from layerlock.model.cost import backbone_parameters
 from layerlock.report.history import Event, History, Span, clock, number, series
 from layerlock.report.markup import note, paragraph, table, text
@@ -22,10 +24,10 @@ def head(history: History) -> list[str]:
     facts = {
         "data": config.data,
         "steps": f"{history.step:,} of {config.steps:,}, {config.batch} clips each",
-        "model": f"{config.model.depth} blocks of width {config.model.width} ({config.decoder.blocks} of them decode), "
+        "model": f"{config.model.depth} blocks of width {config.model.width} ({_decoding(config)}), "
         f"{backbone_parameters(config.model, config.tokens) / 1e6:,.1f} M parameters",
         "clip": f"{clip.frames} frames at stride {clip.stride}, {clip.size} x {clip.size} pixels, patches {patch}: "
-        f"{config.tokens} tokens, {config.masking.count(config.tokens)} of them context",
+        f"{config.tokens} tokens, {config.context_tokens} of them context",
         "when": _when(history.events),
         "seed": config.seed,
         "versions": ", ".join(f"{name} {version}" for name, version in history.versions.items()) or "not noted",
@@ -33,6 +35,13 @@ def head(history: History) -> list[str]:
     }
     listed = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in facts.items())
     return [f"<h1>{text(config.recipe)}</h1>", paragraph(*summary(history)), f"<dl>{listed}</dl>"]
+
+
+def _decoding(config: Config) -> str:
+    decoder = config.decoder
+    if isinstance(decoder, BackboneDecoding):
+        return f"{decoder.blocks} of them decode"
+    return f"decoders of {decoder.depth} blocks of width {decoder.width}"
 
 
 def _when(events: Sequence[Event]) -> str:

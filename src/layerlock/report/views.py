@@ -13,6 +13,7 @@ from torch import Tensor
 from layerlock.config import Config
 from layerlock.errors import LayerlockError
 from layerlock.model.encoder import HEADLINE, Encoder
+from layerlock.model.patches import patchify
 from layerlock.report import pictures
 from layerlock.report.markup import card, cards, note, paragraph, row, table
 from layerlock.train.folder import RunFolder
@@ -55,7 +56,7 @@ def read_previews(folder: Path) -> Previews:
 def targets_of(preview: Preview) -> list[str]:
     """Names of the targets in a preview: pixels first, then by layer."""
     names = [name.removeprefix("predicted/") for name in preview if name.startswith("predicted/")]
-    return sorted(names, key=lambda name: (name != "pixels", len(name), name))
+    return sorted(names, key=lambda name: (not name.startswith("pixels"), len(name), name))
 
 
 def explained(preview: Preview, name: str) -> float:
@@ -101,8 +102,8 @@ def prediction_section(previews: Previews, config: Config) -> list[str]:
     colours: Tensor | None = None
     for step, preview in previews.by_step.items():
         for name in targets_of(preview) if preview is newest else targets_of(preview)[-1:]:
-            if name == "pixels":
-                _reconstruction(sheet, preview, step)
+            if name.startswith("pixels"):
+                _reconstruction(sheet, preview, name, step)
             else:
                 colours = _latents(sheet, preview, name, step, colours)
     more = [note(f"{previews.left_out} more stages are in previews/.")] if previews.left_out else []
@@ -115,7 +116,7 @@ def _what_is_shown(sheet: Sheet, preview: Preview) -> list[str]:
     frames = len(pictures.pick_frames(config.clip.frames))
     said = [
         f"{len(sheet.columns)} of the clips the run began with, {frames} frames of each.",
-        f"The encoder saw {config.masking.count(config.tokens) / config.tokens:.0%} of the patches.",
+        f"The encoder saw {config.context_tokens / config.tokens:.0%} of the patches.",
         "Pixel targets are shown as the predicted clip; latent targets as colours: red, green and blue are the first"
         " three principal components of the target over these clips, and the prediction goes through the same map.",
         "An even, saturated picture is a prediction that lies outside the range of the target.",
@@ -151,9 +152,16 @@ def _inputs(sheet: Sheet, preview: Preview) -> None:
     sheet.photos("what the encoder sees", "Clip {n}, all but the context patches grey", masked)
 
 
-def _reconstruction(sheet: Sheet, preview: Preview, step: int) -> None:
-    video = pictures.reconstruction(preview["predicted/pixels"], sheet.config.grid, sheet.config.model.patch)
-    sheet.photos(f"step {step:,}: reconstruction", f"Clip {{n}} as reconstructed at step {step}", video)
+def _reconstruction(sheet: Sheet, preview: Preview, name: str, step: int) -> None:
+    """Adds a row of pixels; patches that are not predicted are those of the clip."""
+    patch, predicted = sheet.config.model.patch, preview[f"predicted/{name}"]
+    positions_bq = preview.get(f"positions/{name}")
+    if positions_bq is not None:
+        patches = patchify(preview["video"], patch).float() / 255
+        predicted = patches.scatter(1, positions_bq[..., None].expand_as(predicted), predicted.to(patches))
+    video = pictures.reconstruction(predicted, sheet.config.grid, patch)
+    what = "reconstruction" + name.removeprefix("pixels").replace("@", " after block ")
+    sheet.photos(f"step {step:,}: {what}", f"Clip {{n}} as reconstructed at step {step}", video)
 
 
 def _latents(sheet: Sheet, preview: Preview, name: str, step: int, follow: Tensor | None) -> Tensor:

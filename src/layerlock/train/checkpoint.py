@@ -91,7 +91,7 @@ def save(
 
 
 def _gather(learner: Learner, optimizer: torch.optim.AdamW, pending: dict[str, Tensor]) -> dict[str, Tensor]:
-    tensors = {f"model/{name}": value for name, value in learner.state_dict().items()}
+    tensors = {f"model/{name}": value for name, value in learner.state().items()}
     for name, moments in moments_of(learner, optimizer).items():
         tensors |= {f"optim/{name}/{kind}": value for kind, value in moments.items()}
     tensors |= {f"pending/{name}": value for name, value in pending.items()}
@@ -125,8 +125,10 @@ def restore(state: State, learner: Learner, optim: OptimConfig) -> torch.optim.A
     """
     device = learner.vit.embed.weight.device
     model = {name.removeprefix("model/"): value for name, value in state.tensors.items() if name.startswith("model/")}
-    check_weights(state.folder / TENSORS, model, learner.state_dict())
-    learner.load_state_dict(model)
+    own = learner.state()
+    check_weights(state.folder / TENSORS, model, own)
+    for name, value in own.items():
+        value.copy_(model[name])
     moments: Moments = {}
     for name, value in state.tensors.items():
         if name.startswith("optim/"):

@@ -22,17 +22,17 @@ from layerlock.data.index.listing import printable
 from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
-from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog
+from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, weights_of
 from layerlock.model.encoder import ClipShape, check_weights, load, save_backbone
 from layerlock.train import checkpoint
 from layerlock.train.device import memory_bytes, pick_compile, pick_device, pick_precision
 from layerlock.train.folder import RunFolder
 from layerlock.train.meter import Clock, Meter
 from layerlock.train.monitors import CollapseMonitor, weight_norms
-from layerlock.train.optimizer import build_optimizer, moments_of
+from layerlock.train.optimizer import build_optimizer, moments_of, schedule
 from layerlock.train.previews import CLIPS, save_preview
 from layerlock.train.progress import ProgressBar
-from layerlock.train.schedule import learning_rate
+from layerlock.train.schedule import ema
 from layerlock.train.signals import StopSignal
 
 
@@ -181,19 +181,21 @@ class Run:
         """One optimizer step on a batch, in micro-batches where gradients are accumulated."""
         config, parts = self.config, self.config.optim.accumulate
         size = config.batch // parts
-        rate = learning_rate(config.optim, config.steps, self.step, self.log)
+        weights = weights_of(self.plan, self.step, self.log)
         losses: dict[str, torch.Tensor] = {}
         for k in range(parts):
             part = batch.slice(k * size, (k + 1) * size).to(self.device)
             last = k == parts - 1
-            figures = self.learner.step(self.shown(part), part.index_b, scale=1 / parts, watch=watch and last)
+            figures = self.learner.step(
+                self.shown(part), part.index_b, scale=1 / parts, weights=weights, watch=watch and last
+            )
             losses = {name: losses.get(name, 0) + value / parts for name, value in figures.losses.items()}
         if config.optim.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.learner.live().values(), config.optim.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        schedule(self.optimizer, config.optim, config.steps, self.step, self.log)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.learner.after_step(ema(config.optim, config.steps, self.step))
         self.meter.add(losses)
         return figures
 

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from layerlock.config import OptimConfig
 from layerlock.learn.learner import Learner
+from layerlock.learn.plan import SwitchLog
+from layerlock.train.schedule import learning_rate, weight_decay
 
 Moments = dict[str, dict[str, Tensor]]
 """Parameter name -> {`step`, `exp_avg`, `exp_avg_sq`}."""
@@ -21,14 +23,22 @@ def build_optimizer(learner: Learner, optim: OptimConfig, moments: Moments | Non
     """AdamW for what the stage in force trains; parameters that have `moments` go on from them."""
     live = learner.live()
     groups = [
-        {"params": [p for n, p in live.items() if decays(n, p)], "weight_decay": optim.weight_decay},
-        {"params": [p for n, p in live.items() if not decays(n, p)], "weight_decay": 0.0},
+        {"params": [p for n, p in live.items() if decays(n, p)], "weight_decay": optim.weight_decay, "decays": True},
+        {"params": [p for n, p in live.items() if not decays(n, p)], "weight_decay": 0.0, "decays": False},
     ]
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, betas=optim.betas, fused=True)
     for name, parameter in live.items():
         if moments and name in moments:
             optimizer.state[parameter] = dict(moments[name])
     return optimizer
+
+
+def schedule(optimizer: torch.optim.AdamW, optim: OptimConfig, steps: int, step: int, log: SwitchLog) -> None:
+    """Sets the learning rate and the weight decay of update `step` (from 0) of `steps`."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(optim, steps, step, log)
+        if group["decays"]:
+            group["weight_decay"] = weight_decay(optim, steps, step)
 
 
 def moments_of(learner: Learner, optimizer: torch.optim.AdamW) -> Moments:

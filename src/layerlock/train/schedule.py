@@ -1,4 +1,4 @@
-"""Learning rate as a pure function of (step, switch log)."""
+"""Learning rate, weight decay and the teacher's average as pure functions of (step, switch log)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def learning_rate(optim: OptimConfig, steps: int, step: int, log: SwitchLog) -> 
     """
     warmup = round(optim.warmup * steps)
     if step < warmup:
-        rate = optim.lr * (step + 1) / warmup
+        rate = optim.start_lr + (optim.lr - optim.start_lr) * (step + 1) / warmup
     else:
         progress = (step - warmup) / max(steps - warmup, 1)
         rate = optim.end_lr + (optim.lr - optim.end_lr) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -24,3 +24,18 @@ def learning_rate(optim: OptimConfig, steps: int, step: int, log: SwitchLog) -> 
         length = max(1, round(optim.mini_warmup * steps))
         rate *= min(1.0, (step - log[-1].step + 1) / length)
     return rate
+
+
+def weight_decay(optim: OptimConfig, steps: int, step: int) -> float:
+    """Of update `step` (from 0) of `steps`: from one value to the other along half a cosine (V-JEPA)."""
+    if optim.end_weight_decay is None:
+        return optim.weight_decay
+    rise = 0.5 * (1 - math.cos(math.pi * step / max(steps - 1, 1)))
+    return optim.weight_decay + (optim.end_weight_decay - optim.weight_decay) * rise
+
+
+def ema(optim: OptimConfig, steps: int, step: int) -> float:
+    """The share of its weights that a teacher keeps after update `step` (from 0) of `steps`: in a straight line."""
+    if optim.end_ema is None:
+        return optim.ema
+    return optim.ema + (optim.end_ema - optim.ema) * step / max(steps - 1, 1)

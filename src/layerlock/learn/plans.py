@@ -1,0 +1,268 @@
+"""The plans of the papers, as settings of a config: `build` makes them for a number of steps and blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from layerlock.learn.plan import FixedPlan, Stage, SwitchLog, Tap, Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """When blocks freeze. All times are fractions of the run.
+
+    From `start` on, `first` blocks are frozen, then `jump` more every `interval`, never more than `last`; `freezes`
+    gives (time, frozen) pairs instead. `start=1` never freezes.
+    """
+
+    start: float = 1.0
+    """first switch, as a fraction of the run; 1: never"""
+    interval: float = 0.1
+    """from one switch to the next, as a fraction of the run"""
+    first: int = 1
+    """blocks frozen at the first switch"""
+    jump: int = 1
+    """blocks frozen at each later switch"""
+    last: int = 1_000
+    """most blocks ever frozen"""
+    freezes: tuple[tuple[float, int], ...] = ()
+    """(time, frozen blocks) pairs, in place of the five fields above"""
+    freeze_decoder: bool = False
+    """allow to freeze into the decoder's blocks"""
+
+    def problems(self) -> list[str]:
+        """What is wrong with the schedule itself, a line each."""
+        if self.freezes:
+            times, counts = zip(*self.freezes, strict=True)
+            rising = list(times) == sorted(set(times)) and list(counts) == sorted(set(counts))
+            if not rising or times[0] <= 0 or times[-1] >= 1 or counts[0] < 1:
+                return ["plan.freezes: times must rise between 0 and 1, frozen counts from 1 on"]
+        elif not 0 < self.start <= 1:
+            return [f"plan.start: {self.start} is not a fraction of the run above 0"]
+        elif self.start < 1 and (self.interval <= 0 or self.first < 1 or self.jump < 1):
+            return ["plan.interval, plan.first and plan.jump must be positive"]
+        return []
+
+    def schedule(self) -> list[tuple[float, int]]:
+        """(time as a fraction of the run, frozen blocks) of every switch before the end."""
+        if self.freezes:
+            return [(time, count) for time, count in self.freezes if time < 1]
+        found: list[tuple[float, int]] = []
+        while (time := self.start + len(found) * self.interval) < 1:
+            count = min(self.first + len(found) * self.jump, self.last)
+            if found and count == found[-1][1]:
+                break
+            found.append((time, count))
+        return found
+
+    def build(self, steps: int, encoder_depth: int, depth: int) -> FixedPlan:
+        """The plan of a run of `steps` steps. Every stage keeps at least one step; ValueError where they do not fit."""
+        frozen = [0, *(count for _, count in self.schedule())]
+        stages = [
+            Stage(frozen=count, last=depth, taps=self.taps(frozen[: i + 1], encoder_depth, depth))
+            for i, count in enumerate(frozen)
+        ]
+        return spread(stages, [0.0, *(time for time, _ in self.schedule())], steps)
+
+    def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:
+        """The losses of a stage, given how many blocks are frozen in it and were in those before."""
+        raise NotImplementedError
+
+
+def spread(stages: Sequence[Stage], times: Sequence[float], steps: int) -> FixedPlan:
+    """Stages that begin at `times`, fractions of `steps` steps; each keeps at least one step, else ValueError."""
+    begins = [0]
+    for time in times[1:]:
+        begins.append(max(round(time * steps), begins[-1] + 1))
+    if begins[-1] >= steps:
+        raise ValueError(f"steps: {steps} are too few for {len(begins)} stages")
+    return FixedPlan(tuple(zip(begins, stages, strict=True)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progressive(Schedule):
+    """Progressive freezing, with or without latent targets (LayerLock sections 3.3 and 4.1).
+
+    With `target="frozen"` the loss predicts the output of the last frozen block, with `keep_targets` all targets so far
+    (Table 5). Without freezing it is plain MAE, and with `masked` and `normalized` VideoMAE.
+    """
+
+    target: Literal["pixels", "frozen"] = "pixels"
+    """what is predicted once blocks are frozen"""
+    keep_targets: bool = False
+    """keep predicting all targets so far"""
+    latent_fraction: float = 1.0
+    """share of the patches that latent losses are on, a random subset for each clip"""
+    full_clip: bool = False
+    """compute the targets of a subset on the full clip, not on the subset alone"""
+    masked: bool = False
+    """take losses at masked positions alone, not at all"""
+    normalized: bool = False
+    """pixels of each patch with mean 0 and deviation 1"""
+
+    def problems(self) -> list[str]:
+        """What is wrong with the settings, a line each."""
+        found = super().problems()
+        if not 0 < self.latent_fraction <= 1:
+            found.append(f"plan.latent_fraction: {self.latent_fraction} is not a share of the patches")
+        if self.target == "pixels" and (self.latent_fraction < 1 or self.keep_targets or self.full_clip):
+            found.append("plan.latent_fraction, keep_targets and full_clip say nothing with plan.target pixels")
+        if self.full_clip and self.latent_fraction == 1:
+            found.append("plan.full_clip: with all patches as targets the target pass has the full clip already")
+        if self.masked and self.latent_fraction < 1:
+            found.append("plan.masked and plan.latent_fraction: two answers to where the latent losses are")
+        return found
+
+    def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:
+        """A loss on pixels, or on the latest of the frozen layers, or on all so far."""
+        if self.target == "pixels":
+            layers: Sequence[int] = [0]
+        else:
+            layers = frozen_so_far if self.keep_targets else frozen_so_far[-1:]
+        return tuple(self._tap(layer, encoder_depth) for layer in layers)
+
+    def _tap(self, layer: int, encoder_depth: int) -> Tap:
+        if layer == 0:
+            return Tap(depth=encoder_depth, target=Target(normalized=self.normalized), masked=self.masked)
+        return Tap(
+            depth=encoder_depth,
+            target=Target("frozen", layer),
+            fraction=self.latent_fraction,
+            full_clip=self.full_clip,
+            masked=self.masked,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointEmbedding(Schedule):
+    """V-JEPA: predicts layer-normed features of a teacher at masked positions, by absolute error.
+
+    Without freezing the target is the last layer. With it (LayerLock on V-JEPA, section 3.5 and Table 9) the target
+    climbs: the last frozen layer, block 1 before the first switch. With `teacher=False` targets are the model's own.
+    """
+
+    teacher: bool = True
+    """targets from the running average of the weights; else from the model itself"""
+    climb: bool = False
+    """predict the last frozen layer, not the last of all"""
+
+    def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:
+        """One loss, on the features after block `max(1, frozen)` or after the last."""
+        frozen = frozen_so_far[-1]
+        layer = max(1, frozen) if self.climb else depth
+        own: Literal["frozen", "live"] = "frozen" if layer <= frozen else "live"
+        target = Target("teacher" if self.teacher else own, layer, normalized=True)
+        return (Tap(depth=encoder_depth, target=target, masked=True, error="absolute"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveLatents:
+    """MAE with losses on its own live layers and nothing frozen, which collapses (Table 3)."""
+
+    layers: tuple[int, ...] = (1,)
+    """blocks whose output is predicted beside the pixels"""
+    weight: float = 1.0
+    """factor of the latent losses"""
+    ramp: Literal["constant", "cosine"] = "constant"
+    """whether that factor is there from the start, or rises from 0 along half a cosine over the run"""
+    freeze_decoder: bool = False
+    """nothing is frozen here"""
+
+    def problems(self) -> list[str]:
+        """What is wrong with the settings, a line each."""
+        found = []
+        if not self.layers or len(set(self.layers)) < len(self.layers) or min(self.layers) < 1:
+            found.append(f"plan.layers: {self.layers} are not different blocks, counted from 1")
+        if self.weight <= 0:
+            found.append(f"plan.weight: {self.weight} is not positive")
+        return found
+
+    def build(self, steps: int, encoder_depth: int, depth: int) -> WeightedPlan:
+        """The plan of a run of `steps` steps."""
+        latent = tuple(Tap(depth=encoder_depth, target=Target("live", layer)) for layer in self.layers)
+        stage = Stage(frozen=0, last=depth, taps=(Tap(depth=encoder_depth), *latent))
+        return WeightedPlan(((0, stage),), steps=steps, weight=self.weight, ramp=self.ramp)
+
+
+@dataclass(frozen=True)
+class WeightedPlan(FixedPlan):
+    """Fixed stages whose latent losses have a factor, constant or rising."""
+
+    steps: int
+    weight: float
+    ramp: Literal["constant", "cosine"]
+
+    def weights(self, step: int, log: SwitchLog = ()) -> dict[str, float]:
+        """The factor of each latent loss in update `step`."""
+        stage = self.stage(step)
+        rise = 1.0 if self.ramp == "constant" else 0.5 * (1 - math.cos(math.pi * step / max(self.steps - 1, 1)))
+        return {stage.label(tap): self.weight * rise for tap in stage.taps if tap.target.layer}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blockwise:
+    """Blockwise learning (Roemer and Dickscheid, 2026) and its controls: the encoder cut into parts, local losses.
+
+    Every part has a decoder of its own, which reconstructs the normalised pixels of masked patches from its output.
+    `simultaneous`: all parts at once, no gradient crosses a cut. `sequential`: one part after the other, those below
+    frozen. `deep-supervision`: the same losses at once, gradients cross. `end-to-end`: the last loss alone.
+    """
+
+    regime: Literal["simultaneous", "sequential", "deep-supervision", "end-to-end"] = "simultaneous"
+    """in which order the parts learn, and whether gradients cross"""
+    parts: int = 4
+    """how many equal parts the encoder is cut into"""
+    cuts: tuple[int, ...] = ()
+    """last block of each part, rising to the encoder's last, in place of `parts`"""
+    times: tuple[float, ...] = ()
+    """sequential: where the parts after the first begin, as fractions of the run; () for equal shares"""
+    freeze_decoder: bool = False
+    """nothing of a decoder is frozen here"""
+
+    def problems(self) -> list[str]:
+        """What is wrong with the settings, a line each."""
+        found = []
+        if self.parts < 1:
+            found.append(f"plan.parts: {self.parts} is not positive")
+        if list(self.cuts) != sorted(set(self.cuts)) or (self.cuts and self.cuts[0] < 1):
+            found.append(f"plan.cuts: {self.cuts} do not rise from block 1 on")
+        if self.times and self.regime != "sequential":
+            found.append(f"plan.times: only sequential parts begin at a time, not {self.regime}")
+        if list(self.times) != sorted(set(self.times)) or any(not 0 < time < 1 for time in self.times):
+            found.append(f"plan.times: {self.times} do not rise between 0 and 1")
+        return found
+
+    def boundaries(self, encoder_depth: int) -> list[int]:
+        """The last block of each part. ValueError where the cuts do not divide or cover the encoder."""
+        if self.cuts:
+            if self.cuts[-1] != encoder_depth:
+                raise ValueError(f"plan.cuts: {self.cuts} end at block {self.cuts[-1]} of {encoder_depth}")
+            return list(self.cuts)
+        if encoder_depth % self.parts:
+            raise ValueError(f"plan.parts: {self.parts} parts do not divide {encoder_depth} blocks; give plan.cuts")
+        return [encoder_depth // self.parts * (part + 1) for part in range(self.parts)]
+
+    def build(self, steps: int, encoder_depth: int, depth: int) -> FixedPlan:
+        """The plan of a run of `steps` steps; ValueError where the parts do not fit."""
+        ends = self.boundaries(encoder_depth)
+        if self.regime != "sequential":
+            kept = ends[-1:] if self.regime == "end-to-end" else ends
+            taps = tuple(_local(end, detach=self.regime == "simultaneous") for end in kept)
+            return FixedPlan(((0, Stage(frozen=0, last=encoder_depth, taps=taps)),))
+        begins = [0, *ends[:-1]]
+        stages = [Stage(frozen=a, last=b, taps=(_local(b),)) for a, b in zip(begins, ends, strict=True)]
+        times = [0.0, *(self.times or [part / len(ends) for part in range(1, len(ends))])]
+        if len(times) != len(stages):
+            raise ValueError(f"plan.times: {len(self.times)} times for {len(stages) - 1} parts after the first")
+        return spread(stages, times, steps)
+
+
+def _local(depth: int, *, detach: bool = False) -> Tap:
+    return Tap(depth=depth, target=Target(normalized=True), masked=True, detach=detach)
+
+
+Plans = Progressive | JointEmbedding | LiveLatents | Blockwise
+"""the plans that a config can name"""

@@ -1,0 +1,92 @@
+"""What a stage costs, counted from shapes: FLOPs of one clip in one training step, by part.
+
+A live layer costs three forwards (one forward, two for the gradients of inputs and weights), a frozen one a single
+forward. Recomputation of activations is not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layerlock.learn.decoders import BackboneDecoding
+from layerlock.learn.learner import Decoding
+from layerlock.learn.masking import Counts
+from layerlock.learn.plan import Stage, Tap
+from layerlock.learn.separate import separate_flops
+from layerlock.model.cost import block_flops, dense_flops, encoder_flops
+from layerlock.model.vit import ViTConfig
+
+LIVE = 3
+"""passes that a live layer costs: one forward, one for the gradients of its weights, one for those of its input"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """FLOPs by part; `total` is their sum."""
+
+    encoder: int
+    decoder: int
+    heads: int
+    target: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.encoder + self.decoder + self.heads + self.target
+
+
+def step_cost(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Sequence[Counts], tokens: int) -> StepCost:
+    """One clip of `tokens` tokens in a step of `stage`; `counts` are the tokens of each mask, a pass each.
+
+    Targets are computed once for all masks, as deep as they are; each depth with a loss decodes once, at the most
+    positions that a loss there asks for.
+    """
+    passes = [_pass(model, decoding, stage, each, tokens) for each in counts]
+    encoder, decoder, heads = (sum(parts) for parts in zip(*passes, strict=True))
+    latent = [tap for tap in stage.taps if tap.target.layer]
+    seen = max((tokens if tap.full_clip else _positions(tap, counts[0], tokens) for tap in latent), default=0)
+    seen = tokens if any(tap.masked for tap in latent) else seen
+    target = encoder_flops(model, seen, stage.target_depth) if latent else 0
+    return StepCost(encoder=encoder, decoder=decoder, heads=heads, target=target)
+
+
+def _pass(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Counts, tokens: int) -> tuple[int, int, int]:
+    """Encoder, decoders and heads for one mask."""
+    context = round(counts.context)
+    depths = sorted({tap.depth for tap in stage.taps})
+    embed = dense_flops(context, model.patch_values, model.width)
+    encoder = embed * (1 if stage.frozen else LIVE - 1)
+    block = block_flops(model, context)
+    encoder += sum(block * (1 if number < stage.frozen else LIVE) for number in range(depths[-1]))
+    decoder = heads = 0
+    for depth in depths:
+        taps = [tap for tap in stage.taps if tap.depth == depth]
+        queries = max(_positions(tap, counts, tokens) for tap in taps)
+        decoder += _decode(model, decoding, stage, depth, context, queries)
+        heads += sum(_head(model, decoding, stage, tap, _positions(tap, counts, tokens)) for tap in taps)
+    return encoder, decoder, heads
+
+
+def _positions(tap: Tap, counts: Counts, tokens: int) -> int:
+    if tap.masked:
+        return round(counts.predicted)
+    return max(1, round(tokens * tap.fraction))
+
+
+def _decode(model: ViTConfig, decoding: Decoding, stage: Stage, depth: int, context: int, queries: int) -> int:
+    if isinstance(decoding, BackboneDecoding):
+        block = block_flops(model, queries + context)
+        first = model.depth - decoding.blocks
+        return sum(block * (1 if number < stage.frozen else LIVE) for number in range(first, model.depth))
+    whole = separate_flops(decoding, model.width, context, queries)
+    inputs = dense_flops(context, model.width, decoding.width)
+    return LIVE * whole - (inputs if depth <= stage.frozen else 0)
+
+
+def _head(model: ViTConfig, decoding: Decoding, stage: Stage, tap: Tap, positions: int) -> int:
+    backbone = isinstance(decoding, BackboneDecoding)
+    width = model.width if isinstance(decoding, BackboneDecoding) else decoding.width
+    out = model.width if tap.target.layer else model.patch_values
+    passes = LIVE if stage.frozen < model.depth or not backbone else LIVE - 1
+    return passes * dense_flops(positions, width, out)

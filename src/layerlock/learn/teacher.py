@@ -1,0 +1,39 @@
+"""The running average of a model's weights, whose features are targets (V-JEPA; LayerLock section 3.5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from layerlock.model.vit import ViT
+
+
+class Teacher(nn.Module):
+    """A ViT that follows another one. Blocks that are frozen in the student are shared with it, not averaged."""
+
+    def __init__(self, student: ViT) -> None:
+        super().__init__()
+        self.vit = ViT(student.config, student.grid).to(student.embed.weight.device)
+        self.vit.compute = student.compute
+        self.vit.load_state_dict(student.state_dict())
+        self.vit.requires_grad_(False)
+
+    def share(self, student: ViT, frozen: int) -> None:
+        """From now on the first `frozen` blocks, and what comes before them, are the student's own."""
+        if frozen:
+            self.vit.embed = student.embed
+            self.vit.position = student.position
+        for number in range(frozen):
+            self.vit.blocks[number] = student.blocks[number]
+
+    @torch.no_grad()
+    def follow(self, student: ViT, decay: float) -> None:
+        """`decay` of each weight, and the rest of the student's. Shared weights stay as they are."""
+        pairs = [
+            (own, others)
+            for own, others in zip(self.vit.parameters(), student.parameters(), strict=True)
+            if own is not others
+        ]
+        if pairs:
+            own, others = (list(side) for side in zip(*pairs, strict=True))
+            torch._foreach_lerp_(own, others, 1 - decay)

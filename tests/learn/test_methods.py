@@ -1,0 +1,192 @@
+"""The other methods on the one learner: gradients stop where they should, teachers follow, every recipe trains."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+import layerlock
+from layerlock.config import Config
+from layerlock.learn.learner import Learner
+from layerlock.learn.masking import MultiBlockMasking, TubeMasking
+from layerlock.learn.plan import Stage
+from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents
+from layerlock.learn.separate import SeparateDecoding
+from layerlock.recipes import methods
+from layerlock.train.loop import train
+
+DECODING = SeparateDecoding(width=12, depth=1, heads=2, mlp=24)
+MODEL = replace(tiny.MODEL, position="sincos", final_norm=True)
+TUBE = TubeMasking(keep=0.34)
+INDEX = torch.arange(3)
+METHODS = [
+    methods.videomae_tiny,
+    methods.vjepa_tiny,
+    methods.vjepa_layerlock_tiny,
+    methods.vjepa_layerlock_own_tiny,
+    methods.live_latents_tiny,
+    methods.blockwise_tiny,
+    methods.blockwise_sequential_tiny,
+    methods.deep_supervision_tiny,
+]
+
+
+def learner(stage: Stage, masking: TubeMasking | MultiBlockMasking = TUBE) -> Learner:
+    """Every parameter away from its first value."""
+    made = Learner(MODEL, tiny.GRID, masking, DECODING, seed=3)
+    made.enter(stage)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+    return made
+
+
+def gradients(made: Learner) -> dict[str, Tensor]:
+    made.step(tiny.video(3), INDEX)
+    return {name: p.grad.clone() for name, p in made.live().items() if p.grad is not None}
+
+
+def stage_of(regime: str, part: int = 0) -> Stage:
+    return Blockwise(regime=regime, parts=3).build(30, 6, 6).timeline[part][1]  # type: ignore[arg-type]
+
+
+def test_parts_that_learn_at_once_have_the_gradients_of_parts_that_learn_alone() -> None:
+    together = gradients(learner(stage_of("simultaneous")))
+    across = gradients(learner(stage_of("deep-supervision")))
+    weights = learner(stage_of("simultaneous")).state()
+    for part in range(3):
+        alone = Learner(MODEL, tiny.GRID, TUBE, DECODING, seed=3)
+        alone.enter(replace(stage_of("sequential", part)))
+        for name, value in alone.state().items():
+            value.copy_(weights[name])
+        found = gradients(alone)
+        assert any(name.startswith(f"vit.blocks.{2 * part}.") for name in found)
+        assert not any(name.startswith(f"vit.blocks.{2 * part + 2}.") for name in found)
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, together[name], rtol=0, atol=0)
+    first = "vit.blocks.0.fc1.weight"
+    assert not torch.allclose(across[first], together[first], rtol=1e-3)
+    assert torch.equal(across["vit.blocks.5.fc1.weight"], together["vit.blocks.5.fc1.weight"])
+
+
+def test_a_teacher_is_the_average_of_the_weights_and_shares_what_is_frozen() -> None:
+    plan = JointEmbedding(climb=True, start=0.5, interval=0.2, first=1, jump=2).build(10, 6, 6)
+    made = learner(plan.stage(0), MultiBlockMasking(blocks=2, group=4))
+    assert made.teacher is not None
+    expected = {name: value.clone() for name, value in made.teacher.vit.state_dict().items()}
+    optimizer = torch.optim.SGD(made.live().values(), lr=0.1)
+    for _ in range(3):
+        made.step(tiny.video(3), INDEX)
+        optimizer.step()
+        optimizer.zero_grad()
+        made.after_step(0.9)
+        for name, value in made.vit.state_dict().items():
+            expected[name] = 0.9 * expected[name] + 0.1 * value
+    for name, value in made.teacher.vit.state_dict().items():
+        torch.testing.assert_close(value, expected[name])
+    made.enter(plan.stage(7))
+    assert made.teacher.vit.blocks[2] is made.vit.blocks[2]
+    assert made.teacher.vit.blocks[3] is not made.vit.blocks[3]
+    assert not any(name.startswith("teacher.vit.blocks.0.") for name in made.state())
+    assert any(name.startswith("teacher.vit.blocks.5.") for name in made.state())
+
+
+def test_what_a_joint_embedding_predicts_is_the_normed_layer_at_masked_positions() -> None:
+    made = learner(JointEmbedding().build(10, 6, 6).stage(0), MultiBlockMasking(blocks=2, group=4))
+    (group,) = made.groups(tiny.video(3), INDEX)
+    (prediction,) = group.predictions
+    assert made.teacher is not None
+    patches = layerlock.model.patches.patchify(tiny.video(3), MODEL.patch)
+    whole = made.teacher.vit.intermediates(patches, [6])[0]
+    whole = torch.nn.functional.layer_norm(whole, whole.shape[-1:])
+    positions = prediction.positions_bq
+    assert positions is not None
+    expected = torch.gather(whole, 1, positions[..., None].expand(-1, -1, 24))
+    torch.testing.assert_close(prediction.target, expected)
+    loss = (prediction.predicted - expected).abs().mean()
+    torch.testing.assert_close(prediction.loss(), loss)
+
+
+def test_a_rising_weight_scales_latent_losses_alone() -> None:
+    plan = LiveLatents(layers=(1, 2), weight=2.0, ramp="cosine").build(11, 4, 6)
+    weights = [plan.weights(step) for step in range(11)]
+    assert weights[0] == {"h1": 0.0, "h2": 0.0}
+    assert weights[5]["h1"] == pytest.approx(1.0)
+    assert weights[10] == {"h1": 2.0, "h2": 2.0}
+    made = [tiny.learner() for _ in range(3)]
+    for one, factor in zip(made, (None, {"h1": 0.0, "h2": 0.0}, {"h1": 3.0}), strict=True):
+        one.enter(plan.stage(0))
+        one.step(tiny.video(2), INDEX[:2], weights=factor)
+    heads = [one.heads["h1_at_4"].weight.grad for one in made]
+    assert not heads[1].any()
+    torch.testing.assert_close(heads[2], 3 * heads[0])
+    pixels = [one.heads["pixels_at_4"].weight.grad for one in made]
+    assert torch.equal(pixels[0], pixels[1])
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Blockwise(parts=5), "5 parts do not divide 6 blocks"),
+        (Blockwise(cuts=(2, 4)), "end at block 4 of 6"),
+        (Blockwise(regime="sequential", parts=3, times=(0.5,)), "1 times for 2 parts"),
+    ],
+)
+def test_cuts_that_do_not_fit_are_told(plan: Blockwise, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan.build(30, 6, 6)
+
+
+def shrunk(config: Config, out: Path) -> Config:
+    """A method's config on six narrow blocks and clips of 36 tokens, for twelve updates."""
+    separate = isinstance(config.decoder, SeparateDecoding)
+    plan = replace(config.plan, parts=3) if isinstance(config.plan, Blockwise) else config.plan
+    plan = replace(plan, last=5) if isinstance(plan, JointEmbedding) else plan
+    plan = replace(plan, layers=(1, 2)) if isinstance(plan, LiveLatents) else plan
+    masking = (
+        replace(config.masking, blocks=2, group=2)
+        if isinstance(config.masking, MultiBlockMasking)
+        else (replace(config.masking, keep=0.34))
+    )
+    return tiny.config(
+        out,
+        recipe=config.recipe,
+        model=replace(tiny.MODEL, position=config.model.position, gelu=config.model.gelu, final_norm=separate),
+        masking=masking,
+        decoder=DECODING if separate else tiny.DECODING,
+        plan=plan,
+        optim=replace(config.optim, mini_warmup=0.1),
+    )
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize("build", METHODS, ids=lambda build: build.__name__)
+def test_every_method_trains_resumes_exactly_and_loads(build: layerlock.recipes.Recipe, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    build().check()
+    train(shrunk(build(), whole), quiet=True)
+    shutil.copytree(whole, cut)
+    for step in (8, 12):
+        shutil.rmtree(cut / "checkpoints" / f"step-{step:08d}", ignore_errors=True)
+    if not list((cut / "checkpoints").glob("step-*")):
+        shutil.rmtree(cut)
+    train(shrunk(build(), cut), resume=cut.exists(), quiet=True)
+
+    def learned(out: Path) -> list[dict[str, object]]:
+        lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+        return [{name: value for name, value in line.items() if name != "timing"} for line in lines]
+
+    assert learned(cut) == learned(whole)
+    assert (cut / "encoder" / "model.safetensors").read_bytes() == (
+        whole / "encoder" / "model.safetensors"
+    ).read_bytes()
+    encoder = layerlock.load(whole)
+    assert encoder(tiny.video(2)).shape == (2, 36, 24)
