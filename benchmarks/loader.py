@@ -141,7 +141,8 @@ def show_waits(data: str, steps: int) -> None:
         lines = [json.loads(line) for line in (Path(config.out) / "metrics.jsonl").read_text().splitlines()]
     waits = [line["timing"]["data_wait"] for line in lines]
     rates = [line["timing"]["clips_per_s"] for line in lines]
-    seconds = [10 * config.batch / rate for rate in rates]  # a line each ten steps
+    ends = [line["step"] for line in lines]
+    seconds = [(b - a) * config.batch / rate for a, b, rate in zip([0, *ends], ends, rates, strict=False)]
     whole = sum(wait * time for wait, time in zip(waits, seconds, strict=True)) / sum(seconds)
     print(
         f"layerlock-tiny, {steps} steps: {statistics.median(rates):.0f} clips/s; waits {whole:.1%} of the time, "

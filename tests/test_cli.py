@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tiny import MODEL, config
+from video_files import write_video
 
 import layerlock
 from layerlock import api, cli
@@ -20,9 +21,6 @@ from layerlock.errors import ConfigError, LayerlockError
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.recipes import RECIPES
 from layerlock.train.loop import train
-
-sys.path.append(str(Path(__file__).parent / "data"))
-from video_files import write_video
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -14,7 +14,7 @@ from layerlock.config import Config, OptimConfig, RunConfig, from_dict, to_dict
 from layerlock.data import ClipConfig
 from layerlock.errors import ConfigError
 from layerlock.learn.decoders import BackboneDecoding
-from layerlock.learn.masking import RandomMasking
+from layerlock.learn.masking import MultiBlockMasking, RandomMasking
 from layerlock.learn.plans import Progressive
 from layerlock.model.vit import ViTConfig
 from layerlock.recipes import RECIPES
@@ -54,6 +54,8 @@ def test_all_problems_come_in_one_message() -> None:
         ({"model": ViTConfig(patch=(3, 16, 16))}, "does not divide 16 frames"),
         ({"model": ViTConfig(patch=(0, 16, 16))}, "patch"),
         ({"masking": RandomMasking(keep=0.0001)}, "masking.keep"),
+        ({"masking": MultiBlockMasking(blocks=0)}, "masking.blocks"),
+        ({"masking": MultiBlockMasking(group=0)}, "masking.group"),
         ({"batch": 6, "optim": OptimConfig(accumulate=4)}, "does not divide a batch of 6"),
         ({"optim": OptimConfig(warmup=5.0)}, "optim.warmup"),
         ({"plan": Progressive(start=0.5, first=9, last=12)}, "freeze_decoder"),

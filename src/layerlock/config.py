@@ -17,7 +17,7 @@ from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Decoding
 from layerlock.learn.masking import Maskings, RandomMasking
 from layerlock.learn.plan import Plan, Stage, timeline
-from layerlock.learn.plans import Plans, Progressive
+from layerlock.learn.plans import Plans, Progressive, Schedule
 from layerlock.learn.separate import SeparateDecoding
 from layerlock.learn.step_cost import StepCost, step_cost
 from layerlock.model.patches import Grid, token_grid
@@ -187,7 +187,7 @@ class Config:
         if found:
             raise ConfigError(found)
         found = self._problems()
-        structural = [*self.plan.problems(), *self._decoder_problems()]
+        structural = [*self.plan.problems(), *self._decoder_problems(), *self._masking_problems()]
         if self.steps > 0 and self.model.depth > 1 and not structural:
             try:
                 plan = plan or self.build_plan()
@@ -203,11 +203,18 @@ class Config:
             return self.decoder.problems()
         return self.decoder.problems(self.model.depth)
 
+    def _masking_problems(self) -> list[str]:
+        try:
+            return self.masking.problems(self.grid)
+        except ValueError as error:
+            return [f"model.patch: {error}"]
+
     def _plan_problems(self, plan: Plan) -> list[str]:
         found, frozen = [], 0
+        freeze_decoder = isinstance(self.plan, Schedule) and self.plan.freeze_decoder
         names_positions = all(counts.predicted for counts in self.masking.counts(self.grid))
         for begin, stage in timeline(plan, self.steps):
-            wrong = stage.problems(self.model.depth, self.encoder_depth, self.plan.freeze_decoder)
+            wrong = stage.problems(self.model.depth, self.encoder_depth, freeze_decoder)
             if any(tap.masked for tap in stage.taps) and not names_positions:
                 wrong.append("plan: losses at masked positions, with a masking that names none")
             if stage.frozen < frozen:
@@ -234,11 +241,7 @@ class Config:
             found.append(f"clip.per_decode: {self.clip.per_decode} does not divide a batch of {self.batch}")
         if self.optim.accumulate > 0 and self.batch % self.optim.accumulate:
             found.append(f"optim.accumulate: {self.optim.accumulate} does not divide a batch of {self.batch}")
-        try:
-            found += self.masking.problems(self.grid)
-        except ValueError as error:
-            found.append(f"model.patch: {error}")
-        return found
+        return found + self._masking_problems()
 
     def cost(self, stage: Stage) -> StepCost:
         """FLOPs of one clip in one step of `stage`."""

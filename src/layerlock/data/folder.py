@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from layerlock import draws
 from layerlock.data.augment import random_box
-from layerlock.data.clips import ATTEMPTS, ClipConfig, Sample
+from layerlock.data.clips import ATTEMPTS, ClipConfig, Crop, Sample
 from layerlock.data.decode import read_clips, read_depth
 from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
 from layerlock.data.index import Index
@@ -44,8 +45,11 @@ class FolderSource:
 
     def read_sizes(self) -> list[tuple[int, int]]:
         """(height, width) to which the pictures of each video are resized; random-size crops see them squeezed."""
+        return [self._read_size(video) for video in self.index.videos]
+
+    def _read_size(self, video: VideoInfo) -> tuple[int, int]:
         margin = self.clip.margin
-        return [(margin, margin) if self.clip.area else video.resized(margin) for video in self.index.videos]
+        return (margin, margin) if self.clip.area else video.resized(margin)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -75,22 +79,22 @@ class FolderSource:
 
         Raises LayerlockError when there is none; candidates are at most `ATTEMPTS` videos, none of them twice.
         """
-        candidates = self._candidates(group)
         skipped: list[tuple[str, str]] = []
-        for video in candidates[attempt:]:
+        for video in islice(self._candidates(group), attempt, None):
             try:
                 return self._random_clips_of(video, group, tuple(skipped))
             except UnreadableVideo as error:
                 skipped.append((error.path, error.reason))
         tried = "\n".join(f"  - {path}: {reason}" for path, reason in skipped[:5])
         raise LayerlockError(
-            f"{_videos(len(candidates))} in a row could not be decoded; is {self.index.root} still there and whole?\n"
-            + tried
+            f"{_videos(min(ATTEMPTS, len(self)))} in a row could not be decoded; "
+            f"is {self.index.root} still there and whole?\n{tried}"
         )
 
     def name(self, index: int, attempt: int = 0) -> str:
         """The path of a candidate."""
-        return self.video_name(self._candidates(index // self.clip.per_decode)[attempt])
+        candidates = self._candidates(index // self.clip.per_decode)
+        return self.video_name(next(islice(candidates, attempt, None)))
 
     def video_name(self, video: int) -> str:
         """The path of the video at a position of the index."""
@@ -103,11 +107,11 @@ class FolderSource:
         chosen = self.index.videos[video]
         start = max(0, (chosen.frames - self.clip.cut(0).span(chosen.fps)) // 2)
         size = chosen.resized(self.clip.margin)
-        return self._clips_of(video, [start], size, [_Place.fixed((0.5, 0.5), size, self.clip)], [video], [False], ())[
-            0
-        ]
+        place = _Place.fixed((0.5, 0.5), size, self.clip)
+        (sample,) = self._clips_of(video, [start], size, [place], [video], [False], ())
+        return sample
 
-    def _candidates(self, group: int) -> list[int]:
+    def _candidates(self, group: int) -> Iterator[int]:
         """Positions of the videos that a group of samples may be of, in the order in which they are tried."""
         return videos_from(group, len(self), self.seed, ATTEMPTS)
 
@@ -117,11 +121,10 @@ class FolderSource:
         u_n6 = draws.uniform(self.seed, "clip", torch.tensor(indices), 6).tolist()
         starts = self._starts(chosen, group, [u[0] for u in u_n6])
         flips = [clip.flip and u[1] < 0.5 for u in u_n6]
+        size = self._read_size(chosen)
         if clip.area is None:
-            size = chosen.resized(clip.margin)
             places = [_Place.fixed(u[2:4], size, clip) for u in u_n6]
         else:
-            size = (clip.margin, clip.margin)
             places = [_Place(0, 0, random_box(u[2:6], chosen.height, chosen.width, clip)) for u in u_n6]
         return self._clips_of(video, starts, size, places, indices, flips, skipped)
 
@@ -175,7 +178,7 @@ class _Place(NamedTuple):
 
     top: int
     left: int
-    crop: tuple[float, float, float, float]
+    crop: Crop
 
     @classmethod
     def fixed(cls, at: Sequence[float], size: tuple[int, int], clip: ClipConfig) -> _Place:

@@ -6,6 +6,8 @@ that falls outside range(n) is sent through again until it falls inside (cycle w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from layerlock import draws
 
 _ROUNDS = 4
@@ -25,14 +27,14 @@ def permuted(position: int, count: int, key: int) -> int:
 
 def video_at(index: int, videos: int, seed: int) -> int:
     """The video of an index: every epoch of `videos` indices visits each video once, in a new order."""
-    return videos_from(index, videos, seed, 1)[0]
+    return next(videos_from(index, videos, seed, 1))
 
 
-def videos_from(index: int, videos: int, seed: int, most: int) -> list[int]:
+def videos_from(index: int, videos: int, seed: int, most: int) -> Iterator[int]:
     """The video of an index and those after it in the order of its epoch, at most `most`, none twice."""
     epoch, position = divmod(index, videos)
     key = draws.key(seed, f"order/{epoch}")
-    return [permuted((position + i) % videos, videos, key) for i in range(min(most, videos))]
+    return (permuted((position + i) % videos, videos, key) for i in range(min(most, videos)))
 
 
 def _feistel(value: int, half: int, key: int) -> int:

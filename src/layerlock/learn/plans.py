@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,7 @@ from layerlock.learn.plan import FixedPlan, Stage, SwitchLog, Tap, Target
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class Schedule(ABC):
     """When blocks freeze. All times are fractions of the run.
 
     From `start` on, `first` blocks are frozen, then `jump` more every `interval`, never more than `last`; `freezes`
@@ -67,9 +68,9 @@ class Schedule:
         ]
         return spread(stages, [0.0, *(time for time, _ in self.schedule())], steps)
 
+    @abstractmethod
     def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:
         """The losses of a stage, given how many blocks are frozen in it and were in those before."""
-        raise NotImplementedError
 
 
 def spread(stages: Sequence[Stage], times: Sequence[float], steps: int) -> FixedPlan:
@@ -168,8 +169,6 @@ class LiveLatents:
     """factor of the latent losses"""
     ramp: Literal["constant", "cosine"] = "constant"
     """whether that factor is there from the start, or rises from 0 along half a cosine over the run"""
-    freeze_decoder: bool = False
-    """nothing is frozen here"""
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, a line each."""
@@ -219,8 +218,6 @@ class Blockwise:
     """last block of each part, rising to the encoder's last, in place of `parts`"""
     times: tuple[float, ...] = ()
     """sequential: where the parts after the first begin, as fractions of the run; () for equal shares"""
-    freeze_decoder: bool = False
-    """nothing of a decoder is frozen here"""
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, a line each."""

@@ -48,13 +48,9 @@ class SeparateDecoding:
 
     def problems(self) -> list[str]:
         """What is wrong with these numbers, a line each."""
-        found = [
-            f"decoder.{name}: {getattr(self, name)} is not positive"
-            for name in ("width", "depth", "heads", "mlp", "norm_eps", "final_norm_eps")
-            if getattr(self, name) <= 0
-        ]
-        if not found and self.width % self.heads:
-            found.append(f"decoder.heads: {self.heads} heads do not divide a width of {self.width}")
+        found = [problem.replace("model.", "decoder.", 1) for problem in self.block.problems()]
+        if self.final_norm_eps <= 0:
+            found.append(f"decoder.final_norm_eps: {self.final_norm_eps} is not positive")
         return found
 
     @property

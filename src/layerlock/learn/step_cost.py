@@ -85,8 +85,8 @@ def _decode(model: ViTConfig, decoding: Decoding, stage: Stage, depth: int, cont
 
 
 def _head(model: ViTConfig, decoding: Decoding, stage: Stage, tap: Tap, positions: int) -> int:
-    backbone = isinstance(decoding, BackboneDecoding)
-    width = model.width if isinstance(decoding, BackboneDecoding) else decoding.width
     out = model.width if tap.target.layer else model.patch_values
-    passes = LIVE if stage.frozen < model.depth or not backbone else LIVE - 1
-    return passes * dense_flops(positions, width, out)
+    if not isinstance(decoding, BackboneDecoding):
+        return LIVE * dense_flops(positions, decoding.width, out)
+    passes = LIVE if stage.frozen < model.depth else LIVE - 1
+    return passes * dense_flops(positions, model.width, out)

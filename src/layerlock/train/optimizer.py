@@ -35,10 +35,11 @@ def build_optimizer(learner: Learner, optim: OptimConfig, moments: Moments | Non
 
 def schedule(optimizer: torch.optim.AdamW, optim: OptimConfig, steps: int, step: int, log: SwitchLog) -> None:
     """Sets the learning rate and the weight decay of update `step` (from 0) of `steps`."""
+    rate, decay = learning_rate(optim, steps, step, log), weight_decay(optim, steps, step)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(optim, steps, step, log)
+        group["lr"] = rate
         if group["decays"]:
-            group["weight_decay"] = weight_decay(optim, steps, step)
+            group["weight_decay"] = decay
 
 
 def moments_of(learner: Learner, optimizer: torch.optim.AdamW) -> Moments:

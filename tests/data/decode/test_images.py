@@ -109,6 +109,12 @@ def test_words_come_before_numbers_and_leading_zeros_decide_last(tmp_path: Path)
     assert numbers(write_frames(tmp_path / "b", names[::-1]), 0, 7, 1) == list(range(7))[::-1]
 
 
+def test_a_link_that_leads_to_itself_is_no_folder(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "a", ["1.png", "2.png", "3.png"])
+    (folder / "loop").symlink_to(folder / "loop")
+    assert numbers(folder, 0, 3, 1) == [0, 1, 2]
+
+
 def test_several_clips_share_what_is_decoded(tmp_path: Path) -> None:
     video = probe(str(write_frames(tmp_path / "a", [f"{i}.png" for i in range(20)])))
     cuts = [

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import av
@@ -11,7 +10,6 @@ from video_files import HEIGHT, WIDTH, number_of, shared, write_video
 from layerlock.data.decode import pyav
 from layerlock.data.decode.torchcodec import read_clips
 from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
-from layerlock.errors import LayerlockError
 
 QUIET_HEVC = {"x265-params": "log-level=none:pools=none:frame-threads=1:bframes=3"}
 EXACT = [
@@ -156,13 +154,6 @@ def test_damage_is_an_unreadable_video(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(UnreadableVideo, match="No such file"):
         read_clips(video, [Cut(start=0, frames=4, stride=2)], size=(HEIGHT, WIDTH))
-
-
-def test_where_it_is_not_installed_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    video = VideoInfo(path="a.mp4", frames=1, fps=25, width=8, height=8, seconds=1, codec="h264", rotation=0)
-    with pytest.raises(LayerlockError, match=r"pip install 'layerlock\[torchcodec\]'.*FFmpeg"):
-        read_clips(video, [Cut(start=0, frames=1, stride=1)], size=(8, 8))
 
 
 def test_real_footage_at_its_own_size_is_the_same() -> None:

@@ -166,11 +166,19 @@ def _listed_again(video: VideoInfo) -> _Listing:
     return listing
 
 
+def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, or to where nobody may look
+        return False
+
+
 def _names(folder: str) -> tuple[list[str], list[str]]:
     """Names of the files and of the folders in a folder, hidden ones left out."""
     try:
         with os.scandir(folder) as entries:
-            is_folder = {entry.name: entry.is_dir() for entry in entries}
+            is_folder = {entry.name: leads_to_folder(entry) for entry in entries}
     except OSError as error:
         raise UnreadableVideo(folder, f"the folder cannot be read: {error.strerror}") from error
     visible = _visible(is_folder)

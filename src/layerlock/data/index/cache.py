@@ -18,9 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from layerlock.data.decode.images import leads_to_folder
 from layerlock.data.decode.video import IMAGES, VideoInfo
 from layerlock.data.index.record import values_of, video_of
-from layerlock.data.index.walk import leads_to_folder
 from layerlock.files import write_whole
 
 PROBE = f"2 av {version('av')}"

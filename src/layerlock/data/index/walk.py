@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from layerlock.data.decode.images import holds_frames
+from layerlock.data.decode.images import holds_frames, leads_to_folder
 from layerlock.data.decode.video import has_video_ending
 
 
@@ -48,11 +48,3 @@ def _names(folder: str) -> tuple[list[str], list[str]]:
             if not entry.name.startswith("."):
                 (folders if leads_to_folder(entry) else files).append(entry.name)
     return files, folders
-
-
-def leads_to_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder, or a link to one."""
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself, or to where nobody may look
-        return False
