@@ -58,6 +58,9 @@ def test_all_problems_come_in_one_message() -> None:
         ({"masking": MultiBlockMasking(group=0)}, "masking.group"),
         ({"batch": 6, "optim": OptimConfig(accumulate=4)}, "does not divide a batch of 6"),
         ({"optim": OptimConfig(warmup=5.0)}, "optim.warmup"),
+        ({"optim": OptimConfig(warmup=0.3, cycles=4)}, "optim.warmup: 0.3 of the run does not fit in one of 4 cycles"),
+        ({"optim": OptimConfig(cycles=0)}, "optim.cycles: 0 is not positive"),
+        ({"optim": OptimConfig(cycles=9), "steps": 8}, "optim.cycles: 9 do not fit in 8 steps"),
         ({"plan": Progressive(start=0.5, first=9, last=12)}, "freeze_decoder"),
         ({"plan": Progressive(start=0.5, interval=0.1), "steps": 3}, "too few"),
         ({"model": ViTConfig(position="ropes")}, "position"),  # type: ignore[arg-type]

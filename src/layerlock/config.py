@@ -26,7 +26,7 @@ from layerlock.model.vit import ViTConfig
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with a warm-up and a cosine to `end_lr`. Times are fractions of the run.
+    """AdamW with a warm-up and a cosine to `end_lr`, `cycles` times. Times are fractions of the run.
 
     `mini_warmup` follows every switch of stage (Table 6). No weight decay on norms, biases and position tables.
     """
@@ -39,6 +39,8 @@ class OptimConfig:
     """learning rate at the end of the cosine"""
     warmup: float = 0.02
     """linear warm-up, as a fraction of the run"""
+    cycles: int = 1
+    """how often warm-up and cosine are gone through, in equal parts of the run: one for each sequential stage"""
     mini_warmup: float = 0.002
     """linear warm-up after each switch, as a fraction of the run"""
     weight_decay: float = 0.05
@@ -66,6 +68,10 @@ class OptimConfig:
             for n in ("warmup", "mini_warmup")
             if not 0 <= getattr(self, n) <= 1
         ]
+        if self.cycles < 1:
+            found.append(f"optim.cycles: {self.cycles} is not positive")
+        elif 1 >= self.warmup > 1 / self.cycles:
+            found.append(f"optim.warmup: {self.warmup} of the run does not fit in one of {self.cycles} cycles")
         if not all(0 <= beta < 1 for beta in self.betas):
             found.append(f"optim.betas: {self.betas} are not in [0, 1)")
         if not 0 <= self.start_lr <= max(self.lr, 0):
@@ -239,6 +245,8 @@ class Config:
         found += self._decoder_problems()
         if self.clip.per_decode > 0 and self.batch % self.clip.per_decode:
             found.append(f"clip.per_decode: {self.clip.per_decode} does not divide a batch of {self.batch}")
+        if 1 <= self.steps < self.optim.cycles:
+            found.append(f"optim.cycles: {self.optim.cycles} do not fit in {self.steps} steps")
         if self.optim.accumulate > 0 and self.batch % self.optim.accumulate:
             found.append(f"optim.accumulate: {self.optim.accumulate} does not divide a batch of {self.batch}")
         return found + self._masking_problems()

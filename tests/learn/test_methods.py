@@ -99,6 +99,19 @@ def test_a_teacher_is_the_average_of_the_weights_and_shares_what_is_frozen() -> 
     assert any(name.startswith("teacher.vit.blocks.5.") for name in made.state())
 
 
+@pytest.mark.parametrize("teacher", [True, False])
+def test_with_all_blocks_frozen_the_final_norm_is_too(teacher: bool) -> None:
+    plan = JointEmbedding(climb=True, start=0.5, interval=0.2, first=5, jump=1, last=6, teacher=teacher)
+    made = learner(plan.build(10, 6, 6).stage(0), MultiBlockMasking(blocks=2, group=4))
+    for step, live in ((5, True), (7, False)):
+        made.enter(plan.build(10, 6, 6).stage(step))
+        assert ("vit.norm.weight" in made.live()) is live
+        assert made.teacher is None or (made.teacher.vit.norm is made.vit.norm) is not live
+    assert all(name.startswith(("decoders.", "heads.")) for name in made.live())
+    made.step(tiny.video(3), INDEX)
+    assert all(parameter.grad is not None for parameter in made.live().values())
+
+
 def test_what_a_joint_embedding_predicts_is_the_normed_layer_at_masked_positions() -> None:
     made = learner(JointEmbedding().build(10, 6, 6).stage(0), MultiBlockMasking(blocks=2, group=4))
     (group,) = made.groups(tiny.video(3), INDEX)
@@ -137,6 +150,8 @@ def test_a_rising_weight_scales_latent_losses_alone() -> None:
     [
         (Blockwise(parts=5), "5 parts do not divide 6 blocks"),
         (Blockwise(cuts=(2, 4)), "end at block 4 of 6"),
+        (Blockwise(cuts=(2, 8)), "end at block 8 of 6"),
+        (Blockwise(regime="end-to-end", parts=7), "7 parts do not divide 6 blocks"),
         (Blockwise(regime="sequential", parts=3, times=(0.5,)), "1 times for 2 parts"),
     ],
 )

@@ -129,7 +129,8 @@ class Learner(nn.Module):
         for number, block in enumerate(self.vit.blocks[stage.frozen :], stage.frozen):
             block.requires_grad_(number < stage.last)
         if self.vit.norm is not None:
-            self.vit.norm.requires_grad_(any(tap.depth == len(self.vit.blocks) for tap in stage.taps))
+            whole = len(self.vit.blocks)
+            self.vit.norm.requires_grad_(stage.frozen < whole and any(tap.depth == whole for tap in stage.taps))
         self._rebuild_decoders(stage)
         self._rebuild_heads(stage)
         self._rebuild_teacher(stage)
@@ -140,7 +141,8 @@ class Learner(nn.Module):
         old, self.decoders = self.decoders, nn.ModuleDict()
         for depth in sorted({tap.depth for tap in stage.taps}):
             name = f"at_{depth}"
-            self.decoders[name] = old[name] if name in old else self._new_decoder(name, self.decoding)
+            shape = self.decoding.after(depth, self.vit.config)
+            self.decoders[name] = old[name] if name in old else self._new_decoder(name, shape)
 
     def _new_decoder(self, name: str, decoding: SeparateDecoding) -> SeparateDecoder:
         decoder = SeparateDecoder(decoding, self.vit.config.width, self.vit.grid)

@@ -81,7 +81,8 @@ def _decode(model: ViTConfig, decoding: Decoding, stage: Stage, depth: int, cont
         return sum(block * (1 if number < stage.frozen else LIVE) for number in range(first, model.depth))
     whole = separate_flops(decoding, model.width, context, queries)
     inputs = dense_flops(context, model.width, decoding.width)
-    return LIVE * whole - (inputs if depth <= stage.frozen else 0)
+    learns_below = depth > stage.frozen or decoding.after(depth, model).input_norm
+    return LIVE * whole - (0 if learns_below else inputs)
 
 
 def _head(model: ViTConfig, decoding: Decoding, stage: Stage, tap: Tap, positions: int) -> int:
