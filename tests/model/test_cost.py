@@ -129,7 +129,7 @@ def test_flops_of_separate_decoders_are_the_counters(name: str, final_norm: bool
         model=replace(config.model, final_norm=final_norm),
         decoder=replace(config.decoder, depth=1, input_norm=input_norm),
     )
-    assert_counted(config, rel=1e-3)
+    assert_counted(config, rel=1e-9)
 
 
 @pytest.mark.parametrize(

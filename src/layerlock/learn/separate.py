@@ -56,7 +56,7 @@ class SeparateDecoding:
         return found
 
     def after(self, depth: int, model: ViTConfig) -> SeparateDecoding:
-        """The decoder at block `depth` of a backbone: without a norm of its own where the backbone's comes before it."""
+        """The decoder at block `depth` of a backbone: no norm of its own where the backbone's comes before it."""
         normed = model.final_norm and depth == model.depth
         return replace(self, input_norm=self.input_norm and not normed)
 

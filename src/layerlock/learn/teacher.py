@@ -19,7 +19,7 @@ class Teacher(nn.Module):
         self.vit.requires_grad_(False)
 
     def share(self, student: ViT, frozen: int) -> None:
-        """From now on the first `frozen` blocks, what comes before them, and after all of them, are the student's own."""
+        """The first `frozen` blocks, what comes before them and after all of them, are the student's own from now on."""
         if frozen:
             self.vit.embed = student.embed
             self.vit.position = student.position
