@@ -14,7 +14,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerlock.api import Embeddings, embed, index, info, list_recipes, load, pretrain, recipe, synth, write_report
+    from layerlock.api import (
+        Embeddings,
+        describe_recipe,
+        embed,
+        index,
+        info,
+        list_recipes,
+        load,
+        pretrain,
+        recipe,
+        synth,
+        write_report,
+    )
     from layerlock.config import Config, OptimConfig, RunConfig
     from layerlock.data import ClipConfig
     from layerlock.data.index import Index
@@ -30,6 +42,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "layerlock.api": (
         "Embeddings",
+        "describe_recipe",
         "embed",
         "index",
         "info",
@@ -80,6 +93,7 @@ __all__ = [
     "Target",
     "ViT",
     "ViTConfig",
+    "describe_recipe",
     "embed",
     "index",
     "info",

@@ -270,6 +270,12 @@ def type_problems(config: Any, where: str = "") -> list[str]:
             )
         elif not _fits(value, hint):
             found.append(f"{where}{name}: {value!r} is not {_in_words(hint)}")
+        elif _several(hint):
+            found += [
+                problem
+                for number, each in enumerate(value)
+                for problem in type_problems(each, f"{where}{name}[{number}].")
+            ]
     return found
 
 
@@ -277,6 +283,13 @@ def _dataclasses(hint: Any) -> tuple[type, ...]:
     """The dataclasses that a field can hold; none for other fields."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     return tuple(kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind))
+
+
+def _several(hint: Any) -> type | None:
+    """The dataclass that a field holds a tuple of; None for other fields."""
+    parts = typing.get_args(hint)
+    many = typing.get_origin(hint) is tuple and parts[-1] is Ellipsis and dataclasses.is_dataclass(parts[0])
+    return typing.cast(type, parts[0]) if many else None
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -311,7 +324,9 @@ def to_dict(config: Any) -> dict[str, Any]:
     for name, hint in typing.get_type_hints(type(config)).items():
         value = getattr(config, name)
         kinds = _dataclasses(hint)
-        if not kinds:
+        if _several(hint):
+            found[name] = [to_dict(each) for each in value]
+        elif not kinds:
             found[name] = json.loads(json.dumps(value))
         else:
             named = {KIND: type(value).__name__} if len(kinds) > 1 else {}
@@ -339,8 +354,11 @@ def _build(cls: type, values: Any, where: str, problems: list[str]) -> Any:
     for name, value in values.items():
         if name in unknown:
             continue
-        kinds = _dataclasses(hints[name])
-        given[name] = _build_one_of(kinds, value, f"{where}{name}.", problems) if kinds else _tuple(value)
+        kinds, several = _dataclasses(hints[name]), _several(hints[name])
+        if several and isinstance(value, list):
+            given[name] = tuple(_build(several, v, f"{where}{name}[{n}].", problems) for n, v in enumerate(value))
+        else:
+            given[name] = _build_one_of(kinds, value, f"{where}{name}.", problems) if kinds else _tuple(value)
     try:
         return cls(**given)
     except TypeError as error:

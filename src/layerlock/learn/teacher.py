@@ -19,7 +19,7 @@ class Teacher(nn.Module):
         self.vit.requires_grad_(False)
 
     def share(self, student: ViT, frozen: int) -> None:
-        """The first `frozen` blocks, what comes before them and after all of them, are the student's own from now on."""
+        """The first `frozen` blocks, and what comes before them and after all blocks, are the student's own."""
         if frozen:
             self.vit.embed = student.embed
             self.vit.position = student.position
