@@ -58,9 +58,7 @@ DECIDED = (
     "Warm-up is the first twentieth; betas (0.9, 0.95); crops and flips are LayerLock's; pixels are centred as"
     " VideoMAE's are.",
 )
-RESTARTS = (
-    "Each stage has a warm-up and a cosine of its own, as a run by itself would; weight decay and frozen parts stay.",
-)
+RESTARTS = ("Each stage has a warm-up and a cosine of its own, as a run by itself would.",)
 # what follows the size: plan, how often the epochs are gone through, what it is, decisions beside the shared ones
 ROWS: tuple[tuple[str, Blockwise, int, str, tuple[str, ...]], ...] = (
     ("", FOUR, 1, "four parts at once, no gradient between them", ()),

@@ -42,7 +42,9 @@ def markdown() -> str:
     for room in ROOMS:
         rows = [COLUMNS, ("---",) * len(COLUMNS), *map(row, room.RECIPES)]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-        parts.append(f"## {(room.__doc__ or '').strip().splitlines()[0]}\n\n{table}\n{_decided(room.RECIPES)}")
+        parts.append(
+            f"## {(room.__doc__ or '').strip().splitlines()[0].rstrip('.')}\n\n{table}\n{_decided(room.RECIPES)}"
+        )
     return "\n".join(parts)
 
 
