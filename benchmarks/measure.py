@@ -7,14 +7,11 @@ import platform
 import statistics
 import sys
 import time
-import weakref
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from layerlock.config import Config
@@ -95,7 +92,7 @@ def median_and_range(values: Iterable[float], form: str = ".2f") -> str:
     return f"{statistics.median(found):{form}} ({min(found):{form}} to {max(found):{form}})"
 
 
-# --- FLOPs -------------------------------------------------------------------------------------------------------------
+# --- FLOPs ------------------------------------------------------------
 
 
 def counted_flops(config: Config, stage: Stage, clips: int = 1) -> float:
@@ -110,53 +107,7 @@ def counted_flops(config: Config, stage: Stage, clips: int = 1) -> float:
     return counter.get_total_flops() / clips
 
 
-# --- memory ------------------------------------------------------------------------------------------------------------
-
-
-class _Kept:
-    """A tensor that autograd keeps; gone when autograd lets it go."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-
-class SavedForBackward(saved_tensors_hooks):
-    """Counts bytes that are kept for backward while it is entered: `peak` is the most at one moment.
-
-    Storages count once and whole, however many views of them are kept; those of `constant` tensors (weights, tables)
-    do not count.
-    """
-
-    def __init__(self, constant: Iterable[Tensor]) -> None:
-        self.live = self.peak = 0
-        self._constant = {tensor.untyped_storage().data_ptr() for tensor in constant}
-        self._views: Counter[int] = Counter()
-        super().__init__(self._pack, lambda kept: kept.tensor)
-
-    def _pack(self, tensor: Tensor) -> _Kept:
-        kept, storage = _Kept(tensor), tensor.untyped_storage()
-        where, size = storage.data_ptr(), storage.nbytes()
-        if where not in self._constant:
-            if not self._views[where]:
-                self.live += size
-                self.peak = max(self.peak, self.live)
-            self._views[where] += 1
-            weakref.finalize(kept, self._release, where, size)
-        return kept
-
-    def _release(self, where: int, size: int) -> None:
-        self._views[where] -= 1
-        if not self._views[where]:
-            self.live -= size
-
-
-def saved_bytes(run: Callable[[], None], modules: Iterable[nn.Module]) -> int:
-    """Most bytes at one moment that a step keeps for backward, beside the tensors that the modules hold."""
-    constant = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-    saved = SavedForBackward(constant)
-    with saved:
-        run()
-    return saved.peak
+# --- memory ------------------------------------------------------------
 
 
 def state_bytes(modules: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> int:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from measure import device_peak, median_and_range, saved_bytes, take_turns
+from measure import device_peak, median_and_range, take_turns
+from saved import saved_bytes
 from torch import nn
 
 

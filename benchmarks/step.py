@@ -3,8 +3,8 @@
     python benchmarks/step.py --recipe layerlock-tiny --batch 64 --rounds 10 [--threads 1] [--device cpu]
 
 Random clips, so that nothing but the step is timed: masks, gradients, update, teacher. One learner goes through the
-stages in order, as a run does. A row for each: GFLOPs of a step by formula and by torch's counter, milliseconds (median,
-minimum, maximum), FLOPs and time relative to the first stage, megabytes kept for backward at the fullest moment,
+stages in order, as a run does. A row for each: GFLOPs of a step by formula and by torch's counter, milliseconds
+(median, minimum, maximum), FLOPs and time relative to the first stage, megabytes kept for backward at the fullest moment,
 megabytes of weights, gradients and optimizer state, and on CUDA the peak of all memory of one step.
 """
 
@@ -21,10 +21,10 @@ from measure import (
     median_and_range,
     options,
     random_clips,
-    saved_bytes,
     state_bytes,
     take_turns,
 )
+from saved import saved_bytes
 from torch import Tensor
 
 import layerlock

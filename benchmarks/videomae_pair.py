@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from layerlock.data import ClipConfig
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import TubeMasking
 from layerlock.learn.plans import Progressive
-from layerlock.learn.separate import normalized_patches
 from layerlock.learn.videomae import Weights, fields_of, separate_decoding, to_transformers, vit_config
 from layerlock.train.device import pick_precision
 from layerlock.train.loop import build_learner

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from layerlock import draws
 from layerlock.learn.decoders import BackboneDecoder, BackboneDecoding
-from layerlock.learn.masking import Masking, Masks, random_subset
+from layerlock.learn.masking import Masking, Masks, move, random_subset
 from layerlock.learn.plan import Stage, Tap, Target
 from layerlock.learn.separate import SeparateDecoder, SeparateDecoding, normalized_patches
 from layerlock.learn.teacher import Teacher
@@ -195,8 +195,9 @@ class Learner(nn.Module):
     ) -> StepFigures:
         """Adds `scale` times the gradients of this micro-batch's loss; `watch` also returns features and variances.
 
-        `video_btchw` is uint8 or in [0, 1]; `index_b` are global sample indices, from which all masks are drawn. A loss
-        counts with its factor in `weights`, by its label; figures are without.
+        `video_btchw` is uint8 or in [0, 1]; `index_b` are global sample indices, from which all masks are drawn: on the
+        device where the indices are, best on the CPU, since some masks' sizes have to be read. A loss counts with its
+        factor in `weights`, by its label; figures are without.
         """
         parts = self.masking.parts(index_b)
         figures = StepFigures(losses={}, target_variance={}, features_bkd=None)
@@ -248,8 +249,9 @@ class Learner(nn.Module):
         """
         stage = self.stage
         assert stage is not None, "enter a stage first"
-        masks = masks or self.masking.draw(self.seed, index_b, self.vit.grid)[0]
+        masks = (masks or self.masking.draw(self.seed, index_b, self.vit.grid)[0]).to(video_btchw.device)
         subset_bq = self._subset(stage, index_b)
+        subset_bq = None if subset_bq is None else move(subset_bq, video_btchw.device)
         seen = Seen(
             patches_bnp=patchify(video_btchw, self.vit.config.patch),
             masks=masks,

@@ -184,11 +184,10 @@ class Run:
         weights = weights_of(self.plan, self.step, self.log)
         losses: dict[str, torch.Tensor] = {}
         for k in range(parts):
-            part = batch.slice(k * size, (k + 1) * size).to(self.device)
+            part = batch.slice(k * size, (k + 1) * size)
             last = k == parts - 1
-            figures = self.learner.step(
-                self.shown(part), part.index_b, scale=1 / parts, weights=weights, watch=watch and last
-            )
+            shown = self.shown(part.to(self.device))
+            figures = self.learner.step(shown, part.index_b, scale=1 / parts, weights=weights, watch=watch and last)
             losses = {name: losses.get(name, 0) + value / parts for name, value in figures.losses.items()}
         if config.optim.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.learner.live().values(), config.optim.clip_norm)
