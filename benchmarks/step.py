@@ -4,8 +4,8 @@
 
 Random clips, so that nothing but the step is timed: masks, gradients, update, teacher. One learner goes through the
 stages in order, as a run does. A row for each: GFLOPs of a step by formula and by torch's counter, milliseconds
-(median, minimum, maximum), FLOPs and time relative to the first stage, megabytes kept for backward at the fullest moment,
-megabytes of weights, gradients and optimizer state, and on CUDA the peak of all memory of one step.
+(median, minimum, maximum), FLOPs and time relative to the first stage, megabytes kept for backward at the fullest
+moment, megabytes of weights, gradients and optimizer state, and on CUDA the peak of all memory of one step.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from layerlock.learn.separate import SeparateDecoder, SeparateDecoding, normaliz
 from layerlock.learn.teacher import Teacher
 from layerlock.model.patches import Grid, gather_tokens, patchify
 from layerlock.model.position import Rotation
-from layerlock.model.vit import Dense, ViT, ViTConfig, initialize
+from layerlock.model.vit import Dense, ViT, ViTConfig, compile_blocks, initialize
 
 Decoding = BackboneDecoding | SeparateDecoding
 """the decoders that a config can name"""
@@ -87,6 +87,7 @@ class Learner(nn.Module):
     """A backbone, and the decoders, heads and teacher of the stage in force.
 
     `enter(stage)` is the only place where structure changes; `step` accumulates gradients and returns figures.
+    `recompute`: blocks store no activations and run forward twice; `compiled`: each goes through `torch.compile`.
     """
 
     def __init__(
@@ -99,11 +100,13 @@ class Learner(nn.Module):
         seed: int = 0,
         compute: torch.dtype = torch.float32,
         recompute: bool = False,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.vit = ViT(model, grid)
         self.vit.compute = compute
-        self.masking, self.decoding, self.seed, self.recompute = masking, decoding, seed, recompute
+        self.masking, self.decoding, self.seed = masking, decoding, seed
+        self.recompute, self.compiled = recompute, compiled
         self.decoder = BackboneDecoder(decoding, self.vit) if isinstance(decoding, BackboneDecoding) else None
         self.decoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
@@ -133,6 +136,8 @@ class Learner(nn.Module):
         self._rebuild_decoders(stage)
         self._rebuild_heads(stage)
         self._rebuild_teacher(stage)
+        if self.compiled:
+            compile_blocks(self)
 
     def _rebuild_decoders(self, stage: Stage) -> None:
         if not isinstance(self.decoding, SeparateDecoding):

@@ -262,6 +262,18 @@ class ViT(nn.Module):
         return [found[depth] for depth in indices]
 
 
+def compile_blocks(module: nn.Module) -> None:
+    """Puts every block inside `module` that is not compiled yet through `torch.compile`.
+
+    Blocks of one shape share what is compiled, wherever they stand: frozen or live, of a teacher or of its student.
+    """
+    # one code object serves all of them; none may fall back to eager
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for part in module.modules():
+        if isinstance(part, Block) and part._compiled_call_impl is None:
+            part.compile()
+
+
 @torch.no_grad()
 def initialize(module: nn.Module, generator: torch.Generator) -> None:
     """Xavier-uniform matrices, zero biases, unit norms; other parameters (positions, tokens) normal with deviation

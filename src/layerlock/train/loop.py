@@ -322,16 +322,11 @@ def build_learner(config: Config, device: torch.device, init_from: str | None = 
         seed=config.seed,
         compute=pick_precision(config.run, device),
         recompute=config.run.recompute,
+        compiled=pick_compile(config.run, device),
     )
     if init_from is not None:
         take_weights(learner, init_from)
-    learner.to(device)
-    if pick_compile(config.run, device):
-        # one code object serves all blocks: context and target, frozen and live, joined; none may fall back to eager
-        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-        for block in learner.vit.blocks:
-            block.compile()
-    return learner
+    return learner.to(device)
 
 
 def take_weights(learner: Learner, init_from: str) -> None:
