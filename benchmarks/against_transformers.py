@@ -14,14 +14,13 @@ backward at the fullest moment, and the peak of all memory on CUDA.
 
 from __future__ import annotations
 
-import torch
 import videomae_pair
 import vjepa_pair
-from measure import machine, options
+from measure import begin, options
 from sides import show_sides
 
 from layerlock.config import RunConfig
-from layerlock.train.device import pick_device, pick_precision
+from layerlock.train.device import pick_precision
 
 PAIRS = {"videomae": videomae_pair, "vjepa": vjepa_pair}
 
@@ -33,9 +32,7 @@ def main() -> None:
     parser.add_argument("--size", default="small", choices=("base", "small"))
     parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    device = pick_device(given.device)
+    device = begin(given)
     run = RunConfig(device=given.device, precision=given.precision, compile="yes" if given.compile else "no")
     pair = PAIRS[given.method]
     sides = pair.sides(pair.GEOMETRIES[given.size], given.batch, run, device)
@@ -43,7 +40,6 @@ def main() -> None:
         for name, side in sides.items():
             if name != "ours":
                 side.model.compile()
-    print(machine(device))
     precision = str(pick_precision(run, device)).removeprefix("torch.")
     how = "both compiled" if given.compile else "eager"
     print(f"{given.method}, {given.size}, {given.batch} clips, {precision}, {how}, {given.rounds} rounds")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from measure import machine, median_and_range, nbytes, options, random_clips, take_turns
+from measure import begin, median_and_range, nbytes, options, random_clips, take_turns
 from saved import saved_bytes
 from step import Update
 
@@ -24,7 +24,7 @@ from layerlock.learn.plan import timeline
 from layerlock.learn.plans import Blockwise
 from layerlock.learn.separate import SeparateDecoding
 from layerlock.model.sizes import vit
-from layerlock.train.device import pick_device, pick_precision
+from layerlock.train.device import pick_precision
 from layerlock.train.loop import build_learner
 
 REGIMES = ("end-to-end", "deep-supervision", "simultaneous", "sequential")
@@ -33,11 +33,8 @@ REGIMES = ("end-to-end", "deep-supervision", "simultaneous", "sequential")
 def main() -> None:
     """Parses the options and prints the table."""
     given = options(__doc__, batch=2, rounds=3).parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    device = pick_device(given.device)
+    device = begin(given)
     run = RunConfig(device=given.device, precision=given.precision, compile="no")
-    print(machine(device))
     print(f"{given.batch} clips, {str(pick_precision(run, device)).removeprefix('torch.')}, {given.rounds} rounds")
     print("regime            blocks   saved MB  ratio   trained MB  ms")
     first: int | None = None
@@ -46,12 +43,12 @@ def main() -> None:
             saved = saved_bytes(update, [update.learner])
             first = first or saved
             (times,) = take_turns([update], device, given.rounds, warmup=1)
-            live = [*update.learner.live().values()]
+            stage, live = update.learner.stage, [*update.learner.live().values()]
             moments = [v for state in update.optimizer.state.values() for v in state.values()]
-            stage = update.learner.stage
+            ms = median_and_range((t * 1e3 for t in times), ".0f")
             print(
                 f"{regime:17} {stage.frozen + 1:2} to {stage.last:2} {saved / 1e6:8.1f} {saved / first:6.2f} "
-                f"{sum(map(nbytes, [*live, *moments])) / 1e6:11.1f}  {median_and_range((t * 1e3 for t in times), '.0f')}",
+                f"{sum(map(nbytes, [*live, *moments])) / 1e6:11.1f}  {ms}",
                 flush=True,
             )
 

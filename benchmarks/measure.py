@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from layerlock.config import Config
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Stage
+from layerlock.train.device import keep_freed_memory, pick_device
 
 
 def options(doc: str | None, *, batch: int, rounds: int) -> argparse.ArgumentParser:
@@ -28,6 +29,16 @@ def options(doc: str | None, *, batch: int, rounds: int) -> argparse.ArgumentPar
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     return parser
+
+
+def begin(given: argparse.Namespace) -> torch.device:
+    """The device asked for, with the threads and the allocator that a run has; says what they are."""
+    device = pick_device(given.device)
+    keep_freed_memory(device)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    print(machine(device))
+    return device
 
 
 def machine(device: torch.device) -> str:

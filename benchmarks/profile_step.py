@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from measure import machine, options, random_clips
+from measure import begin, options, random_clips
 from step import Update
 from torch.profiler import ProfilerActivity, profile
 
@@ -48,11 +48,8 @@ def main() -> None:
     parser.add_argument("--side", default="ours")
     parser.add_argument("--rows", type=int, default=25)
     given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    device = pick_device(given.device)
+    device = begin(given)
     run = RunConfig(device=given.device, precision=given.precision, compile="no")
-    print(machine(device))
     print(f"{given.batch} clips, {str(pick_precision(run, device)).removeprefix('torch.')}, {given.rounds} updates")
     update = side(given.pair, given.size, given.side, given.batch, run) if given.pair else stage_update(given, run)
     show(update, given.rounds, given.rows, device)

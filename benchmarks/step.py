@@ -15,9 +15,9 @@ from dataclasses import replace
 
 import torch
 from measure import (
+    begin,
     counted_flops,
     device_peak,
-    machine,
     median_and_range,
     options,
     random_clips,
@@ -31,7 +31,7 @@ import layerlock
 from layerlock.config import Config
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Stage, timeline
-from layerlock.train.device import pick_device, pick_precision
+from layerlock.train.device import pick_precision
 from layerlock.train.loop import build_learner
 from layerlock.train.optimizer import build_optimizer
 
@@ -61,13 +61,10 @@ def main() -> None:
     parser.add_argument("--recipe", default="layerlock-tiny")
     parser.add_argument("--compile", default="no", choices=("auto", "yes", "no"))
     given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    device = begin(given)
     config = layerlock.recipe(given.recipe)
     run = replace(config.run, device=given.device, precision=given.precision, compile=given.compile)
     config = replace(config, batch=given.batch, run=run)
-    device = pick_device(run.device)
-    print(machine(device))
     precision = str(pick_precision(run, device)).removeprefix("torch.")
     print(f"{given.recipe}, {given.batch} clips, {precision}, compile {run.compile}, {given.rounds} rounds")
     show_stages(config, given.rounds, device)

@@ -34,7 +34,7 @@ def test_parts_that_learn_alone_keep_less_than_all_at_once() -> None:
     (together,), (together_trained,) = regime("simultaneous")
     (supervised,), _ = regime("deep-supervision")
     alone, alone_trained = regime("sequential")
-    assert together < 0.7 * whole, "the graph of a part is let go before the next is built"
+    assert together < 0.8 * whole, "the graph of a part is let go before the next is built"
     assert supervised > whole
     assert max(alone) <= together
     assert max(alone[1:]) < together, "the first part alone has patches to project"

@@ -25,7 +25,7 @@ from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, weights_of
 from layerlock.model.encoder import ClipShape, check_weights, load, save_backbone
 from layerlock.train import checkpoint
-from layerlock.train.device import memory_bytes, pick_compile, pick_device, pick_precision
+from layerlock.train.device import keep_freed_memory, memory_bytes, pick_compile, pick_device, pick_precision
 from layerlock.train.folder import RunFolder
 from layerlock.train.meter import Clock, Meter
 from layerlock.train.monitors import CollapseMonitor, weight_norms
@@ -60,6 +60,7 @@ def train(
     """
     plan = config.check(plan)
     device = pick_device(config.run.device)
+    keep_freed_memory(device)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     folder = RunFolder(config.out)
