@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from layerlock import draws
 from layerlock.learn.decoders import BackboneDecoder, BackboneDecoding
-from layerlock.learn.masking import Masking, Masks, random_subset
+from layerlock.learn.masking import Masking, Masks, move, random_subset
 from layerlock.learn.plan import Stage, Tap, Target
 from layerlock.learn.separate import SeparateDecoder, SeparateDecoding, normalized_patches
 from layerlock.learn.teacher import Teacher
 from layerlock.model.patches import Grid, gather_tokens, patchify
 from layerlock.model.position import Rotation
-from layerlock.model.vit import Dense, ViT, ViTConfig, initialize
+from layerlock.model.vit import Dense, ViT, ViTConfig, compile_blocks, initialize
 
 Decoding = BackboneDecoding | SeparateDecoding
 """the decoders that a config can name"""
@@ -87,6 +87,7 @@ class Learner(nn.Module):
     """A backbone, and the decoders, heads and teacher of the stage in force.
 
     `enter(stage)` is the only place where structure changes; `step` accumulates gradients and returns figures.
+    `recompute`: blocks store no activations and run forward twice; `compiled`: each goes through `torch.compile`.
     """
 
     def __init__(
@@ -99,11 +100,13 @@ class Learner(nn.Module):
         seed: int = 0,
         compute: torch.dtype = torch.float32,
         recompute: bool = False,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.vit = ViT(model, grid)
         self.vit.compute = compute
-        self.masking, self.decoding, self.seed, self.recompute = masking, decoding, seed, recompute
+        self.masking, self.decoding, self.seed = masking, decoding, seed
+        self.recompute, self.compiled = recompute, compiled
         self.decoder = BackboneDecoder(decoding, self.vit) if isinstance(decoding, BackboneDecoding) else None
         self.decoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
@@ -134,6 +137,8 @@ class Learner(nn.Module):
         self._rebuild_decoders(stage)
         self._rebuild_heads(stage)
         self._rebuild_teacher(stage)
+        if self.compiled:
+            compile_blocks(self)
 
     def _rebuild_decoders(self, stage: Stage) -> None:
         if not isinstance(self.decoding, SeparateDecoding):
@@ -197,8 +202,9 @@ class Learner(nn.Module):
     ) -> StepFigures:
         """Adds `scale` times the gradients of this micro-batch's loss; `watch` also returns features and variances.
 
-        `video_btchw` is uint8 or in [0, 1]; `index_b` are global sample indices, from which all masks are drawn. A loss
-        counts with its factor in `weights`, by its label; figures are without.
+        `video_btchw` is uint8 or in [0, 1]; `index_b` are global sample indices, from which all masks are drawn: on the
+        device where the indices are, best on the CPU, since some masks' sizes have to be read. A loss counts with its
+        factor in `weights`, by its label; figures are without.
         """
         parts = self.masking.parts(index_b)
         figures = StepFigures(losses={}, target_variance={}, features_bkd=None)
@@ -250,8 +256,9 @@ class Learner(nn.Module):
         """
         stage = self.stage
         assert stage is not None, "enter a stage first"
-        masks = masks or self.masking.draw(self.seed, index_b, self.vit.grid)[0]
+        masks = (masks or self.masking.draw(self.seed, index_b, self.vit.grid)[0]).to(video_btchw.device)
         subset_bq = self._subset(stage, index_b)
+        subset_bq = None if subset_bq is None else move(subset_bq, video_btchw.device)
         seen = Seen(
             patches_bnp=patchify(video_btchw, self.vit.config.patch),
             masks=masks,
