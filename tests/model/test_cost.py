@@ -75,7 +75,7 @@ def test_a_block_is_its_matrix_products() -> None:
     assert encoder_flops(MODEL, n, 2) == 2 * n * MODEL.patch_values * d + 2 * block_flops(MODEL, n)
 
 
-@pytest.mark.parametrize("name", ["mae", "freeze", "layerlock", "layerlock-sparse", "layerlock-multi"])
+@pytest.mark.parametrize("name", ["mae", "freeze", "layerlock", "layerlock-sparse", "layerlock-multi", "live-latents"])
 def test_flops_of_every_tiny_stage_are_the_counters(name: str) -> None:
     assert_counted(recipe(f"{name}-tiny"))
 

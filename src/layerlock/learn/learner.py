@@ -208,11 +208,14 @@ class Learner(nn.Module):
         """
         parts = self.masking.parts(index_b)
         figures = StepFigures(losses={}, target_variance={}, features_bkd=None)
+        assert self.stage is not None, "enter a stage first"
         for part in parts:
             share = len(index_b[part]) / len(index_b)
             latents: Latents = {}
             every = self.masking.draw(self.seed, index_b[part], self.vit.grid)
             for masks in every:
+                if self.stage.trains_targets:  # their graph is gone with the backward of the pass before
+                    latents = {}
                 groups = self.groups(video_btchw[part], index_b[part], masks, latents)
                 figures = self._learn(groups, figures, scale, share / len(every), weights or {}, watch)
         return figures
@@ -289,7 +292,7 @@ class Learner(nn.Module):
     def _prefix(self, stage: Stage, seen: Seen, latents: Latents) -> Tensor:
         """Context through the frozen blocks, and the latent targets that are not known yet, block by block together.
 
-        Targets never have a graph, and see the subset alone unless a tap wants the full clip.
+        Targets have no graph but where a plan wants one, and see the subset alone unless a tap wants the full clip.
         """
         context_bk = seen.masks.context_bk
         with torch.set_grad_enabled(torch.is_grad_enabled() and stage.frozen == 0):
@@ -299,7 +302,7 @@ class Learner(nn.Module):
         deepest = max(wanted, default=0)
         kept_bq = seen.subset_bq if seen.subset_alone else None
         target = self.vit if self.teacher is None else self.teacher.vit
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and stage.trains_targets):
             if deepest:
                 h = target.project(self._at(kept_bq, seen.patches_bnp), kept_bq)
             rotation = self.vit.rotation(kept_bq) if deepest else None
@@ -307,7 +310,7 @@ class Learner(nn.Module):
                 if depth <= frozen:
                     x = self.vit.run(x, seen.rotation, depth - 1, depth)
                 if depth <= deepest:
-                    h = target.run(h, rotation, depth - 1, depth)
+                    h = target.run(h, rotation, depth - 1, depth, recompute=self.recompute)
                     if depth in wanted:
                         latents[depth] = target.norm_out(h) if depth == len(target.blocks) else h
         return x
@@ -351,13 +354,12 @@ class Learner(nn.Module):
         )
         return decoded
 
-    @torch.no_grad()
     def _target(self, target: Target, seen: Seen, latents: Latents, positions_bq: Tensor | None) -> Tensor:
-        """What a loss at `positions_bq` predicts, in float32."""
+        """What a loss at `positions_bq` predicts, in float32; a constant, but where gradients go into it."""
         if not target.layer:
             patches = self._at(positions_bq, seen.patches_bnp)
             return normalized_patches(patches) if target.normalized else self.vit.normalize(patches)
-        h = latents[target.layer]
+        h = latents[target.layer] if target.gradient else latents[target.layer].detach()
         h = (h if seen.subset_alone else self._at(positions_bq, h)).float()
         return F.layer_norm(h, h.shape[-1:]) if target.normalized else h
 

@@ -68,7 +68,8 @@ LEARNED = "Without RoPE positions are learned, as in the published 4DS checkpoin
 TABLE_3_DECIDED = (
     COSINE,
     "Batch 8096 is taken as 8192.",
-    "The paper names neither layers nor weight: every fourth encoder block, weight 1.",
+    "The paper names neither layers nor weight: every fourth encoder block, weight 1. It names no stop-gradient either:"
+    " gradients of the loss go into its targets as well (`--plan.stop-gradient` keeps them out).",
     "The cosine schedule rises from 0 to the full weight over the run.",
 )
 TABLE_3 = (
