@@ -232,8 +232,8 @@ class ViT(nn.Module):
 
     def normalize(self, patches: Tensor) -> Tensor:
         """Patches `[..., P]`, uint8 or in [0, 1], as float32 in the units that the model reads and predicts."""
-        x = patches.float() / 255 if patches.dtype == torch.uint8 else patches.float()
-        return x if self.mean is None or self.std is None else (x - self.mean) / self.std
+        x = patches.float().div_(255) if patches.dtype == torch.uint8 else patches.float()
+        return x if self.mean is None or self.std is None else (x - self.mean).div_(self.std)
 
     def denormalize(self, patches: Tensor) -> Tensor:
         """The inverse of `normalize`: back to float32 in [0, 1]."""
