@@ -196,8 +196,8 @@ class Config:
         found = type_problems(self)
         if found:
             raise ConfigError(found)
-        found = self._problems()
         structural = [*self.plan.problems(), *self._decoder_problems(), *self._masking_problems()]
+        found = [*self._problems(), *structural]
         if self.steps > 0 and self.model.depth > 0 and not structural:
             try:
                 plan = plan or self.build_plan()
@@ -254,16 +254,14 @@ class Config:
             *self.model.problems(),
             *self.optim.problems(),
             *self.run.problems(),
-            *self.plan.problems(),
         ]
-        found += self._decoder_problems()
         if self.clip.per_decode > 0 and self.batch % self.clip.per_decode:
             found.append(f"clip.per_decode: {self.clip.per_decode} does not divide a batch of {self.batch}")
         if 1 <= self.steps < self.optim.cycles:
             found.append(f"optim.cycles: {self.optim.cycles} do not fit in {self.steps} steps")
         if self.optim.accumulate > 0 and self.batch % self.optim.accumulate:
             found.append(f"optim.accumulate: {self.optim.accumulate} does not divide a batch of {self.batch}")
-        return found + self._masking_problems()
+        return found
 
     def cost(self, stage: Stage) -> StepCost:
         """FLOPs of one clip in one step of `stage`."""
