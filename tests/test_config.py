@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from layerlock.config import Config, OptimConfig, RunConfig, from_dict, to_dict
 from layerlock.data import ClipConfig
 from layerlock.errors import ConfigError
 from layerlock.learn.decoders import BackboneDecoding
-from layerlock.learn.masking import MultiBlockMasking, RandomMasking, SeveralMaskings
-from layerlock.learn.plans import Progressive
+from layerlock.learn.masking import MultiBlockMasking, RandomMasking, SeveralMaskings, TubeMasking
+from layerlock.learn.plans import Blockwise, Progressive
+from layerlock.learn.separate import SeparateDecoding
 from layerlock.model.vit import ViTConfig
 from layerlock.recipes import RECIPES
 
@@ -61,6 +63,10 @@ def test_all_problems_come_in_one_message() -> None:
         ({"optim": OptimConfig(warmup=0.3, cycles=4)}, "optim.warmup: 0.3 of the run does not fit in one of 4 cycles"),
         ({"optim": OptimConfig(cycles=0)}, "optim.cycles: 0 is not positive"),
         ({"optim": OptimConfig(cycles=9), "steps": 8}, "optim.cycles: 9 do not fit in 8 steps"),
+        ({"optim": OptimConfig(weight_decay=math.nan)}, "optim.weight_decay: nan is not finite"),
+        ({"optim": OptimConfig(betas=(0.9, math.inf))}, r"optim.betas: \(0.9, inf\) is not finite"),
+        ({"optim": OptimConfig(cycles=4), "plan": Progressive(start=0.5, interval=0.2)}, "optim.cycles: 4 equal ones"),
+        ({"plan": Progressive(start=0.5, last=0)}, "plan.last must be positive"),
         ({"plan": Progressive(start=0.5, first=9, last=12)}, "freeze_decoder"),
         ({"plan": Progressive(start=0.5, interval=0.1), "steps": 3}, "too few"),
         ({"model": ViTConfig(position="ropes")}, "position"),  # type: ignore[arg-type]
@@ -73,6 +79,24 @@ def test_all_problems_come_in_one_message() -> None:
 def test_a_setting_that_cannot_be_is_named(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Config(**changes).check()
+
+
+def test_one_block_is_enough_for_a_decoder_beside_it() -> None:
+    plan = Config(model=ViTConfig(depth=1), decoder=SeparateDecoding()).check()
+    assert plan.stage(0, ()).last == 1
+
+
+def test_cycles_go_with_sequential_parts_of_one_length() -> None:
+    fits = Config(
+        decoder=SeparateDecoding(),
+        masking=TubeMasking(),
+        plan=Blockwise(regime="sequential", parts=4),
+        optim=OptimConfig(cycles=4),
+    )
+    fits.check()
+    for plan in (replace(fits.plan, parts=6), replace(fits.plan, times=(0.25, 0.5, 0.8))):
+        with pytest.raises(ConfigError, match=r"optim\.cycles: 4 equal ones do not begin where stages do"):
+            replace(fits, plan=plan).check()
 
 
 def test_freezing_into_the_decoder_is_allowed_when_asked_for() -> None:

@@ -57,7 +57,7 @@ def h100_hours(config: Config, flops: float) -> float:
 
 
 def hours_text(hours: float) -> str:
-    """Whole hours from 10 on, two digits below."""
+    """Whole hours from 10 on, two digits below; nothing finer than a hundredth of an hour."""
     if hours < 0.01:
         return "under 0.01"
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

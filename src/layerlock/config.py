@@ -58,6 +58,10 @@ class OptimConfig:
     accumulate: int = 1
     """micro-batches a step; divides the batch"""
 
+    def cycle_begins(self, steps: int) -> list[int]:
+        """First updates of the cycles in `steps`, where equal shares of a plan begin too; then `steps` itself."""
+        return [round(cycle / self.cycles * steps) for cycle in range(self.cycles + 1)]
+
     def problems(self) -> list[str]:
         """What is wrong, a line each."""
         found = []
@@ -192,9 +196,9 @@ class Config:
         found = type_problems(self)
         if found:
             raise ConfigError(found)
-        found = self._problems()
         structural = [*self.plan.problems(), *self._decoder_problems(), *self._masking_problems()]
-        if self.steps > 0 and self.model.depth > 1 and not structural:
+        found = [*self._problems(), *structural]
+        if self.steps > 0 and self.model.depth > 0 and not structural:
             try:
                 plan = plan or self.build_plan()
                 found += self._plan_problems(plan)
@@ -219,7 +223,8 @@ class Config:
         found, frozen = [], 0
         freeze_decoder = isinstance(self.plan, Schedule) and self.plan.freeze_decoder
         names_positions = all(counts.predicted for counts in self.masking.counts(self.grid))
-        for begin, stage in timeline(plan, self.steps):
+        stages = timeline(plan, self.steps)
+        for begin, stage in stages:
             wrong = stage.problems(self.model.depth, self.encoder_depth, freeze_decoder)
             if any(tap.masked for tap in stage.taps) and not names_positions:
                 wrong.append("plan: losses at masked positions, with a masking that names none")
@@ -227,7 +232,16 @@ class Config:
                 wrong.append(f"plan: {frozen} blocks were frozen before, now {stage.frozen}; what is frozen stays so")
             found += [f"step {begin}: {problem}" for problem in wrong]
             frozen = stage.frozen
-        return found
+        return found + self._cycle_problems({begin for begin, _ in stages})
+
+    def _cycle_problems(self, stage_begins: set[int]) -> list[str]:
+        cycles = self.optim.cycles
+        if cycles < 2 or len(stage_begins) < 2 or set(self.optim.cycle_begins(self.steps)[:-1]) <= stage_begins:
+            return []
+        return [
+            f"optim.cycles: {cycles} equal ones do not begin where stages do, of which the plan has "
+            f"{len(stage_begins)}; 1 goes with any plan"
+        ]
 
     def _problems(self) -> list[str]:
         found = [
@@ -240,16 +254,14 @@ class Config:
             *self.model.problems(),
             *self.optim.problems(),
             *self.run.problems(),
-            *self.plan.problems(),
         ]
-        found += self._decoder_problems()
         if self.clip.per_decode > 0 and self.batch % self.clip.per_decode:
             found.append(f"clip.per_decode: {self.clip.per_decode} does not divide a batch of {self.batch}")
         if 1 <= self.steps < self.optim.cycles:
             found.append(f"optim.cycles: {self.optim.cycles} do not fit in {self.steps} steps")
         if self.optim.accumulate > 0 and self.batch % self.optim.accumulate:
             found.append(f"optim.accumulate: {self.optim.accumulate} does not divide a batch of {self.batch}")
-        return found + self._masking_problems()
+        return found
 
     def cost(self, stage: Stage) -> StepCost:
         """FLOPs of one clip in one step of `stage`."""
@@ -270,6 +282,8 @@ def type_problems(config: Any, where: str = "") -> list[str]:
             )
         elif not _fits(value, hint):
             found.append(f"{where}{name}: {value!r} is not {_in_words(hint)}")
+        elif not _finite(value):
+            found.append(f"{where}{name}: {value!r} is not finite")
         elif _several(hint):
             found += [
                 problem
@@ -306,6 +320,12 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _in_words(hint: Any) -> str:

@@ -161,6 +161,11 @@ def test_cuts_that_do_not_fit_are_told(plan: Blockwise, message: str) -> None:
         plan.build(30, 6, 6)
 
 
+def test_parts_beside_cuts_are_as_many() -> None:
+    assert Blockwise(parts=2, cuts=(4, 6)).problems() == []
+    assert Blockwise(parts=3, cuts=(4, 6)).problems() == ["plan.parts: 3, where plan.cuts end 2: (4, 6)"]
+
+
 def shrunk(config: Config, out: Path) -> Config:
     """A method's config on six narrow blocks and clips of 36 tokens, for twelve updates."""
     separate = isinstance(config.decoder, SeparateDecoding)
@@ -179,7 +184,7 @@ def shrunk(config: Config, out: Path) -> Config:
         masking=masking,
         decoder=DECODING if separate else tiny.DECODING,
         plan=plan,
-        optim=replace(config.optim, mini_warmup=0.1),
+        optim=replace(config.optim, mini_warmup=0.1, cycles=3 if config.optim.cycles > 1 else 1),
     )
 
 

@@ -201,6 +201,8 @@ def test_the_first_tensor_that_is_off_is_named() -> None:
         from_transformers(state | {key: state[key][:, 1:]}, FIELDS, "video.pt")
     with pytest.raises(LayerlockError, match=f"no tensor {key}"):
         from_transformers({name: value for name, value in state.items() if name != key}, FIELDS)
+    with pytest.raises(LayerlockError, match=f"{key} is no tensor but list"):
+        from_transformers(state | {key: [1.0]}, FIELDS)
     with pytest.raises(LayerlockError, match=r"unknown tensor classifier\.weight"):
         from_transformers(state | {"classifier.weight": torch.zeros(3)}, FIELDS)
     wider = ours.state().head | {"bias": torch.zeros(2)}
@@ -213,6 +215,8 @@ def test_configs_that_have_no_counterpart_are_refused() -> None:
         ({"hidden_act": "relu"}, "hidden_act 'relu'"),
         ({"num_channels": 1}, "num_channels 1"),
         ({"qv_bias": False}, "without biases"),
+        ({"hidden_size": "24"}, "hidden_size is '24', not a positive number"),
+        ({"patch_size": [2, 16, 16]}, r"patch_size is \[2, 16, 16\], not one or two positive numbers"),
     ):
         with pytest.raises(LayerlockError, match=message):
             vit_config(FIELDS | changes)

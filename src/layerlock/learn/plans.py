@@ -43,8 +43,8 @@ class Schedule(ABC):
                 return ["plan.freezes: times must rise between 0 and 1, frozen counts from 1 on"]
         elif not 0 < self.start <= 1:
             return [f"plan.start: {self.start} is not a fraction of the run above 0"]
-        elif self.start < 1 and (self.interval <= 0 or self.first < 1 or self.jump < 1):
-            return ["plan.interval, plan.first and plan.jump must be positive"]
+        elif self.start < 1 and (self.interval <= 0 or min(self.first, self.jump, self.last) < 1):
+            return ["plan.interval, plan.first, plan.jump and plan.last must be positive"]
         return []
 
     def schedule(self) -> list[tuple[float, int]]:
@@ -218,9 +218,9 @@ class Blockwise:
     regime: Literal["simultaneous", "sequential", "deep-supervision", "end-to-end"] = "simultaneous"
     """in which order the parts learn, and whether gradients cross"""
     parts: int = 4
-    """how many equal parts the encoder is cut into"""
+    """how many parts the encoder is cut into, equal ones without `cuts`"""
     cuts: tuple[int, ...] = ()
-    """last block of each part, rising to the encoder's last, in place of `parts`"""
+    """last block of each part, rising to the encoder's last, where parts are not equal: as many as `parts`"""
     times: tuple[float, ...] = ()
     """sequential: where the parts after the first begin, as fractions of the run; () for equal shares"""
 
@@ -231,6 +231,8 @@ class Blockwise:
             found.append(f"plan.parts: {self.parts} is not positive")
         if list(self.cuts) != sorted(set(self.cuts)) or (self.cuts and self.cuts[0] < 1):
             found.append(f"plan.cuts: {self.cuts} do not rise from block 1 on")
+        elif self.cuts and self.parts != len(self.cuts):
+            found.append(f"plan.parts: {self.parts}, where plan.cuts end {len(self.cuts)}: {self.cuts}")
         if self.times and self.regime != "sequential":
             found.append(f"plan.times: only sequential parts begin at a time, not {self.regime}")
         if list(self.times) != sorted(set(self.times)) or any(not 0 < time < 1 for time in self.times):

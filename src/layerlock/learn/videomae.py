@@ -24,6 +24,8 @@ _GELUS: dict[str, GELU] = {"gelu": "exact", "gelu_pytorch_tanh": "tanh"}
 _OLD_NAMES = {"attention.q_bias": "attention.query.bias", "attention.v_bias": "attention.value.bias"}
 _BACKBONE = "videomae."
 _HEADS = ("decoder.", "encoder_to_decoder.", "mask_token", "fc_norm.", "classifier.")
+_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_COUNTS = {*_SIZES, *(f"decoder_{name}" for name in _SIZES), "tubelet_size", "num_frames"}
 _DECODER_NORM_EPS = 1e-5  # transformers leaves the decoder's last norm at PyTorch's default
 
 
@@ -77,7 +79,10 @@ def separate_decoding(fields: Mapping[str, Any]) -> SeparateDecoding:
 def clip_grid(fields: Mapping[str, Any]) -> Grid:
     """Tokens along time, height and width of the clips that a VideoMAEConfig describes."""
     height, width = _pair(fields, "image_size")
-    return token_grid(_field(fields, "num_frames"), height, width, vit_config(fields).patch)
+    try:
+        return token_grid(_field(fields, "num_frames"), height, width, vit_config(fields).patch)
+    except ValueError as error:
+        raise LayerlockError(f"VideoMAE config: {error}") from None
 
 
 def fields_of(model: ViTConfig, decoding: SeparateDecoding, *, frames: int, size: int) -> dict[str, Any]:
@@ -119,6 +124,9 @@ def fields_of(model: ViTConfig, decoding: SeparateDecoding, *, frames: int, size
 
 
 def _check_supported(fields: Mapping[str, Any]) -> None:
+    for name in sorted(fields.keys() & _COUNTS):  # an encoder alone needs none of the decoder's
+        if not isinstance(fields[name], int) or fields[name] < 1:
+            raise LayerlockError(f"VideoMAE config: {name} is {fields[name]!r}, not a positive number")
     if _field(fields, "hidden_act") not in _GELUS:
         raise LayerlockError(f"VideoMAE config: hidden_act {fields['hidden_act']!r} is none of {', '.join(_GELUS)}")
     if _field(fields, "num_channels") != 3:
@@ -137,8 +145,10 @@ def _field(fields: Mapping[str, Any], name: str) -> Any:
 def _pair(fields: Mapping[str, Any], name: str) -> tuple[int, int]:
     """A size along height and width, which may be given as one number."""
     value = _field(fields, name)
-    height, width = (value, value) if isinstance(value, int) else value
-    return height, width
+    both = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
+    if len(both) != 2 or not all(isinstance(length, int) and length > 0 for length in both):
+        raise LayerlockError(f"VideoMAE config: {name} is {value!r}, not one or two positive numbers")
+    return both[0], both[1]
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

@@ -181,12 +181,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_weights(path: str | Path, weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Raises LayerlockError naming the first tensor of `weights` that is missing, surplus or of another shape than
-    `wanted`.
+    """Raises LayerlockError naming the first tensor of `weights` that is missing, surplus, no tensor at all or of
+    another shape than `wanted`.
     """
     for name, like in wanted.items():
         if name not in weights:
             raise LayerlockError(f"{path}: no tensor {name}")
+        if not isinstance(weights[name], Tensor):
+            raise LayerlockError(f"{path}: {name} is no tensor but {type(weights[name]).__name__}")
         if weights[name].shape != like.shape:
             raise LayerlockError(f"{path}: {name} is {list(weights[name].shape)}, wanted {list(like.shape)}")
     surplus = sorted(set(weights) - set(wanted))

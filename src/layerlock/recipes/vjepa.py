@@ -66,14 +66,18 @@ RECIPES = (
         about="V-JEPA with LayerLock: from step 100k on a block every 6k, all 24 frozen from step 238k",
         source="LayerLock Table 9; Table 1 row 6",
         reaches="SSv2 57.0, Kinetics-700 43.5, ScanNet 0.151",
-        decided=(*DECIDED, SWITCH, "The target is the teacher's first layer until the first switch."),
+        decided=(*DECIDED, SWITCH, "The first switch keeps target and head: both are of the teacher's first layer."),
     ),
     Recipe(
         config=_table_9("vjepa-l-layerlock-own", replace(LADDER, teacher=False)),
         about="V-JEPA with LayerLock, without a teacher: targets are the model's own layers",
         source="LayerLock Table 9; section A.2",
         reaches="less than with a teacher, without collapse",
-        decided=(*DECIDED[:3], SWITCH, "Until the first switch the target is the model's own live first layer."),
+        decided=(
+            *DECIDED[:3],
+            SWITCH,
+            "Until the first switch the target is the model's own live first layer; that switch keeps its head.",
+        ),
     ),
     Recipe(
         config=_table_9("vjepa-l-two-masks", LAST, SeveralMaskings()),

@@ -15,7 +15,7 @@ def learning_rate(optim: OptimConfig, steps: int, step: int, log: SwitchLog) -> 
 
     The mini warm-up scales what the cosine says, from `1/n` up to 1 over its n steps (LayerLock Table 6).
     """
-    at, length = _in_cycle(optim.cycles, steps, step)
+    at, length = _in_cycle(optim, steps, step)
     warmup = round(optim.warmup * steps)
     if at < warmup:
         rate = optim.start_lr + (optim.lr - optim.start_lr) * (at + 1) / warmup
@@ -28,10 +28,10 @@ def learning_rate(optim: OptimConfig, steps: int, step: int, log: SwitchLog) -> 
     return rate
 
 
-def _in_cycle(cycles: int, steps: int, step: int) -> tuple[int, int]:
-    """Updates since the cycle of `step` began, and its length; cycles begin where equal shares of a plan do."""
-    begins = [round(cycle / cycles * steps) for cycle in range(cycles + 1)]
-    cycle = bisect_right(begins, step, hi=cycles) - 1
+def _in_cycle(optim: OptimConfig, steps: int, step: int) -> tuple[int, int]:
+    """Updates since the cycle of `step` began, and its length."""
+    begins = optim.cycle_begins(steps)
+    cycle = bisect_right(begins, step, hi=optim.cycles) - 1
     return step - begins[cycle], begins[cycle + 1] - begins[cycle]
 
 

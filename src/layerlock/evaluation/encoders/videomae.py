@@ -32,10 +32,13 @@ def open_videomae(checkpoint: Checkpoint, clip: ClipShape | None) -> Encoder:
 
 
 def _without_values(fields: Mapping[str, Any], colours: tuple[Colour, Colour], where: str) -> Encoder:
-    model = replace(vit_config(fields), mean=colours[0], std=colours[1])
+    try:
+        model, grid = replace(vit_config(fields), mean=colours[0], std=colours[1]), clip_grid(fields)
+    except LayerlockError as error:
+        raise LayerlockError(f"{where}: {error}") from None
     if problems := model.problems():
         raise LayerlockError(f"{where}: {problems[0]}")
-    frames, height, width = (tokens * side for tokens, side in zip(clip_grid(fields), model.patch, strict=True))
+    frames, height, width = (tokens * side for tokens, side in zip(grid, model.patch, strict=True))
     if height != width:
         raise LayerlockError(f"{where}: made for frames of {height} x {width} pixels; only square ones can be read")
     return Encoder(model, ClipShape(frames=frames, stride=STRIDE, size=height))
