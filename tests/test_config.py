@@ -58,6 +58,7 @@ def test_all_problems_come_in_one_message() -> None:
         ({"masking": RandomMasking(keep=0.0001)}, "masking.keep"),
         ({"masking": MultiBlockMasking(blocks=0)}, "masking.blocks"),
         ({"masking": MultiBlockMasking(group=0)}, "masking.group"),
+        ({"masking": MultiBlockMasking(group=5_000)}, "masking.group"),
         ({"batch": 6, "optim": OptimConfig(accumulate=4)}, "does not divide a batch of 6"),
         ({"optim": OptimConfig(warmup=5.0)}, "optim.warmup"),
         ({"optim": OptimConfig(warmup=0.3, cycles=4)}, "optim.warmup: 0.3 of the run does not fit in one of 4 cycles"),

@@ -188,3 +188,16 @@ def test_a_fixed_plan_does_not_read_the_log() -> None:
     plan = FixedPlan(stages)
     assert [plan.stage(step, (Switch(step, "?"),)).frozen for step in (0, 9, 10, 19, 20, 10**6)] == [0, 0, 1, 1, 2, 2]
     assert timeline(plan, 15) == list(stages[:2])
+
+
+@pytest.mark.parametrize(
+    ("taps", "word"),
+    [
+        ((Tap(depth=4, target=Target("frozen", 1, gradient=True)),), "live targets alone"),
+        ((Tap(depth=2, detach=True), Tap(depth=4, target=Target("live", 1, gradient=True))), "no loss detaches"),
+    ],
+)
+def test_gradients_into_targets_that_cannot_be_are_refused(taps: tuple[Tap, ...], word: str) -> None:
+    found = Stage(frozen=1 if len(taps) == 1 else 0, last=6, taps=taps).problems(6, 4, False)
+    assert len(found) == 1
+    assert word in found[0]

@@ -23,6 +23,8 @@ from layerlock.model.patches import Grid
 
 ATTEMPTS = 16
 """how often the blocks of one sample are drawn before all but the first of them are left out"""
+MOST_IN_GROUP = 4_096
+"""largest mask group: all of it is drawn for any of its samples"""
 ESTIMATE_BLOCKS = 200_000
 """blocks drawn for an expected count, whose standard error is then 1 % or less at V-JEPA's settings"""
 
@@ -207,7 +209,7 @@ class MultiBlockMasking:
 
     def counts(self, grid: Grid) -> list[Counts]:
         """Means over mask groups of 200,000 blocks in all, drawn from a fixed seed; kept for later calls."""
-        return [_mean_counts(self, grid)]
+        return [_estimate(self, grid).counts]
 
     def parts(self, index_b: Tensor) -> list[slice]:
         """The runs of samples of one mask group; waits for the device where `index_b` lies on one."""
@@ -221,6 +223,8 @@ class MultiBlockMasking:
             for name, value in (("blocks", self.blocks), ("group", self.group))
             if value < 1
         ]
+        if self.group > MOST_IN_GROUP:
+            found.append(f"masking.group: {self.group} samples are too many to be drawn together ({MOST_IN_GROUP} can)")
         if not 0 < self.area[0] <= self.area[1] <= 1:
             found.append(f"masking.area: {self.area} is not a smallest and a largest share between 0 and 1")
         if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
@@ -242,7 +246,7 @@ class MultiBlockMasking:
         places = f"{grid[1]}x{grid[2]} places"
         if self.blocks > grid[1] * grid[2]:
             return [f"masking.blocks: {self.blocks} is more than the {places}"]
-        empty = self._attempt(0, self._sampled_groups(), grid, 0).all(dim=2).double().mean().item()
+        empty = _estimate(self, grid).empty
         if empty > 0.5:
             return [f"masking.blocks: {self.blocks} leave no context of {places} in {empty:.0%} of the draws"]
         return []
@@ -252,7 +256,10 @@ class MultiBlockMasking:
 
     def _covered(self, seed: int, group_g: Tensor, grid: Grid) -> Tensor:
         """Which places the blocks of all members cover, never all of them: bool `[G, group, H * W]`."""
-        covered_gmp = self._attempt(seed, group_g, grid, 0)
+        return self._redrawn(seed, group_g, grid, self._attempt(seed, group_g, grid, 0))
+
+    def _redrawn(self, seed: int, group_g: Tensor, grid: Grid, covered_gmp: Tensor) -> Tensor:
+        """The masks of a first attempt, those without context drawn again."""
         for attempt in range(1, ATTEMPTS + 1):
             full_gm = covered_gmp.all(dim=2)
             if not full_gm.any():
@@ -302,10 +309,21 @@ def _fewest(covered_mp: Tensor, time: int) -> tuple[Tensor, Tensor]:
     return time * (covered_mp.shape[-1] - covered_m.amax(dim=-1)), time * covered_m.amin(dim=-1)
 
 
+class _Estimate(NamedTuple):
+    """What drawing many groups told."""
+
+    empty: float
+    """share of the masks that leave no context at their first attempt"""
+    counts: Counts
+
+
 @lru_cache(maxsize=64)
-def _mean_counts(masking: MultiBlockMasking, grid: Grid) -> Counts:
-    context_g, predicted_g = _fewest(masking._covered(0, masking._sampled_groups(), grid), grid[0])
-    return Counts(context=context_g.double().mean().item(), predicted=predicted_g.double().mean().item())
+def _estimate(masking: MultiBlockMasking, grid: Grid) -> _Estimate:
+    groups = masking._sampled_groups()
+    first_gmp = masking._attempt(0, groups, grid, 0)
+    context_g, predicted_g = _fewest(masking._redrawn(0, groups, grid, first_gmp), grid[0])
+    counts = Counts(context=context_g.double().mean().item(), predicted=predicted_g.double().mean().item())
+    return _Estimate(empty=first_gmp.all(dim=2).double().mean().item(), counts=counts)
 
 
 @dataclass(frozen=True, kw_only=True)

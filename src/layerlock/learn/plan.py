@@ -103,6 +103,8 @@ class Stage:
             found.append("plan: a stage without a loss")
         for tap in self.taps:
             found += self._tap_problems(tap, depth, encoder_depth)
+        if self.trains_targets and any(tap.detach for tap in self.taps):
+            found.append("plan: with gradients into targets no loss detaches: one backward goes through all of them")
         if len({self.label(tap) for tap in self.taps}) < len(self.taps):
             found.append("plan: two losses with one target at one depth")
         if any(len({tap.detach for tap in self.taps if tap.depth == depth}) > 1 for depth in range(depth + 1)):
@@ -122,8 +124,8 @@ class Stage:
             )
         if tap.target.kind in ("live", "teacher") and not 1 <= tap.target.layer <= depth:
             found.append(f"plan: predicts h{tap.target.layer} of {depth} blocks")
-        if tap.target.gradient and (tap.target.kind != "live" or tap.detach):
-            found.append("plan: gradients go into live targets alone, and where a loss is not detached")
+        if tap.target.gradient and tap.target.kind != "live":
+            found.append("plan: gradients go into live targets alone")
         if not 0 < tap.fraction <= 1:
             found.append(f"plan: a loss on a fraction {tap.fraction} of the patches")
         if tap.target.kind == "pixels" and tap.fraction < 1:
