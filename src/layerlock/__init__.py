@@ -14,11 +14,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerlock.api import Embeddings, embed, index, info, list_recipes, load, pretrain, recipe, synth, write_report
+    from layerlock.api import (
+        Embeddings,
+        embed,
+        evaluate,
+        index,
+        info,
+        list_recipes,
+        load,
+        pretrain,
+        recipe,
+        synth,
+        write_report,
+    )
     from layerlock.config import Config, OptimConfig, RunConfig
     from layerlock.data import ClipConfig
     from layerlock.data.index import Index
     from layerlock.errors import ConfigError, LayerlockError
+    from layerlock.evaluation.config import EvaluateConfig
+    from layerlock.evaluation.results import Evaluation
     from layerlock.learn.decoders import BackboneDecoding
     from layerlock.learn.learner import Learner
     from layerlock.learn.masking import RandomMasking
@@ -31,6 +45,7 @@ _HOMES = {
     "layerlock.api": (
         "Embeddings",
         "embed",
+        "evaluate",
         "index",
         "info",
         "list_recipes",
@@ -44,6 +59,8 @@ _HOMES = {
     "layerlock.data": ("ClipConfig",),
     "layerlock.data.index": ("Index",),
     "layerlock.errors": ("ConfigError", "LayerlockError"),
+    "layerlock.evaluation.config": ("EvaluateConfig",),
+    "layerlock.evaluation.results": ("Evaluation",),
     "layerlock.learn.decoders": ("BackboneDecoding",),
     "layerlock.learn.learner": ("Learner",),
     "layerlock.learn.masking": ("RandomMasking",),
@@ -62,6 +79,8 @@ __all__ = [
     "ConfigError",
     "Embeddings",
     "Encoder",
+    "EvaluateConfig",
+    "Evaluation",
     "FixedPlan",
     "Index",
     "JointEmbedding",
@@ -81,6 +100,7 @@ __all__ = [
     "ViT",
     "ViTConfig",
     "embed",
+    "evaluate",
     "index",
     "info",
     "list_recipes",

@@ -147,7 +147,9 @@ class EvaluateConfig:
         if not 0 < self.validation_share < 1 or not 0 < self.test_share < 1:
             found.append("validation_share, test_share: they have to be between 0 and 1")
         elif self.validation_share + self.test_share > 0.9:
-            found.append(f"validation_share, test_share: {self.validation_share} and {self.test_share} leave too little")
+            found.append(
+                f"validation_share, test_share: {self.validation_share} and {self.test_share} leave too little"
+            )
         found += [
             f"{name}: {value} is not a probability"
             for name in ("jitter", "grey")

@@ -71,9 +71,7 @@ class Array:
         return found.view(torch.bfloat16) if found.dtype == torch.int16 else found
 
 
-def cached_stream(
-    opened: Opened, sweep: Sweep, views: SpreadViews, reader: Reader, skipped: dict[str, str]
-) -> Stream:
+def cached_stream(opened: Opened, sweep: Sweep, views: SpreadViews, reader: Reader, skipped: dict[str, str]) -> Stream:
     """The batches of `decoded_stream` over `RepeatedViews`, from features on the disk; missing ones are made first."""
     root = cache_folder() / "features"
     arrays: dict[Place | str, Array] = {
@@ -120,7 +118,8 @@ def _fill(
         for done, batch in enumerate(loader):
             skipped.update(batch.skipped)
             clips = batch.to(opened.device)
-            found: dict[Place | str, Tensor] = {**reader.read(crop_and_flip(clips)), "target": sweep.task.target(clips)}
+            found: dict[Place | str, Tensor] = dict(reader.read(crop_and_flip(clips)).items())
+            found["target"] = sweep.task.target(clips)
             if done == 0:
                 _check_room(next(iter(arrays.values())).folder.parent, found, len(views))
             for name, x in found.items():

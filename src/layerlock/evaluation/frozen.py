@@ -76,7 +76,7 @@ def fingerprint(encoder: FrozenEncoder) -> str:
 
 @torch.no_grad()
 def check_features(name: str, encoder: FrozenEncoder, device: torch.device) -> None:
-    """Sends one black clip through the first block. Raises LayerlockError where features are not as the encoder says."""
+    """Sends one black clip through the first block. LayerlockError where features are not as the encoder says."""
     clip, (t, h, w) = encoder.clip, encoder.grid
     video_btchw = torch.zeros(1, clip.frames, 3, clip.size, clip.size, dtype=torch.uint8, device=device)
     found = list(encoder.forward_intermediates(video_btchw, [1])[0].shape)

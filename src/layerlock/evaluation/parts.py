@@ -182,7 +182,8 @@ def _windows(begin: int, end: int, span: int) -> Iterable[Stretch]:
 
 
 def _subset(index: Index, rows: Sequence[int]) -> Index:
-    videos, labels = (tuple(values[row] for row in rows) for values in (index.videos, index.labels))
+    videos = tuple(index.videos[row] for row in rows)
+    labels = tuple(index.labels[row] for row in rows)
     return replace(index, videos=videos, labels=labels, rejected=())
 
 
@@ -192,8 +193,8 @@ def _labelled(index: Index) -> Index:
     bare = [video.path for video, label in zip(index.videos, index.labels, strict=True) if label < 0]
     if not rows:
         raise LayerlockError(
-            f"{index.root} ({index.layout}): no video has a label; class folders, lists with labels, Something-Something "
-            "and Kinetics lists have (docs/evaluation.md)"
+            f"{index.root} ({index.layout}): no video has a label; class folders, lists with labels, "
+            "Something-Something and Kinetics lists have (docs/evaluation.md)"
         )
     return replace(_subset(index, rows), rejected=(*index.rejected, *((path, "it has no label") for path in bare)))
 

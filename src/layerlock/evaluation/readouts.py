@@ -28,7 +28,8 @@ class Setting:
     block: int
     fraction: float
     """of the encoder's depth, as it was asked for"""
-    lr: float
+    lr: float = 0.0
+    """learning rate; 0 where nothing is trained"""
 
     @property
     def place(self) -> Place:

@@ -23,13 +23,13 @@ class Row:
     """name of the encoder, of a baseline, or of a constant prediction"""
     kind: str
     """attention, linear, cosine; constant where nothing is read"""
-    block: int | None
+    block: int | None = None
     """the chosen block"""
-    of_blocks: int | None
-    fraction: float | None
-    lr: float | None
-    """the chosen learning rate"""
-    validation: float | None
+    of_blocks: int | None = None
+    fraction: float | None = None
+    lr: float | None = None
+    """the chosen learning rate, where anything was trained"""
+    validation: float
     """the deciding metric on the validation part"""
     metrics: dict[str, Interval]
     """by name, on the test part"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerlock.evaluation.clips import RepeatedViews, SpreadViews
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.examples import save_examples
+from layerlock.evaluation.examples import depth_reader, save_examples
 from layerlock.evaluation.feature_cache import cached_stream
 from layerlock.evaluation.frozen import FrozenEncoder
 from layerlock.evaluation.opened import OURS, Opened, open_evaluation
@@ -54,7 +54,7 @@ def _read_out(opened: Opened) -> Evaluation:
     test = _score(opened, sweep, chosen, "test")
     found = tabled(opened, task.metrics, task.constant, settings, chosen, validation, test, skipped)
     main = next(setting for setting in chosen if setting.encoder == OURS)
-    save_examples(opened, sweep, main, _views(opened, opened.parts.test, task), found)
+    save_examples(opened, _views(opened, opened.parts.test, task), found, depth_reader(opened, sweep, main))
     return found
 
 

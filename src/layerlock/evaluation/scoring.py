@@ -76,9 +76,7 @@ def score_part(
     each = max(1, sweep.config.batch // views.views)
     count = -(-len(views.numbers) // each)
     rows = _read(file)
-    stream = batches(
-        views, batch=each * views.views, start=rows.batches, stop=count, workers=sweep.config.workers
-    )
+    stream = batches(views, batch=each * views.views, start=rows.batches, stop=count, workers=sweep.config.workers)
     with closing(stream) as loader:
         for batch in loader:
             rows.lost |= dict(batch.skipped)

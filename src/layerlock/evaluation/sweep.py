@@ -69,10 +69,11 @@ class Sweep:
     def _groups(self) -> list[dict[str, object]]:
         groups: list[dict[str, object]] = []
         for setting, readout in self.readouts.items():
-            matrices, others = [], []
-            for name, parameter in readout.named_parameters():
-                (matrices if parameter.ndim == 2 and name not in TABLES else others).append(parameter)
-            for parameters, decay in ((matrices, self.config.weight_decay), (others, 0.0)):
+            named = dict(readout.named_parameters())
+            matrices = [name for name, parameter in named.items() if parameter.ndim == 2 and name not in TABLES]
+            others = [name for name in named if name not in matrices]
+            for names, decay in ((matrices, self.config.weight_decay), (others, 0.0)):
+                parameters = [named[name] for name in names]
                 groups.append({"params": parameters, "lr": setting.lr, "weight_decay": decay, "peak": setting.lr})
         return groups
 

@@ -11,6 +11,7 @@ import torch
 
 from layerlock.config import to_dict
 from layerlock.evaluation.opened import OURS, Opened
+from layerlock.evaluation.probes import Interval
 from layerlock.evaluation.readouts import Setting
 from layerlock.evaluation.results import Clip, Evaluation, Row, Swept, judged
 from layerlock.evaluation.scoring import Scores
@@ -63,67 +64,66 @@ def head(opened: Opened, metrics: Sequence[Metric], signal: int | None = None) -
 def tabled(
     opened: Opened,
     metrics: Sequence[Metric],
-    constant: str,
+    constant: str | None,
     settings: Sequence[Setting],
     chosen: Sequence[Setting],
     validation: Scores,
     test: Scores,
     skipped: dict[str, str],
 ) -> Evaluation:
-    """The whole of the results: a row for each chosen setting and one for the constant prediction."""
-    seed, found = opened.config.seed, head(opened, metrics)
-
-    def intervals(name: str) -> dict[str, Any]:
-        return {metric.name: test.interval(name, column, seed) for column, metric in enumerate(metrics)}
-
-    rows = [
-        Row(
-            encoder=setting.encoder,
-            kind=setting.kind,
-            block=setting.block,
-            of_blocks=opened.encoders[setting.encoder].depth,
-            fraction=setting.fraction,
-            lr=setting.lr,
-            validation=validation.mean(str(setting)),
-            metrics=intervals(str(setting)),
-            baseline=setting.encoder != OURS,
-        )
-        for setting in chosen
-    ]
-    rows.append(
-        Row(
-            encoder=constant,
-            kind="constant",
-            block=None,
-            of_blocks=None,
-            fraction=None,
-            lr=None,
-            validation=validation.mean(""),
-            metrics=intervals(""),
-            baseline=True,
-        )
-    )
-    swept = tuple(
-        Swept(
-            encoder=setting.encoder,
-            kind=setting.kind,
-            block=setting.block,
-            fraction=setting.fraction,
-            lr=setting.lr,
-            score=validation.mean(str(setting)),
-        )
-        for setting in settings
-    )
+    """The whole of the results: a row for each chosen setting and one for the constant prediction, if there is one."""
+    rows = [_row(opened, metrics, setting, validation, test) for setting in chosen]
+    if constant is not None:
+        rows.append(_constant_row(opened, metrics, constant, validation, test))
     main = str(next(setting for setting in chosen if setting.encoder == OURS))
     best, worst = extremes(opened, test, main, metrics[0])
     return replace(
-        found,
+        head(opened, metrics),
         rows=judged(rows, metrics[0].name, metrics[0].higher_is_better),
-        sweep=swept,
+        sweep=tuple(_swept(setting, validation) for setting in settings),
         best=best,
         worst=worst,
         left_out=(*opened.parts.rejected, *skipped.items(), *validation.left_out, *test.left_out),
         **_confusions(opened, test, main),
+    )
+
+
+def _row(opened: Opened, metrics: Sequence[Metric], setting: Setting, validation: Scores, test: Scores) -> Row:
+    return Row(
+        encoder=setting.encoder,
+        kind=setting.kind,
+        block=setting.block,
+        of_blocks=opened.encoders[setting.encoder].depth,
+        fraction=setting.fraction,
+        lr=setting.lr or None,
+        validation=validation.mean(str(setting)),
+        metrics=_intervals(test, str(setting), metrics, opened.config.seed),
+        baseline=setting.encoder != OURS,
+    )
+
+
+def _constant_row(opened: Opened, metrics: Sequence[Metric], name: str, validation: Scores, test: Scores) -> Row:
+    return Row(
+        encoder=name,
+        kind="constant",
+        validation=validation.mean(""),
+        metrics=_intervals(test, "", metrics, opened.config.seed),
+        baseline=True,
+    )
+
+
+def _intervals(test: Scores, name: str, metrics: Sequence[Metric], seed: int) -> dict[str, Interval]:
+    return {metric.name: test.interval(name, column, seed) for column, metric in enumerate(metrics)}
+
+
+def _swept(setting: Setting, validation: Scores) -> Swept:
+    return Swept(
+        encoder=setting.encoder,
+        kind=setting.kind,
+        block=setting.block,
+        fraction=setting.fraction,
+        lr=setting.lr or None,
+        score=validation.mean(str(setting)),
     )
 
 

@@ -76,5 +76,3 @@ def restore(sweep: Sweep, folder: EvaluationFolder, skipped: dict[str, str]) -> 
         skipped.update(found[1]["skipped"])
     except (KeyError, RuntimeError) as error:
         raise LayerlockError(f"{folder.readouts}: not the readouts of this evaluation ({error})") from None
-
-

@@ -87,8 +87,8 @@ class AttentionReadout(nn.Module):
 
 
 class LinearReadout(nn.Module):
-    """LayerNorm, then one Dense, of features `[B, N, D]`: of their mean (`pooled`), `[B, 1, outputs]`, or of each token,
-    `[B, N, outputs]`.
+    """LayerNorm, then one Dense, of features `[B, N, D]`: of their mean (`pooled`), `[B, 1, outputs]`, or of each
+    token, `[B, N, outputs]`.
     """
 
     def __init__(self, width: int, *, outputs: int, pooled: bool) -> None:

@@ -43,4 +43,6 @@ def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
     seconds = [place / video.fps for place in range(video.frames)]
     places_nt = [cut.places(seconds, video.fps) for cut in cuts]
     turned_thw = np.rot90(depth_mm, video.rotation, axes=(1, 2))
-    return np.stack([[nearest(turned_thw[place], *size) / np.float32(1000) for place in places] for places in places_nt])
+    return np.stack(
+        [[nearest(turned_thw[place], *size) / np.float32(1000) for place in places] for places in places_nt]
+    )

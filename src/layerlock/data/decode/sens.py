@@ -1,9 +1,9 @@
 """Scans of ScanNet (`.sens`, version 4): JPEG colour and zlib-compressed 16-bit depth of every frame, in one file.
 
 All numbers are little-endian. The file: version (uint32), the sensor's name (uint64 length, bytes), four 4 x 4 float32
-matrices, the compression of colour and of depth (int32 each), width and height of both (uint32), what divides a depth to
-make it metres (float32), the number of frames (uint64); then of each frame a pose (16 float32), two times and the sizes
-of colour and depth (uint64 each), and the bytes of both. Only what is asked for is read.
+matrices, the compression of colour and of depth (int32 each), width and height of both (uint32), what divides a depth
+to make it metres (float32), the number of frames (uint64); then of each frame a pose (16 float32), two times and the
+sizes of colour and depth (uint64 each), and the bytes of both. Only what is asked for is read.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class ActionTask:
         self.views = config.views or (KINETICS_VIEWS if parts.layout == "Kinetics" else 1)
         self.channels = config.channels or (768 if parts.layout == "Something-Something v2" else 1024)
         self.heads = config.heads or max(1, self.channels // 64)
-        self.metrics = (
+        self.metrics: tuple[Metric, ...] = (
             Metric(name="top-1", higher_is_better=True, percent=True),
             Metric(name=f"top-{self.top}", higher_is_better=True, percent=True),
         )

@@ -21,6 +21,12 @@ CLOSE = 1.25
 """a depth is close when the larger one of it and the truth is less than so many times the other"""
 
 
+def valid_depth(batch: Batch) -> Tensor:
+    """Metres `[B, T, size, size]` of the crops, 0 where they are not between NEAR and FAR."""
+    depth_bthw = crop_and_flip_depth(batch)
+    return depth_bthw.where((depth_bthw > NEAR) & (depth_bthw < FAR), 0.0)
+
+
 class DepthTask:
     """Depth in metres `[B, T, H, W]`; 0 where nothing counts."""
 
@@ -28,7 +34,7 @@ class DepthTask:
     constant = "mean depth image"
     with_depth = True
     views = 1
-    metrics = (
+    metrics: tuple[Metric, ...] = (
         Metric(name="AbsRel", higher_is_better=False),
         Metric(name="RMSE", higher_is_better=False),
         Metric(name="delta<1.25", higher_is_better=True, percent=True),
@@ -63,8 +69,7 @@ class DepthTask:
 
     def target(self, batch: Batch) -> Tensor:
         """Metres, 0 where they are not between NEAR and FAR."""
-        depth_bthw = crop_and_flip_depth(batch)
-        return depth_bthw.where((depth_bthw > NEAR) & (depth_bthw < FAR), 0.0)
+        return valid_depth(batch)
 
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:
         """Metres `[B, T, H, W]`."""
