@@ -92,6 +92,9 @@ def _defaults(arguments: Sequence[str]) -> Config:
     return before
 
 
+WIDEST = 240
+"""columns that a table may take: broken cells could not be read"""
+
 EVALUATE_USAGE = """usage: layerlock evaluate ENCODER --task action|depth|retrieval --data PATH [--test-data PATH]
                           [--out DIR] [--depths 0.25,0.5,...] [--lrs 1e-4,...] [--examples N] [--any-field VALUE]
                           [--resume | --overwrite]
@@ -141,15 +144,14 @@ def _lists_apart(arguments: Sequence[str]) -> list[str]:
 
 def show_evaluation(found: Evaluation) -> None:
     """Prints the table of an evaluation, and what has to be said with it."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=WIDEST)
     head, rows = words.table(found)
-    drawn = Table(
-        *head, title=f"{found.task}: {found.metric}, {'higher' if found.higher_is_better else 'lower'} is better"
-    )
+    better = "higher" if found.higher_is_better else "lower"
+    drawn = Table(*head, box=None, pad_edge=False, title_justify="left", title=f"{found.task}: {better} is better")
     for row in rows:
         drawn.add_row(*map(escape, row))
     console.print(drawn)
-    for sentence in words.sentences(found):
+    for sentence in (*words.verdicts(found), *words.sentences(found)):
         console.print(printable(sentence), markup=False)
     console.print(f"results: {_name(Path(found.out) / 'results.json')}", markup=False)
     if (Path(found.out) / "report.html").exists():
