@@ -166,7 +166,7 @@ def _by_time(index: Index, cutting: Cutting) -> dict[str, Part]:
         if validation - span < span:
             raise LayerlockError(
                 f"{video.path}: {frames} frames are too few to be cut in time for clips that span {span}; "
-                f"at least {6 * span} are needed"
+                f"at least {5 * span} are needed"
             )
         found["train"].append((row, (0, validation - span)))
         found["validation"] += [(row, window) for window in _windows(validation, test - span, span)]
