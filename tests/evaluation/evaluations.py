@@ -11,7 +11,6 @@ from tiny import MODEL
 from layerlock.data.decode.video import VideoInfo
 from layerlock.data.index import Index
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.parts import Part, Parts
 from layerlock.model.encoder import ClipShape, Encoder
 
 SHAPE = ClipShape(frames=8, stride=1, size=24)
@@ -55,14 +54,6 @@ def index(labels: list[int], classes: int = 0, *, root: str = "/data", **facts: 
     )
     names = tuple(f"class {number}" for number in range(classes))
     return Index(root=root, layout="class folders", videos=videos, labels=tuple(labels), classes=names)
-
-
-def made_up_parts(classes: int = 4, layout: str = "class folders") -> Parts:
-    """Parts with a video of each class."""
-    part = Part(index=index(list(range(classes)), classes))
-    return Parts(
-        train=part, validation=part, test=part, classes=part.index.classes, layout=layout, how="made up for a test"
-    )
 
 
 def clips(count: int, seed: int = 0) -> torch.Tensor:

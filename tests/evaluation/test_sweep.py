@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from evaluations import clips, made_up_parts, settings, tiny_encoder
+from evaluations import clips, settings, tiny_encoder
 
 from layerlock.data import Batch
 from layerlock.errors import LayerlockError
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def action_sweep(config: EvaluateConfig, members: tuple[Setting, ...], encoders: Mapping[str, FrozenEncoder]) -> Sweep:
-    return Sweep(config, ActionTask(config, made_up_parts()), members, encoders, CPU)
+    return Sweep(config, ActionTask(config, classes=4, layout="class folders"), members, encoders, CPU)
 
 
 def weights(sweep: Sweep, setting: Setting) -> torch.Tensor:
@@ -54,7 +54,11 @@ def test_every_readout_learns_exactly_what_it_learns_alone(task: str) -> None:
     target = valid_depth(batch) if task == "depth" else torch.arange(8) % 4
 
     def trained(chosen: tuple[Setting, ...]) -> Sweep:
-        made = DepthTask(config, encoders["encoder"].clip) if task == "depth" else ActionTask(config, made_up_parts())
+        made = (
+            DepthTask(config, encoders["encoder"].clip)
+            if task == "depth"
+            else ActionTask(config, classes=4, layout="class folders")
+        )
         sweep = Sweep(config, made, chosen, encoders, CPU)
         features = Reader(encoders, chosen).read(batch.video_btchw)
         for _ in range(4):

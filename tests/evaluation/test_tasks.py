@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from evaluations import made_up_parts, settings, tiny_encoder
+from evaluations import settings, tiny_encoder
 from sklearn.metrics import top_k_accuracy_score
 from test_sweep import depth_batch
 
@@ -24,7 +24,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_top_1_and_top_5_are_scikit_learns() -> None:
-    task, logits, label = ActionTask(settings(), made_up_parts(9)), noise(40, 9), torch.arange(40) % 9
+    task, logits, label = ActionTask(settings(), classes=9, layout="class folders"), noise(40, 9), torch.arange(40) % 9
     found = task.score(logits, label).score_bm.mean(0).tolist()
     wanted = [top_k_accuracy_score(label, logits, k=k, labels=range(9)) for k in (1, 5)]
     assert found == pytest.approx(wanted)
@@ -32,7 +32,7 @@ def test_top_1_and_top_5_are_scikit_learns() -> None:
 
 
 def test_the_softmax_of_a_videos_clips_is_averaged() -> None:
-    task, logits = ActionTask(settings(views=7), made_up_parts(4)), 3 * noise(3 * 7, 4)
+    task, logits = ActionTask(settings(views=7), classes=4, layout="class folders"), 3 * noise(3 * 7, 4)
     label = torch.tensor([0, 1, 2]).repeat_interleave(7)
     scored = task.score(logits, label)
     shares = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True)
@@ -45,7 +45,7 @@ def test_the_softmax_of_a_videos_clips_is_averaged() -> None:
 
 def test_defaults_follow_the_data_set() -> None:
     plain, ssv2, kinetics = (
-        ActionTask(settings(channels=None, heads=None), made_up_parts(4, layout))
+        ActionTask(settings(channels=None, heads=None), classes=4, layout=layout)
         for layout in ("class folders", "Something-Something v2", "Kinetics")
     )
     assert [(task.channels, task.heads, task.views) for task in (plain, ssv2, kinetics)] == [
@@ -68,7 +68,7 @@ def test_the_papers_depth_readout_has_6272_queries_of_128_values() -> None:
 
 
 def test_clips_without_a_label_teach_nothing() -> None:
-    task, logits = ActionTask(settings(), made_up_parts(4)), noise(6, 4)
+    task, logits = ActionTask(settings(), classes=4, layout="class folders"), noise(6, 4)
     label = torch.tensor([0, 1, 2, 3, -1, -1])
     wanted = torch.nn.functional.cross_entropy(logits[:4], label[:4])
     torch.testing.assert_close(task.loss(logits, label), wanted)
@@ -114,7 +114,7 @@ def test_outputs_are_put_where_their_patches_are(kind: str) -> None:
 
 
 def test_the_constant_predictions_are_the_most_frequent_class_and_the_mean_of_what_was_measured() -> None:
-    action = ActionTask(settings(), made_up_parts(4))
+    action = ActionTask(settings(), classes=4, layout="class folders")
     summary = action.summary(torch.tensor([2, 2, 1])) + action.summary(torch.tensor([2, 3, 3]))
     assert action.score(action.constant_prediction(summary, 2), torch.tensor([2, 1])).score_bm[:, 0].tolist() == [1, 0]
     depth = DepthTask(settings(task="depth"), tiny_encoder().clip)

@@ -16,4 +16,4 @@ def build_task(config: EvaluateConfig, parts: Parts, encoder: FrozenEncoder) -> 
     """The task that a config names, for these data. Raises LayerlockError where the encoder's clips do not suit it."""
     if config.task == "depth":
         return DepthTask(config, encoder.clip)
-    return ActionTask(config, parts)
+    return ActionTask(config, classes=len(parts.classes), layout=parts.layout)

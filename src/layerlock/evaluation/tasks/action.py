@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from layerlock.data import Batch
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.frozen import FrozenEncoder
-from layerlock.evaluation.parts import Parts
 from layerlock.evaluation.tasks.task import Metric, Scored, Shape
 
 KINETICS_VIEWS = 7
@@ -22,11 +21,11 @@ class ActionTask:
     constant = "most frequent class"
     with_depth = False
 
-    def __init__(self, config: EvaluateConfig, parts: Parts) -> None:
-        self.classes = len(parts.classes)
+    def __init__(self, config: EvaluateConfig, *, classes: int, layout: str) -> None:
+        self.classes = classes
         self.top = min(5, self.classes)
-        self.views = config.views or (KINETICS_VIEWS if parts.layout == "Kinetics" else 1)
-        self.channels = config.channels or (768 if parts.layout == "Something-Something v2" else 1024)
+        self.views = config.views or (KINETICS_VIEWS if layout == "Kinetics" else 1)
+        self.channels = config.channels or (768 if layout == "Something-Something v2" else 1024)
         self.heads = config.heads or max(1, self.channels // 64)
         self.metrics: tuple[Metric, ...] = (
             Metric(name="top-1", higher_is_better=True, percent=True),
