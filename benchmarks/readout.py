@@ -40,8 +40,8 @@ def main() -> None:
     parser.add_argument("--depth-readouts", type=int, nargs="*", default=[1, 3])
     given = parser.parse_args()
     device = torch.device(given.device)
-    encoder = Encoder.random(vit("B"), SHAPE).to(device)
-    encoder.vit.compute = pick_precision(EvaluateConfig().run(), device)
+    encoder = Encoder.random(vit("B"), SHAPE)
+    encoder.prepare(device, pick_precision(EvaluateConfig().run(), device))
     video = torch.randint(0, 256, (given.batch, 16, 3, 224, 224), dtype=torch.uint8, device=device)
     print(f"{device}, {encoder.vit.compute}, batch {given.batch}, {torch.get_num_threads()} threads, seconds a step")
     alone = seconds(

@@ -1,87 +1,94 @@
 """Time and memory of a training step, stage by stage, beside what counting says.
 
-    python benchmarks/step.py --recipe layerlock-tiny --batch 64 --steps 10
+    python benchmarks/step.py --recipe layerlock-tiny --batch 64 --rounds 10 [--threads 1] [--device cpu]
 
-Random clips, so that nothing but the step is timed. Prints, for each stage: GFLOPs of a step by formula, the median
-time with minimum and maximum, both relative to the first stage, and bytes of weights, gradients and optimizer state.
+Random clips, so that nothing but the step is timed: masks, gradients, update, teacher. One learner goes through the
+stages in order, as a run does. A row for each: GFLOPs of a step by formula and by torch's counter, milliseconds
+(median, minimum, maximum), FLOPs and time relative to the first stage, megabytes kept for backward at the fullest
+moment, megabytes of weights, gradients and optimizer state, and on CUDA the peak of all memory of one step.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import time
-from collections.abc import Callable
+from dataclasses import replace
 
 import torch
+from measure import (
+    begin,
+    counted_flops,
+    device_peak,
+    median_and_range,
+    options,
+    random_clips,
+    state_bytes,
+    take_turns,
+)
+from saved import saved_bytes
+from torch import Tensor
 
 import layerlock
+from layerlock.config import Config
 from layerlock.learn.learner import Learner
-from layerlock.learn.plan import timeline
-from layerlock.train.device import pick_device, pick_precision
+from layerlock.learn.plan import Stage, timeline
+from layerlock.train.device import pick_precision
 from layerlock.train.loop import build_learner
 from layerlock.train.optimizer import build_optimizer
 
+COUNTED = 96
+"""clips whose FLOPs are counted: masks of V-JEPA differ in size from group to group"""
+
+
+class Update:
+    """All that one update of the training loop does with a learner's weights, in one stage."""
+
+    def __init__(self, config: Config, learner: Learner, stage: Stage, video_btchw: Tensor, index_b: Tensor) -> None:
+        learner.enter(stage)
+        self.learner, self.config = learner, config
+        self.video_btchw, self.index_b = video_btchw, index_b
+        self.optimizer = build_optimizer(learner, config.optim)
+
+    def __call__(self) -> None:
+        self.learner.step(self.video_btchw, self.index_b)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.learner.after_step(self.config.optim.ema)
+
 
 def main() -> None:
-    """Parses the options, goes through the stages in order, prints a row for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Parses the options, goes through the stages in order and prints a row for each."""
+    parser = options(__doc__, batch=64, rounds=10)
     parser.add_argument("--recipe", default="layerlock-tiny")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--compile", default="no", choices=("auto", "yes", "no"))
     given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    config = layerlock.recipe(given.recipe, batch=given.batch)
-    device = pick_device(config.run.device)
+    device = begin(given)
+    config = layerlock.recipe(given.recipe)
+    run = replace(config.run, device=given.device, precision=given.precision, compile=given.compile)
+    config = replace(config, batch=given.batch, run=run)
+    precision = str(pick_precision(run, device)).removeprefix("torch.")
+    print(f"{given.recipe}, {given.batch} clips, {precision}, compile {run.compile}, {given.rounds} rounds")
+    show_stages(config, given.rounds, device)
+
+
+def show_stages(config: Config, rounds: int, device: torch.device) -> None:
+    """The table."""
     learner = build_learner(config, device)
-    clip = config.clip
-    video = torch.randint(0, 256, (given.batch, clip.frames, 3, clip.size, clip.size), dtype=torch.uint8, device=device)
-    index = torch.arange(given.batch, device=device)
-    precision = str(pick_precision(config.run, device)).removeprefix("torch.")
-    machine = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    print(f"{given.recipe}, batch {given.batch}, {precision}, {machine}")
-    print("frozen targets      GFLOPs  ratio       ms      min      max  ratio       MB")
+    video_btchw, index_b = random_clips(config, device)
+    print("frozen targets       GFLOPs counted  ratio  ms                        ratio   saved   state   peak MB")
     first: tuple[float, float] | None = None
     for _, stage in timeline(config.build_plan(), config.steps):
-        learner.enter(stage)
-        optimizer = build_optimizer(learner, config.optim)
-
-        def step(optimizer: torch.optim.Optimizer = optimizer) -> None:
-            learner.step(video, index)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-        times = timed(step, given.steps, device)
-        flops, median = config.cost(stage).total * given.batch / 1e9, statistics.median(times) * 1e3
-        first = first or (flops, median)
+        update = Update(config, learner, stage, video_btchw, index_b)
+        (times,) = take_turns([update], device, rounds)
+        gflops, median = config.cost(stage).total * config.batch / 1e9, statistics.median(times)
+        first = first or (gflops, median)
+        counted = counted_flops(config, stage, COUNTED) * config.batch / 1e9
+        saved, state = saved_bytes(update, [learner]), state_bytes([learner], update.optimizer)
         print(
-            f"{stage.frozen:6} {stage.targets:10} {flops:8.1f} {flops / first[0]:6.2f} {median:8.1f} "
-            f"{min(times) * 1e3:8.1f} {max(times) * 1e3:8.1f} {median / first[1]:6.2f} "
-            f"{state_bytes(learner, optimizer) / 1e6:8.1f}"
+            f"{stage.frozen:6} {stage.targets[:12]:12} {gflops:8.1f} {counted:7.1f} {gflops / first[0]:6.2f}  "
+            f"{median_and_range((t * 1e3 for t in times), '.1f'):25} {median / first[1]:5.2f} "
+            f"{saved / 1e6:7.1f} {state / 1e6:7.1f} {device_peak(update, device):>9}",
+            flush=True,
         )
-
-
-def timed(step: Callable[[], None], count: int, device: torch.device) -> list[float]:
-    """Seconds of each of `count` steps, after two that are not counted."""
-    times = []
-    for number in range(count + 2):
-        begun = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if number >= 2:
-            times.append(time.perf_counter() - begun)
-    return times
-
-
-def state_bytes(learner: Learner, optimizer: torch.optim.Optimizer) -> int:
-    """Weights, gradients of what is live, and optimizer state."""
-    weights = sum(p.numel() * p.element_size() for p in learner.parameters())
-    gradients = sum(p.numel() * p.element_size() for p in learner.live().values())
-    moments = sum(v.numel() * v.element_size() for state in optimizer.state.values() for v in state.values())
-    return weights + gradients + moments
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from layerlock.config import Config, OptimConfig, RunConfig, from_dict, to_dict
 from layerlock.data import ClipConfig
 from layerlock.errors import ConfigError
 from layerlock.learn.decoders import BackboneDecoding
-from layerlock.learn.masking import MultiBlockMasking, RandomMasking
+from layerlock.learn.masking import MultiBlockMasking, RandomMasking, SeveralMaskings
 from layerlock.learn.plans import Progressive
 from layerlock.model.vit import ViTConfig
 from layerlock.recipes import RECIPES
@@ -22,7 +22,7 @@ from layerlock.recipes import RECIPES
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_sound_and_survives_json(name: str) -> None:
-    made = RECIPES[name]()
+    made = RECIPES[name].config
     made.check()
     assert from_dict(Config, json.loads(json.dumps(to_dict(made)))) == made
 
@@ -58,6 +58,9 @@ def test_all_problems_come_in_one_message() -> None:
         ({"masking": MultiBlockMasking(group=0)}, "masking.group"),
         ({"batch": 6, "optim": OptimConfig(accumulate=4)}, "does not divide a batch of 6"),
         ({"optim": OptimConfig(warmup=5.0)}, "optim.warmup"),
+        ({"optim": OptimConfig(warmup=0.3, cycles=4)}, "optim.warmup: 0.3 of the run does not fit in one of 4 cycles"),
+        ({"optim": OptimConfig(cycles=0)}, "optim.cycles: 0 is not positive"),
+        ({"optim": OptimConfig(cycles=9), "steps": 8}, "optim.cycles: 9 do not fit in 8 steps"),
         ({"plan": Progressive(start=0.5, first=9, last=12)}, "freeze_decoder"),
         ({"plan": Progressive(start=0.5, interval=0.1), "steps": 3}, "too few"),
         ({"model": ViTConfig(position="ropes")}, "position"),  # type: ignore[arg-type]
@@ -97,6 +100,18 @@ def test_missing_fields_take_their_defaults_and_lists_become_tuples() -> None:
     assert made.plan.freezes == ((0.5, 2), (0.75, 3))
     assert made.model.patch == (1, 8, 8)
     assert made.steps == Config().steps
+
+
+def test_masks_of_several_go_to_json_and_back_and_are_checked_one_by_one() -> None:
+    masking = SeveralMaskings(masks=(MultiBlockMasking(blocks=3), MultiBlockMasking(group=5)))
+    values = json.loads(json.dumps(to_dict(Config(masking=masking))))
+    assert from_dict(Config, values).masking == masking
+    values["masking"]["masks"][1]["grop"] = 5
+    with pytest.raises(ConfigError, match=r"masking\.masks\[1\]\.grop: no such field"):
+        from_dict(Config, values)
+    wrong = SeveralMaskings(masks=(MultiBlockMasking(), MultiBlockMasking(blocks="8")))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"masking\.masks\[1\]\.blocks: '8' is not int"):
+        Config(masking=wrong).check()
 
 
 def test_derived_numbers_follow_the_fields(tmp_path: Path) -> None:

@@ -46,3 +46,13 @@ def test_files_recipes_and_verbs_that_a_page_names_are_there(page: Path) -> None
 def test_every_public_name_is_there() -> None:
     for name in layerlock.__all__:
         assert getattr(layerlock, name).__doc__, name
+
+
+def test_recipes_that_the_methods_table_names_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = text.split("| method | plan |")[1].split("\n\n")[0].splitlines()[2:]
+    for small, papers in (row.split("|")[5].partition(";")[::2] for row in rows):
+        for name in re.findall(r"`([\w-]+)`", small):
+            assert {f"{name}-tiny", f"{name}-small"} <= set(layerlock.list_recipes()), name
+        for name in re.findall(r"`([\w-]+)`", papers):
+            assert name in layerlock.list_recipes(), name

@@ -15,6 +15,7 @@ FLOORS = [
     ["report"],
     ["evaluation"],
     ["train"],
+    ["budget"],
     ["config"],
     ["learn"],
     ["model", "data"],

@@ -1,65 +1,208 @@
-"""The settings of Tables 8 and 10 of the paper, typed a second time."""
+"""Recipes: the papers' settings, typed a second time; what every recipe has; the page of them."""
 
 from __future__ import annotations
 
-import pytest
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from layerlock.config import Config
+import pytest
+import transformers
+from paper_tables import ROWS
+from printed import printed
+
+from layerlock.budget import budget, h100_hours, total_flops
+from layerlock.config import Config, RunConfig
 from layerlock.errors import LayerlockError
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.plan import timeline
-from layerlock.recipes import RECIPES, recipe
+from layerlock.learn.separate import SeparateDecoding, separate_parameters
+from layerlock.learn.videomae import fields_of
+from layerlock.model.cost import backbone_parameters, dense_parameters
+from layerlock.recipes import RECIPES, ROOMS, recipe
+from layerlock.recipes.catalogue import markdown, row
+from layerlock.train.schedule import learning_rate
 
-TABLE_8 = ["4ds-g", "4ds-g-layerlock", "4ds-g-layerlock-sparse", "4ds-e", "4ds-e-layerlock"]
-TABLE_10 = ["vit-g-250m", "vit-g-250m-freeze"]
+ROOT = Path(__file__).parent.parent
+OURS = [name for name in RECIPES if name.endswith(("-tiny", "-small")) and name not in ROWS]
+UNPRINTED = {
+    *("recipe", "data", "out", "seed", "init_from", "clip.backend", "clip.per_decode", "optim.accumulate"),
+    *("plan.freeze_decoder", *(f"run.{field.name}" for field in dataclasses.fields(RunConfig))),
+} - {"run.precision"}
+"""what no table prints and no learned number depends on; `freeze_decoder` only allows what `stages` would show"""
+IN_PLACE_OF_NONE = {
+    "clip.fps": 5.0,
+    "clip.area": (0.3, 0.5),
+    "optim.end_weight_decay": 0.3,
+    "optim.end_ema": 0.5,
+    "optim.clip_norm": 1.0,
+}
+IN_PLACE_OF = {"frozen": "pixels", "pixels": "frozen", "cosine": "constant", "sequential": "simultaneous"}
+METHODS = [
+    *("mae", "freeze", "layerlock", "layerlock-sparse", "layerlock-multi", "live-latents", "videomae"),
+    *("vjepa", "vjepa-layerlock", "vjepa-layerlock-own"),
+    *("blockwise", "blockwise-sequential", "deep-supervision", "end-to-end"),
+]
 
 
-@pytest.mark.parametrize("name", TABLE_8)
-def test_table_8_is_kept(name: str) -> None:
+@pytest.mark.parametrize("name", ROWS)
+def test_a_papers_recipe_is_what_its_table_prints(name: str) -> None:
+    wanted = {"stops": False} | ROWS[name]
+    found = printed(recipe(name))
+    if wanted["mini warmup"] is None:
+        assert len(found["stages"]) == 1, "no switch, so nothing for a mini warm-up to follow"
+        found["mini warmup"] = None
+    assert _rounded(found) == _rounded(wanted)
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to nine digits, inside of anything: 1.5e-4 * 4 is not 6e-4 to the last bit."""
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def test_every_recipe_of_a_paper_is_in_the_table() -> None:
+    assert set(ROWS) == set(RECIPES) - set(OURS)
+
+
+NO_TEACHER, NO_AREA = {"optim.ema", "optim.end_ema"}, {"clip.aspect"}
+NO_SWITCH = {f"plan.{name}" for name in ("interval", "first", "jump", "last", "target", "keep_targets", "full_clip")}
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("4ds-g-layerlock-sparse", NO_TEACHER | NO_AREA),
+        ("vjepa-l-layerlock", NO_AREA),
+        ("vit-h-100m-latent-cosine", NO_TEACHER | NO_AREA),
+        ("blockwise-deit-tiny-sequential", NO_TEACHER | NO_AREA),
+        ("videomae-s", NO_TEACHER | NO_SWITCH | {"plan.latent_fraction"}),
+    ],
+)
+def test_no_field_can_change_without_the_table_noticing(name: str, without: set[str]) -> None:
+    """`without` are the fields that have no effect in this recipe."""
     made = recipe(name)
-    assert (made.recipe, made.steps, made.batch) == (name, 488_282, 2048)
-    assert made.optim.lr == 3e-4
-    assert round(made.optim.warmup * made.steps) == 10_000
-    assert made.optim.weight_decay == 0.05
+    assert {where for where, changed in _changed(made) if _same(made, changed)} == without
 
 
-@pytest.mark.parametrize("name", TABLE_10)
-def test_table_10_is_kept_for_vit_g_on_250_million_clips(name: str) -> None:
-    made = recipe(name)
-    assert made.batch == 2048
-    assert made.steps * made.batch == pytest.approx(250e6, rel=1e-4)
-    assert made.optim.lr == 1e-4
-    assert round(made.optim.warmup * made.steps) == 5_000
-    assert made.optim.weight_decay == 0.0
+def _same(made: Config, changed: Config) -> bool:
+    try:
+        return bool(_rounded(printed(changed)) == _rounded(printed(made)))
+    except ValueError:
+        return False  # no such plan
 
 
-@pytest.mark.parametrize("name", TABLE_8 + TABLE_10)
-def test_what_both_tables_share_is_kept(name: str) -> None:
-    made = recipe(name)
-    clip, model, optim = made.clip, made.model, made.optim
-    assert (clip.frames, clip.stride, clip.size, clip.resize, clip.flip) == (16, 2, 224, 1.15, True)
-    shape = (1792, 56, 15360, 16) if "-e" in name else (1664, 48, 8192, 16)
-    assert (model.width, model.depth, model.mlp, model.heads) == shape
-    assert (model.patch, model.position) == ((2, 16, 16), "rope")
-    assert (model.rope_fractions, model.rope_wavelength) == ((0.10, 0.25, 0.25), 10_000)
-    assert (made.masking.keep, made.context_tokens) == (0.05, 78)
-    assert (made.decoder.blocks, made.decoder.tokens) == (4, "position")
-    assert (optim.betas, optim.end_lr, optim.clip_norm) == ((0.90, 0.95), 0.0, None)
-    assert round(optim.mini_warmup * made.steps) == 1_000
+def _changed(config: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """The config once for each of its fields, with that field changed."""
+    for field in dataclasses.fields(config):
+        name, value = f"{where}{field.name}", getattr(config, field.name)
+        if name in UNPRINTED:
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from ((n, replace(config, **{field.name: v})) for n, v in _changed(value, f"{name}."))
+        elif value != ():
+            yield name, replace(config, **{field.name: _other(value, name)})
+
+
+def _other(value: Any, name: str) -> Any:
+    """Another value of the same type."""
+    if value is None:
+        return IN_PLACE_OF_NONE[name]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return IN_PLACE_OF.get(value, f"not {value}")
+    if isinstance(value, tuple):
+        return (_other(value[0], name), *value[1:])
+    return value + 1 if isinstance(value, int) else value * 0.7 + 0.013
+
+
+# --- what every recipe has -------------------------------------------------------------------------------------------
+
+
+def test_names_are_given_once_and_every_recipe_says_what_it_is() -> None:
+    everything = [made for room in ROOMS for made in room.RECIPES]
+    assert len({made.name for made in everything}) == len(everything) == len(RECIPES)
+    for made in everything:
+        assert made.about
+        assert "\n" not in made.line
+        assert (made.name in ROWS) == bool(made.source) == bool(made.decided)
+
+
+def test_every_method_is_there_at_both_sizes() -> None:
+    assert {f"{method}-{size}" for method in METHODS for size in ("tiny", "small")} == set(OURS)
+
+
+@pytest.mark.parametrize(
+    ("name", "reaches"),
+    [
+        ("4ds-g", "SSv2 63.1, Kinetics-700 52.1, ScanNet 0.102"),
+        ("4ds-g-layerlock", "SSv2 66.1, Kinetics-700 56.3, ScanNet 0.100"),
+        ("4ds-g-layerlock-sparse", "SSv2 64.9, ScanNet 0.112"),
+        ("4ds-e", "SSv2 64.6, Kinetics-700 54.4, ScanNet 0.094"),
+        ("4ds-e-layerlock", "SSv2 67.1, Kinetics-700 57.9, ScanNet 0.098"),
+        ("vjepa-l", "SSv2 52.1, Kinetics-700 42.5, ScanNet 0.157"),
+        ("vjepa-l-layerlock", "SSv2 57.0, Kinetics-700 43.5, ScanNet 0.151"),
+        ("vit-h-100m", "SSv2 50.1, ScanNet 0.19"),
+        ("vit-h-100m-latent-constant", "SSv2 3.7, ScanNet 0.38"),
+        ("vit-h-100m-latent-cosine", "SSv2 5.6, ScanNet 0.37"),
+        ("vit-g-250m-no-rope", "SSv2 56.1, ScanNet 0.15"),
+        ("vit-g-250m", "SSv2 58.9, ScanNet 0.13"),
+        ("vit-g-56m-layerlock", "SSv2 55.5, ScanNet 0.16"),
+        ("vit-g-56m-layerlock-multi", "SSv2 55.4, ScanNet 0.16"),
+        ("vit-g-250m-layerlock-warmup-none", "SSv2 58.7, ScanNet 0.14"),
+        ("vit-g-250m-layerlock-warmup-3k", "SSv2 59.4, ScanNet 0.15"),
+        ("vit-b-50m-layerlock", "SSv2 38.3, ScanNet 0.24"),
+        ("vit-b-50m-layerlock-start-2k", "SSv2 36.0, ScanNet 0.25"),
+        ("vit-b-50m-layerlock-start-4k", "SSv2 37.1, ScanNet 0.25"),
+        ("vit-b-50m-layerlock-jump-3", "SSv2 36.0, ScanNet 0.25"),
+        ("vit-b-50m-layerlock-jump-4", "SSv2 33.1, ScanNet 0.26"),
+        ("vit-b-50m-layerlock-interval-2k", "SSv2 40.0, ScanNet 0.24"),
+        ("vit-b-50m-layerlock-interval-8k", "SSv2 36.2, ScanNet 0.25"),
+        ("vit-b-50m-layerlock-interval-16k", "SSv2 28.5, ScanNet 0.28"),
+    ],
+)
+def test_figures_to_reach_are_those_of_the_tables(name: str, reaches: str) -> None:
+    assert RECIPES[name].reaches == reaches
+
+
+@pytest.mark.parametrize(("name", "encoder"), [("tiny", 6.5), ("small", 23.7)])
+def test_blockwise_encoders_and_decoders_have_the_published_parameters(name: str, encoder: float) -> None:
+    made = recipe(f"blockwise-deit-{name}")
+    assert backbone_parameters(made.model) / 1e6 == pytest.approx(encoder, abs=0.05)
+    assert isinstance(made.decoder, SeparateDecoding)
+    decoder = separate_parameters(made.decoder, made.model.width, made.tokens)
+    decoder += dense_parameters(made.decoder.width, made.model.patch_values)
+    assert decoder / 1e6 == pytest.approx(3.0, abs=0.05)
+
+
+@pytest.mark.parametrize("size", ["s", "b"])
+def test_videomae_is_transformers_videomae(size: str) -> None:
+    made = recipe(f"videomae-{size}")
+    assert isinstance(made.decoder, SeparateDecoding)
+    fields = fields_of(made.model, made.decoder, frames=made.clip.frames, size=made.clip.size)
+    published = transformers.VideoMAEConfig(use_mean_pooling=False).to_dict()
+    different = {name for name, value in fields.items() if published[name] != value}
+    narrow = {"hidden_size", "intermediate_size", "num_attention_heads"}
+    narrow |= {f"decoder_{name}" for name in narrow}
+    assert different == (narrow if size == "s" else set())
 
 
 @pytest.mark.parametrize(
     ("name", "last", "fraction"),
     [
-        ("4ds-g", "pixels", 1.0),
-        ("4ds-g-layerlock", "h32", 1.0),
-        ("4ds-g-layerlock-sparse", "h32", 0.05),
-        ("4ds-e", "pixels", 1.0),
-        ("4ds-e-layerlock", "h29", 1.0),
-        ("vit-g-250m", "pixels", 1.0),
-        ("vit-g-250m-freeze", "pixels", 1.0),
         ("layerlock-tiny", "h4", 1.0),
+        ("layerlock-small", "h7", 1.0),
+        ("layerlock-sparse-small", "h7", 0.1),
         ("layerlock-multi-tiny", "pixels+h1+h2+h3+h4", 1.0),
+        ("vjepa-layerlock-small", "t12", 1.0),
+        ("blockwise-small", "pixels@4+pixels@7+pixels@11+pixels@14", 1.0),
+        ("end-to-end-small", "pixels", 1.0),
     ],
 )
 def test_recipes_end_at_their_targets(name: str, last: str, fraction: float) -> None:
@@ -69,21 +212,61 @@ def test_recipes_end_at_their_targets(name: str, last: str, fraction: float) -> 
     assert stage.taps[-1].fraction == fraction
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_knows_its_name_and_says_what_it_is(name: str) -> None:
-    assert recipe(name).recipe == name
-    assert (RECIPES[name].__doc__ or "").strip()
+@pytest.mark.parametrize("name", [name for name in RECIPES if "sequential" in name])
+def test_sequential_parts_each_begin_a_cycle_of_the_learning_rate(name: str) -> None:
+    made = recipe(name)
+    begins = [begin for begin, _ in timeline(made.build_plan(), made.steps)]
+    warmup = round(made.optim.warmup * made.steps)
+    for begin in begins[1:]:
+        last, first, top = (
+            learning_rate(made.optim, made.steps, step, ()) / made.optim.lr
+            for step in (begin - 1, begin, begin + warmup - 1)
+        )
+        assert last < 1e-3
+        assert first == pytest.approx(1 / warmup)
+        assert top == pytest.approx(1)
+    assert made.optim.cycles == len(begins)
 
 
 def test_tiny_is_at_least_eight_encoder_and_two_decoder_blocks_on_16_frames() -> None:
-    for name in RECIPES:
-        if name.endswith("tiny"):
-            made = recipe(name)
-            assert made.encoder_depth >= 8
-            assert (made.decoder.blocks if isinstance(made.decoder, BackboneDecoding) else made.decoder.depth) >= 2
-            assert made.clip.frames == 16
+    for name in (name for name in OURS if name.endswith("tiny")):
+        made = recipe(name)
+        assert made.encoder_depth >= 8
+        assert (made.decoder.blocks if isinstance(made.decoder, BackboneDecoding) else made.decoder.depth) >= 2
+        assert made.clip.frames == 16
 
 
 def test_an_unknown_recipe_lists_those_there_are() -> None:
     with pytest.raises(LayerlockError, match=r"layerlok-tiny.*layerlock-tiny"):
         recipe("layerlok-tiny")
+
+
+# --- what they cost, and the page of them ----------------------------------------------------------------------------
+
+
+def test_a_budget_adds_up_the_stages() -> None:
+    made = replace(recipe("layerlock-tiny"), steps=10)
+    stages = budget(made)
+    assert [(each.begin, each.end) for each in stages] == [(0, 6), (6, 7), (7, 8), (8, 9), (9, 10)]
+    by_hand = sum(32 * made.cost(made.build_plan().stage(step, ())).total for step in range(10))
+    assert total_flops(stages) == by_hand
+
+
+@pytest.mark.parametrize(("precision", "seconds"), [("auto", 2.5), ("bf16", 2.5), ("fp32", 2.5 * 989 / 67)])
+def test_hours_are_those_of_the_precision_at_40_percent_of_its_peak(precision: Any, seconds: float) -> None:
+    made = replace(recipe("mae-tiny"), run=RunConfig(precision=precision))
+    assert h100_hours(made, 989e12) * 3600 == pytest.approx(seconds)
+
+
+def test_the_page_of_recipes_is_what_the_recipes_say() -> None:
+    assert (ROOT / "docs" / "recipes.md").read_text() == markdown(), "python -m layerlock.recipes.catalogue"
+
+
+def test_a_row_of_the_page_says_what_a_recipe_costs() -> None:
+    cells = row(RECIPES["4ds-g"])
+    assert cells[:4] == ("`4ds-g`", "1,843.9", "488,282", "2,048")
+    weights = 4 * 1664**2 + 2 * 1664 * 8192
+    block = {n: 2 * n * weights + 4 * n * n * 1664 for n in (78, 1568 + 78)}
+    forward = 44 * block[78] + 4 * block[1646] + 2 * 1568 * 1664 * 1536
+    assert float(cells[4]) == pytest.approx(3 * forward * 2048 * 488_282, rel=0.01)
+    assert float(cells[5].replace(",", "")) == pytest.approx(float(cells[4]) / (0.4 * 989e12) / 3600, rel=0.01)

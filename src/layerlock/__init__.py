@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from layerlock.api import (
         Embeddings,
+        describe_recipe,
         embed,
         evaluate,
         index,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "layerlock.api": (
         "Embeddings",
+        "describe_recipe",
         "embed",
         "evaluate",
         "index",
@@ -99,6 +101,7 @@ __all__ = [
     "Target",
     "ViT",
     "ViTConfig",
+    "describe_recipe",
     "embed",
     "evaluate",
     "index",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerlock.budget import budget, in_words, total_flops
 from layerlock.config import Config, load_config
 from layerlock.data.index import Index, build_index
 from layerlock.data.index.progress import IndexProgress
@@ -27,12 +28,13 @@ from layerlock.train.loop import Outcome, train
 
 if TYPE_CHECKING:
     from layerlock.evaluation.config import EvaluateConfig
-    from layerlock.evaluation.frozen import FrozenEncoder
+    from layerlock.evaluation.encoders import FrozenEncoder
     from layerlock.evaluation.results import Evaluation
 
 __all__ = [
     "Embeddings",
     "Index",
+    "describe_recipe",
     "embed",
     "evaluate",
     "index",
@@ -47,8 +49,25 @@ __all__ = [
 
 
 def list_recipes() -> dict[str, str]:
-    """Names of the recipes and the first line of what each says of itself."""
-    return {name: (build.__doc__ or "").strip().splitlines()[0] for name, build in RECIPES.items()}
+    """Names of the recipes; of each in a line what it is, where it is from and what it should reach."""
+    return {name: made.line for name, made in RECIPES.items()}
+
+
+def describe_recipe(name: str) -> str:
+    """What is to be known of a recipe, in lines for people: source, figures to reach, decisions, cost.
+
+    Raises LayerlockError for a name that is not there.
+    """
+    config, made = _recipe(name), RECIPES[name]
+    flops = total_flops(budget(config))
+    lines = [
+        f"{name}: {made.about}",
+        f"source    {made.source or 'our own'}",
+        f"to reach  {made.reaches or 'no figures'}",
+        f"cost      {flops:.3g} FLOPs; {in_words(config, flops)}",
+        *(f"decided   {text}" for text in made.decided),
+    ]
+    return "\n".join(lines)
 
 
 def recipe(name: str, **changes: Any) -> Config:

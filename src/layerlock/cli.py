@@ -158,10 +158,20 @@ def show_evaluation(found: Evaluation) -> None:
         console.print(f"report:  {_name(Path(found.out) / 'report.html')}", markup=False)
 
 
-def recipes() -> None:
-    """List the recipes: settings of the papers, and small ones."""
-    for name, text in api.list_recipes().items():
-        Console(highlight=False, soft_wrap=True).print(f"[bold]{name:26}[/bold] {text}")
+def recipes(name: tyro.conf.Positional[str] = "") -> None:
+    """List the recipes: settings of the papers, and small ones.
+
+    Args:
+        name: one recipe, to be told all of it.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    if name:
+        console.print(api.describe_recipe(name), markup=False)
+        return
+    listed = api.list_recipes()
+    width = max(map(len, listed))
+    for each, text in listed.items():
+        console.print(f"[bold]{each:{width}}[/bold] {text}")
 
 
 def synth(

@@ -26,7 +26,7 @@ from layerlock.model.vit import ViTConfig
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with a warm-up and a cosine to `end_lr`. Times are fractions of the run.
+    """AdamW with a warm-up and a cosine to `end_lr`, `cycles` times. Times are fractions of the run.
 
     `mini_warmup` follows every switch of stage (Table 6). No weight decay on norms, biases and position tables.
     """
@@ -39,6 +39,8 @@ class OptimConfig:
     """learning rate at the end of the cosine"""
     warmup: float = 0.02
     """linear warm-up, as a fraction of the run"""
+    cycles: int = 1
+    """how often warm-up and cosine are gone through, in equal parts of the run: one for each sequential stage"""
     mini_warmup: float = 0.002
     """linear warm-up after each switch, as a fraction of the run"""
     weight_decay: float = 0.05
@@ -66,6 +68,10 @@ class OptimConfig:
             for n in ("warmup", "mini_warmup")
             if not 0 <= getattr(self, n) <= 1
         ]
+        if self.cycles < 1:
+            found.append(f"optim.cycles: {self.cycles} is not positive")
+        elif 1 >= self.warmup > 1 / self.cycles:
+            found.append(f"optim.warmup: {self.warmup} of the run does not fit in one of {self.cycles} cycles")
         if not all(0 <= beta < 1 for beta in self.betas):
             found.append(f"optim.betas: {self.betas} are not in [0, 1)")
         if not 0 <= self.start_lr <= max(self.lr, 0):
@@ -239,6 +245,8 @@ class Config:
         found += self._decoder_problems()
         if self.clip.per_decode > 0 and self.batch % self.clip.per_decode:
             found.append(f"clip.per_decode: {self.clip.per_decode} does not divide a batch of {self.batch}")
+        if 1 <= self.steps < self.optim.cycles:
+            found.append(f"optim.cycles: {self.optim.cycles} do not fit in {self.steps} steps")
         if self.optim.accumulate > 0 and self.batch % self.optim.accumulate:
             found.append(f"optim.accumulate: {self.optim.accumulate} does not divide a batch of {self.batch}")
         return found + self._masking_problems()
@@ -262,6 +270,12 @@ def type_problems(config: Any, where: str = "") -> list[str]:
             )
         elif not _fits(value, hint):
             found.append(f"{where}{name}: {value!r} is not {_in_words(hint)}")
+        elif _several(hint):
+            found += [
+                problem
+                for number, each in enumerate(value)
+                for problem in type_problems(each, f"{where}{name}[{number}].")
+            ]
     return found
 
 
@@ -269,6 +283,13 @@ def _dataclasses(hint: Any) -> tuple[type, ...]:
     """The dataclasses that a field can hold; none for other fields."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     return tuple(kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind))
+
+
+def _several(hint: Any) -> type | None:
+    """The dataclass that a field holds a tuple of; None for other fields."""
+    parts = typing.get_args(hint)
+    many = typing.get_origin(hint) is tuple and parts[-1] is Ellipsis and dataclasses.is_dataclass(parts[0])
+    return typing.cast(type, parts[0]) if many else None
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -303,7 +324,9 @@ def to_dict(config: Any) -> dict[str, Any]:
     for name, hint in typing.get_type_hints(type(config)).items():
         value = getattr(config, name)
         kinds = _dataclasses(hint)
-        if not kinds:
+        if _several(hint):
+            found[name] = [to_dict(each) for each in value]
+        elif not kinds:
             found[name] = json.loads(json.dumps(value))
         else:
             named = {KIND: type(value).__name__} if len(kinds) > 1 else {}
@@ -331,8 +354,11 @@ def _build(cls: type, values: Any, where: str, problems: list[str]) -> Any:
     for name, value in values.items():
         if name in unknown:
             continue
-        kinds = _dataclasses(hints[name])
-        given[name] = _build_one_of(kinds, value, f"{where}{name}.", problems) if kinds else _tuple(value)
+        kinds, several = _dataclasses(hints[name]), _several(hints[name])
+        if several and isinstance(value, list):
+            given[name] = tuple(_build(several, v, f"{where}{name}[{n}].", problems) for n, v in enumerate(value))
+        else:
+            given[name] = _build_one_of(kinds, value, f"{where}{name}.", problems) if kinds else _tuple(value)
     try:
         return cls(**given)
     except TypeError as error:

@@ -3,68 +3,66 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from layerlock.budget import StageBudget, budget, in_words, total_flops
 from layerlock.config import Config, to_dict
 from layerlock.learn.learner import Learner
-from layerlock.learn.plan import Plan, Stage, timeline
+from layerlock.learn.plan import Plan, Stage
 from layerlock.model.cost import backbone_parameters
 
+COLUMNS = ("steps", "frozen", "targets", "trained", "GFLOPs a clip", "of the first")
+PARTS = ("encoder", "decoder", "heads", "target")
 
-def live_parameters(config: Config, stage: Stage) -> int:
-    """Parameters that a stage trains, its decoders and heads included."""
+
+def live_parameters(config: Config, stages: Sequence[Stage]) -> list[int]:
+    """Parameters that each stage trains, its decoders and heads included, when a run goes through them in order."""
     with torch.device("meta"):
         learner = Learner(config.model, config.grid, config.masking, config.decoder)
-        learner.enter(stage)
-    return sum(parameter.numel() for parameter in learner.live().values())
+        found = []
+        for stage in stages:
+            learner.enter(stage)
+            found.append(sum(parameter.numel() for parameter in learner.live().values()))
+    return found
 
 
 def show(config: Config, plan: Plan | None = None) -> None:
-    """Prints the resolved config and, for each stage, its steps, parameters and FLOPs.
+    """Prints the resolved config and, for each stage, its steps, parameters and FLOPs; then those of the whole run.
 
     Raises ConfigError as training would.
     """
-    plan = config.check(plan)
+    stages = budget(config, config.check(plan))
     console = Console(highlight=False, soft_wrap=True, width=140)
     console.print(json.dumps(to_dict(config), indent=2), markup=False)
-    stages = timeline(plan, config.steps)
-    ends = [begin for begin, _ in stages[1:]] + [config.steps]
-    first = config.cost(stages[0][1]).total
+    console.print(_table(config, stages))
+    total, unfrozen = total_flops(stages), stages[0].clip.total * config.batch * config.steps
+    console.print(f"{total:.3g} FLOPs in all, {total / unfrozen:.3f} of the first stage throughout")
+    console.print(in_words(config, total))
+
+
+def _table(config: Config, stages: Sequence[StageBudget]) -> Table:
     table = Table(
         title=f"{config.recipe}: {backbone_parameters(config.model, config.tokens) / 1e6:,.1f} M parameters, "
         f"{config.tokens} tokens, "
         f"{config.context_tokens} of them context"
     )
-    for name in (
-        "steps",
-        "frozen",
-        "targets",
-        "trained",
-        "GFLOPs a clip",
-        "of the first",
-        "encoder",
-        "decoder",
-        "heads",
-        "target",
-    ):
+    for name in (*COLUMNS, *PARTS):
         table.add_column(name, justify="left" if name in ("steps", "targets") else "right")
-    total = 0
-    for (begin, stage), end in zip(stages, ends, strict=True):
-        cost = config.cost(stage)
-        total += cost.total * config.batch * (end - begin)
+    first = stages[0].clip.total
+    live = live_parameters(config, [each.stage for each in stages])
+    for each, parameters in zip(stages, live, strict=True):
+        cost = each.clip
         table.add_row(
-            f"{begin:,}-{end:,}",
-            str(stage.frozen),
-            stage.targets,
-            f"{live_parameters(config, stage) / 1e6:,.1f} M",
+            f"{each.begin:,}-{each.end:,}",
+            str(each.stage.frozen),
+            each.stage.targets,
+            f"{parameters / 1e6:,.1f} M",
             f"{cost.total / 1e9:,.2f}",
             f"{cost.total / first:.2f}",
-            *(f"{part / cost.total:.0%}" for part in (cost.encoder, cost.decoder, cost.heads, cost.target)),
+            *(f"{getattr(cost, part) / cost.total:.0%}" for part in PARTS),
         )
-    console.print(table)
-    console.print(
-        f"{total:.3g} FLOPs in all, {total / (first * config.batch * config.steps):.3f} of the first stage throughout"
-    )
+    return table

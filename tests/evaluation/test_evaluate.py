@@ -307,13 +307,16 @@ def test_what_a_resume_may_not_change_is_named(tmp_path: Path, world: Path, enco
 
 def test_an_encoder_that_is_not_what_it_says_is_refused(tmp_path: Path, world: Path) -> None:
     class Odd:
-        clip, grid, depth, width = tiny_encoder().clip, (4, 3, 3), 6, 25
+        name, clip, grid, depth, width = "odd", tiny_encoder().clip, (4, 3, 3), 6, 25
+
+        def prepare(self, device: Any, compute: Any) -> Odd:
+            return self
 
         def forward_intermediates(self, video: torch.Tensor, indices: Any) -> list[torch.Tensor]:
             return [torch.zeros(len(video), 36, 24) for _ in indices]
 
     with pytest.raises(LayerlockError, match=r"features of one clip are \[1, 36, 24\].*width 25"):
-        evaluate(settings(tmp_path / "out", data=str(world)), Odd(), quiet=True)
+        evaluate(settings(tmp_path / "out", data=str(world), baselines="no"), Odd(), quiet=True)
 
 
 def test_defaults_are_the_papers() -> None:

@@ -88,7 +88,7 @@ class Oracle:
         h = dense(patches[tokens], self.w, "vit.embed")
         for number in range(layer):
             h = self.block(number, h, tokens)
-        return h.detach()
+        return h
 
     def loss(self, video_tchw: Tensor, index: int, tap: Tap, decode_all: bool = False) -> Tensor:
         """Mean squared error of one clip for one tap; `decode_all`: another tap of the stage wants all positions."""
@@ -103,4 +103,4 @@ class Oracle:
             target = self.latent(patches, layer, every)[chosen]
         else:
             target = self.latent(patches, layer, chosen if tap.fraction < 1 else every)
-        return (predicted - target).square().mean()
+        return (predicted - (target if tap.target.gradient else target.detach())).square().mean()

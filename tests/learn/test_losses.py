@@ -18,6 +18,7 @@ MIXED = Stage(
     frozen=2, last=6, taps=(Tap(depth=4), *(Tap(depth=4, target=Target("frozen", k), fraction=0.25) for k in (1, 2)))
 )
 LIVE = Stage(frozen=0, last=6, taps=(Tap(depth=4), Tap(depth=4, target=Target("live", 3))))
+THROUGH = Stage(frozen=0, last=6, taps=(Tap(depth=4), Tap(depth=4, target=Target("live", 3, gradient=True))))
 STAGES = {
     "pixels": PIXEL_STAGE,
     "pixels, frozen": Stage(frozen=2, last=6, taps=(Tap(depth=4),)),
@@ -30,6 +31,7 @@ STAGES = {
     "several on a subset": lock_stage(1, 2, fraction=0.25),
     "pixels and latents on a subset": MIXED,
     "live": LIVE,
+    "live, gradients into the target": THROUGH,
 }
 
 

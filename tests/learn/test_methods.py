@@ -19,7 +19,7 @@ from layerlock.learn.masking import MultiBlockMasking, TubeMasking
 from layerlock.learn.plan import Stage
 from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents
 from layerlock.learn.separate import SeparateDecoding
-from layerlock.recipes import methods
+from layerlock.recipes import recipe
 from layerlock.train.loop import train
 
 DECODING = SeparateDecoding(width=12, depth=1, heads=2, mlp=24)
@@ -27,14 +27,15 @@ MODEL = replace(tiny.MODEL, position="sincos", final_norm=True)
 TUBE = TubeMasking(keep=0.34)
 INDEX = torch.arange(3)
 METHODS = [
-    methods.videomae_tiny,
-    methods.vjepa_tiny,
-    methods.vjepa_layerlock_tiny,
-    methods.vjepa_layerlock_own_tiny,
-    methods.live_latents_tiny,
-    methods.blockwise_tiny,
-    methods.blockwise_sequential_tiny,
-    methods.deep_supervision_tiny,
+    "videomae",
+    "vjepa",
+    "vjepa-layerlock",
+    "vjepa-layerlock-own",
+    "live-latents",
+    "blockwise",
+    "blockwise-sequential",
+    "deep-supervision",
+    "end-to-end",
 ]
 
 
@@ -99,6 +100,19 @@ def test_a_teacher_is_the_average_of_the_weights_and_shares_what_is_frozen() -> 
     assert any(name.startswith("teacher.vit.blocks.5.") for name in made.state())
 
 
+@pytest.mark.parametrize("teacher", [True, False])
+def test_with_all_blocks_frozen_the_final_norm_is_too(teacher: bool) -> None:
+    plan = JointEmbedding(climb=True, start=0.5, interval=0.2, first=5, jump=1, last=6, teacher=teacher)
+    made = learner(plan.build(10, 6, 6).stage(0), MultiBlockMasking(blocks=2, group=4))
+    for step, live in ((5, True), (7, False)):
+        made.enter(plan.build(10, 6, 6).stage(step))
+        assert ("vit.norm.weight" in made.live()) is live
+        assert made.teacher is None or (made.teacher.vit.norm is made.vit.norm) is not live
+    assert all(name.startswith(("decoders.", "heads.")) for name in made.live())
+    made.step(tiny.video(3), INDEX)
+    assert all(parameter.grad is not None for parameter in made.live().values())
+
+
 def test_what_a_joint_embedding_predicts_is_the_normed_layer_at_masked_positions() -> None:
     made = learner(JointEmbedding().build(10, 6, 6).stage(0), MultiBlockMasking(blocks=2, group=4))
     (group,) = made.groups(tiny.video(3), INDEX)
@@ -137,6 +151,8 @@ def test_a_rising_weight_scales_latent_losses_alone() -> None:
     [
         (Blockwise(parts=5), "5 parts do not divide 6 blocks"),
         (Blockwise(cuts=(2, 4)), "end at block 4 of 6"),
+        (Blockwise(cuts=(2, 8)), "end at block 8 of 6"),
+        (Blockwise(regime="end-to-end", parts=7), "7 parts do not divide 6 blocks"),
         (Blockwise(regime="sequential", parts=3, times=(0.5,)), "1 times for 2 parts"),
     ],
 )
@@ -168,17 +184,17 @@ def shrunk(config: Config, out: Path) -> Config:
 
 
 @pytest.mark.usefixtures("noise")
-@pytest.mark.parametrize("build", METHODS, ids=lambda build: build.__name__)
-def test_every_method_trains_resumes_exactly_and_loads(build: layerlock.recipes.Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_resumes_exactly_and_loads(name: str, tmp_path: Path) -> None:
+    config = recipe(f"{name}-tiny")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    build().check()
-    train(shrunk(build(), whole), quiet=True)
+    train(shrunk(config, whole), quiet=True)
     shutil.copytree(whole, cut)
     for step in (8, 12):
         shutil.rmtree(cut / "checkpoints" / f"step-{step:08d}", ignore_errors=True)
     if not list((cut / "checkpoints").glob("step-*")):
         shutil.rmtree(cut)
-    train(shrunk(build(), cut), resume=cut.exists(), quiet=True)
+    train(shrunk(config, cut), resume=cut.exists(), quiet=True)
 
     def learned(out: Path) -> list[dict[str, object]]:
         lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())

@@ -12,7 +12,7 @@ from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap, Targe
 from layerlock.learn.plans import Progressive
 from layerlock.recipes import RECIPES, recipe
 
-FREEZING = [name for name, build in RECIPES.items() if len(timeline(build().build_plan(), build().steps)) > 1]
+FREEZING = [name for name in RECIPES if len(timeline(recipe(name).build_plan(), recipe(name).steps)) > 1]
 
 
 def schedule(name: str) -> list[tuple[int, int]]:

@@ -21,7 +21,7 @@ from layerlock.learn.separate import (
 )
 from layerlock.model.cost import dense_parameters
 from layerlock.model.position import sincos_1d_table, sincos_table
-from layerlock.model.vit import initialize
+from layerlock.model.vit import ViTConfig, initialize
 
 GRID = (4, 3, 3)
 TOKENS = 36
@@ -93,6 +93,28 @@ def test_options_reach_the_blocks() -> None:
     assert lean(x, context_bk, query_bq).isfinite().all()
 
 
+def test_features_are_normed_on_entry_where_asked_for() -> None:
+    plain, normed = decoder(), decoder(replace(SHAPE, input_norm=True, norm_eps=0.01))
+    assert normed.input_norm is not None
+    weight, bias = normed.input_norm.weight.detach(), normed.input_norm.bias.detach()
+    assert not torch.equal(weight, torch.ones(20))
+    normed.load_state_dict(plain.state_dict(), strict=False)
+    plain.blocks.load_state_dict(normed.blocks.state_dict())
+    for block in plain.blocks:
+        block.norm1.eps = block.norm2.eps = 0.01
+    x, context_bk, query_bq = inputs()
+    by_hand = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 0.01).sqrt() * weight + bias
+    torch.testing.assert_close(normed(x, context_bk, query_bq), plain(by_hand, context_bk, query_bq))
+
+
+def test_features_that_the_encoder_has_normed_are_not_normed_again() -> None:
+    shape = replace(SHAPE, input_norm=True)
+    model = ViTConfig(width=20, depth=4, heads=2, mlp=40, final_norm=True)
+    assert [shape.after(depth, model).input_norm for depth in (2, 4)] == [True, False]
+    assert shape.after(4, replace(model, final_norm=False)).input_norm
+    assert not SHAPE.after(2, model).input_norm
+
+
 @pytest.mark.parametrize("position", POSITIONS)
 def test_without_queries_it_predicts_the_whole_grid_in_order(position: str) -> None:
     made, (x, context_bk, _) = decoder(replace(SHAPE, position=position)), inputs()
@@ -147,7 +169,7 @@ def test_first_weights_scale_what_a_block_adds() -> None:
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("bias", [True, False])
 def test_parameters_are_counted(position: str, bias: bool) -> None:
-    config = replace(SHAPE, position=position, key_bias=bias, input_bias=bias)
+    config = replace(SHAPE, position=position, key_bias=bias, input_bias=bias, input_norm=not bias)
     made = SeparateDecoder(config, 20, GRID)
     assert separate_parameters(config, 20, TOKENS) == sum(p.numel() for p in made.parameters())
 

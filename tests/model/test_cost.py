@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from layerlock.config import Config
 from layerlock.dry_run import live_parameters
 from layerlock.learn.learner import Learner
+from layerlock.learn.masking import TubeMasking
 from layerlock.learn.plan import FixedPlan
-from layerlock.learn.plans import Progressive
+from layerlock.learn.plans import JointEmbedding, Progressive
 from layerlock.model.cost import backbone_parameters, block_flops, dense_flops, encoder_flops
 from layerlock.model.sizes import SIZES, vit
 from layerlock.model.vit import Position, ViT
@@ -27,8 +28,8 @@ def stages(config: Config) -> FixedPlan:
     return plan
 
 
-def assert_counted(config: Config, picked: list[int] | None = None, batch: int = 1) -> None:
-    """The formula is within 1 % of the counter in each (or each picked) stage; live parameters are exact."""
+def assert_counted(config: Config, picked: list[int] | None = None, batch: int = 1, rel: float = 0.01) -> None:
+    """The formula is within `rel` of the counter in each (or each picked) stage; live parameters are exact."""
     clip, every = config.clip, [stage for _, stage in stages(config).timeline]
     with torch.device("meta"):
         learner = Learner(config.model, config.grid, config.masking, config.decoder)
@@ -41,8 +42,8 @@ def assert_counted(config: Config, picked: list[int] | None = None, batch: int =
                 learner.step(video, index)
             learner.zero_grad()
             wanted = counter.get_total_flops() / batch
-            assert config.cost(stage).total == pytest.approx(wanted, rel=0.01), f"stage {number}"
-            assert live_parameters(config, stage) == sum(p.numel() for p in learner.live().values())
+            assert config.cost(stage).total == pytest.approx(wanted, rel=rel), f"stage {number}"
+            assert live_parameters(config, [stage]) == [sum(p.numel() for p in learner.live().values())]
 
 
 @pytest.mark.parametrize(("size", "millions"), [("B", 87), ("L", 305), ("H", 633), ("G", 1848), ("e", 3811)])
@@ -74,7 +75,7 @@ def test_a_block_is_its_matrix_products() -> None:
     assert encoder_flops(MODEL, n, 2) == 2 * n * MODEL.patch_values * d + 2 * block_flops(MODEL, n)
 
 
-@pytest.mark.parametrize("name", ["mae", "freeze", "layerlock", "layerlock-sparse", "layerlock-multi"])
+@pytest.mark.parametrize("name", ["mae", "freeze", "layerlock", "layerlock-sparse", "layerlock-multi", "live-latents"])
 def test_flops_of_every_tiny_stage_are_the_counters(name: str) -> None:
     assert_counted(recipe(f"{name}-tiny"))
 
@@ -113,6 +114,22 @@ def test_flops_of_the_papers_clips_are_the_counters(size: str, fraction: float, 
     config = recipe("4ds-g-layerlock")
     plan = Progressive(target="frozen", start=0.2, interval=0.2, first=2, jump=2, last=8, latent_fraction=fraction)
     assert_counted(replace(config, model=vit(size), plan=plan), picked)
+
+
+@pytest.mark.parametrize("input_norm", [False, True])
+@pytest.mark.parametrize("final_norm", [False, True])
+@pytest.mark.parametrize("name", ["vjepa-layerlock-tiny", "blockwise-tiny", "blockwise-sequential-tiny"])
+def test_flops_of_separate_decoders_are_the_counters(name: str, final_norm: bool, input_norm: bool) -> None:
+    config = recipe(name)
+    plan = replace(config.plan, last=10, jump=4) if isinstance(config.plan, JointEmbedding) else config.plan
+    config = replace(
+        config,
+        plan=plan,
+        masking=TubeMasking(keep=0.25),
+        model=replace(config.model, final_norm=final_norm),
+        decoder=replace(config.decoder, depth=1, input_norm=input_norm),
+    )
+    assert_counted(config, rel=1e-9)
 
 
 @pytest.mark.parametrize(

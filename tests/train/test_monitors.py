@@ -90,8 +90,8 @@ def test_a_figure_that_turns_is_warned_of_once_until_it_recovers(bad: dict[str, 
 
 def test_a_figure_that_is_as_low_as_can_be_is_warned_of_without_a_better_one_before() -> None:
     monitor = CollapseMonitor()
-    assert len(monitor.warnings(figures(rank=1.5, variance=1e-6, cosine=0.999), 0.5)) == 2
-    assert monitor.warnings(figures(rank=1.5, variance=1e-6, cosine=0.999), 0.6) == []
+    assert len(monitor.warnings(figures(rank=1.1, variance=1e-6, cosine=0.999), 0.5)) == 2
+    assert monitor.warnings(figures(rank=1.1, variance=1e-6, cosine=0.999), 0.6) == []
 
 
 def test_the_first_tenth_of_a_run_is_neither_judged_nor_remembered() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from layerlock.config import OptimConfig
 from layerlock.learn.plan import Switch
+from layerlock.learn.plans import Blockwise
 from layerlock.train.schedule import learning_rate
 
 PLAIN = OptimConfig(lr=1.0, warmup=0.1, mini_warmup=0.02)
@@ -45,3 +46,18 @@ def test_mini_warmups_can_be_left_out_and_last_a_step_at_least() -> None:
 
 def test_no_warmup_begins_at_the_top() -> None:
     assert learning_rate(OptimConfig(lr=2.0, warmup=0.0), 10, 0, ()) == 2.0
+
+
+def test_cycles_are_runs_of_their_own_one_after_the_other() -> None:
+    whole = OptimConfig(lr=1.0, start_lr=0.1, end_lr=0.05, warmup=0.1, cycles=4)
+    one = OptimConfig(lr=1.0, start_lr=0.1, end_lr=0.05, warmup=0.4)
+    alone = [learning_rate(one, 25, step, ()) for step in range(25)]
+    assert [learning_rate(whole, 100, step, ()) for step in range(100)] == pytest.approx(alone * 4)
+
+
+@pytest.mark.parametrize("steps", [7, 10, 50, 99, 1_001])
+def test_cycles_begin_where_sequential_parts_do(steps: int) -> None:
+    optim = OptimConfig(lr=1.0, warmup=0.0, cycles=5)
+    plan = Blockwise(regime="sequential", parts=5).build(steps, 10, 10)
+    tops = [step for step in range(steps) if learning_rate(optim, steps, step, ()) == 1.0]
+    assert tops == [begin for begin, _ in plan.timeline]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.frozen import FrozenEncoder, random_like
+from layerlock.evaluation.encoders import FrozenEncoder, random_like
 from layerlock.model.encoder import ClipShape
 from layerlock.model.patches import Grid, patchify
 from layerlock.model.position import sincos_table
@@ -23,6 +24,8 @@ POSITION = 48
 class PixelEncoder:
     """Patches of pixels in [0, 1], made smaller, with their place beside them: one "block", no weights."""
 
+    name = "raw pixels"
+
     def __init__(self, clip: ClipShape, grid: Grid) -> None:
         frames = clip.frames // grid[0]
         if frames * grid[0] != clip.frames:
@@ -31,6 +34,10 @@ class PixelEncoder:
         self.patch: Grid = (frames, SIDE, SIDE)
         self.width = frames * SIDE * SIDE * 3 + POSITION
         self._position_np = sincos_table(grid, POSITION)
+
+    def prepare(self, device: str | torch.device, compute: torch.dtype) -> Self:
+        """Itself: it works where its clips are, in float32."""
+        return self
 
     def forward_intermediates(self, video_btchw: Tensor, indices: Sequence[int]) -> list[Tensor]:
         """The same tokens `[B, N, D]` for each index."""
@@ -50,6 +57,8 @@ class PixelEncoder:
 
 class DifferenceEncoder(PixelEncoder):
     """The same of what changes from each frame to the next; the last frame's is zero."""
+
+    name = "frame differences"
 
     def _seen(self, x_btchw: Tensor) -> Tensor:
         return F.pad(x_btchw.diff(dim=1), (0, 0, 0, 0, 0, 0, 0, 1))

@@ -13,8 +13,9 @@ from layerlock.data.index import build_index
 from layerlock.data.index.progress import IndexProgress
 from layerlock.evaluation.baselines import baseline_encoders
 from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.encoders import FrozenEncoder, open_encoder
 from layerlock.evaluation.folder import EvaluationFolder
-from layerlock.evaluation.frozen import FrozenEncoder, check_features, fingerprint, open_encoder
+from layerlock.evaluation.frozen import check_features, fingerprint
 from layerlock.evaluation.parts import Cutting, Parts, open_parts
 from layerlock.evaluation.tasks.clip import plain_clip
 from layerlock.train.device import pick_device, pick_precision
@@ -49,6 +50,8 @@ def open_evaluation(
 ) -> Opened:
     """Opens the encoder (the config's, where none is given), its baselines, the data and the folder.
 
+    An encoder that is given stays where it is and as precise as it is.
+
     Raises ConfigError and LayerlockError for whatever is wrong with them.
     """
     config.check()
@@ -56,12 +59,16 @@ def open_evaluation(
     device = pick_device(run.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    ours = encoder or open_encoder(config.encoder, device=device, compute=pick_precision(run, device))
-    check_features(config.encoder, ours, device)
+    compute = pick_precision(run, device)
+    ours = encoder or open_encoder(config.encoder, seed=config.seed, device=device)
+    weights = fingerprint(ours)  # before they are cast: the precision may be another in a resume
     others = baseline_encoders(ours, config.seed) if config.baselines == "yes" else {}
+    for made in (*others.values(), *(() if encoder else (ours,))):
+        made.prepare(device, compute)
+    check_features(ours, device)
     folder.begin(config, resume=resume, overwrite=overwrite)
     parts = _parts(config, ours, quiet)
-    folder.bind({"encoder": fingerprint(ours), "data": parts.fingerprint(plain_clip(config, ours.clip))})
+    folder.bind({"encoder": weights, "data": parts.fingerprint(plain_clip(config, ours.clip))})
     return Opened(
         config=config, folder=folder, device=device, encoders={OURS: ours, **others}, parts=parts, quiet=quiet
     )

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from layerlock import draws
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.frozen import FrozenEncoder, at_depth
+from layerlock.evaluation.encoders import FrozenEncoder
+from layerlock.evaluation.frozen import at_depth
 from layerlock.evaluation.tasks import Shape, Task
 from layerlock.model.readout import AttentionReadout, LinearReadout, Readout, standardized
 from layerlock.model.vit import initialize
@@ -94,5 +95,6 @@ class Reader:
             blocks = [block for owner, block in self.places if owner == name]
             if blocks:
                 features = encoder.forward_intermediates(video_btchw, blocks)
-                found |= {(name, block): standardized(x) for block, x in zip(blocks, features, strict=True)}
+                for block, x_bnd in zip(blocks, features, strict=True):
+                    found[name, block] = standardized(x_bnd.to(video_btchw.device))
         return found

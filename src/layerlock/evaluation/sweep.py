@@ -13,7 +13,7 @@ from torch import Tensor
 
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.frozen import FrozenEncoder
+from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.evaluation.readouts import Place, Setting, build_readout, shapes_of
 from layerlock.evaluation.tasks import Task
 from layerlock.model.readout import Readout

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from layerlock import draws
 from layerlock.learn.decoders import BackboneDecoder, BackboneDecoding
-from layerlock.learn.masking import Masking, Masks, random_subset
+from layerlock.learn.masking import Masking, Masks, move, random_subset
 from layerlock.learn.plan import Stage, Tap, Target
 from layerlock.learn.separate import SeparateDecoder, SeparateDecoding, normalized_patches
 from layerlock.learn.teacher import Teacher
 from layerlock.model.patches import Grid, gather_tokens, patchify
 from layerlock.model.position import Rotation
-from layerlock.model.vit import Dense, ViT, ViTConfig, initialize
+from layerlock.model.vit import Dense, ViT, ViTConfig, compile_blocks, initialize
 
 Decoding = BackboneDecoding | SeparateDecoding
 """the decoders that a config can name"""
@@ -87,6 +87,7 @@ class Learner(nn.Module):
     """A backbone, and the decoders, heads and teacher of the stage in force.
 
     `enter(stage)` is the only place where structure changes; `step` accumulates gradients and returns figures.
+    `recompute`: blocks store no activations and run forward twice; `compiled`: each goes through `torch.compile`.
     """
 
     def __init__(
@@ -99,11 +100,13 @@ class Learner(nn.Module):
         seed: int = 0,
         compute: torch.dtype = torch.float32,
         recompute: bool = False,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.vit = ViT(model, grid)
         self.vit.compute = compute
-        self.masking, self.decoding, self.seed, self.recompute = masking, decoding, seed, recompute
+        self.masking, self.decoding, self.seed = masking, decoding, seed
+        self.recompute, self.compiled = recompute, compiled
         self.decoder = BackboneDecoder(decoding, self.vit) if isinstance(decoding, BackboneDecoding) else None
         self.decoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
@@ -129,10 +132,13 @@ class Learner(nn.Module):
         for number, block in enumerate(self.vit.blocks[stage.frozen :], stage.frozen):
             block.requires_grad_(number < stage.last)
         if self.vit.norm is not None:
-            self.vit.norm.requires_grad_(any(tap.depth == len(self.vit.blocks) for tap in stage.taps))
+            whole = len(self.vit.blocks)
+            self.vit.norm.requires_grad_(stage.frozen < whole and any(tap.depth == whole for tap in stage.taps))
         self._rebuild_decoders(stage)
         self._rebuild_heads(stage)
         self._rebuild_teacher(stage)
+        if self.compiled:
+            compile_blocks(self)
 
     def _rebuild_decoders(self, stage: Stage) -> None:
         if not isinstance(self.decoding, SeparateDecoding):
@@ -140,7 +146,8 @@ class Learner(nn.Module):
         old, self.decoders = self.decoders, nn.ModuleDict()
         for depth in sorted({tap.depth for tap in stage.taps}):
             name = f"at_{depth}"
-            self.decoders[name] = old[name] if name in old else self._new_decoder(name, self.decoding)
+            shape = self.decoding.after(depth, self.vit.config)
+            self.decoders[name] = old[name] if name in old else self._new_decoder(name, shape)
 
     def _new_decoder(self, name: str, decoding: SeparateDecoding) -> SeparateDecoder:
         decoder = SeparateDecoder(decoding, self.vit.config.width, self.vit.grid)
@@ -195,16 +202,20 @@ class Learner(nn.Module):
     ) -> StepFigures:
         """Adds `scale` times the gradients of this micro-batch's loss; `watch` also returns features and variances.
 
-        `video_btchw` is uint8 or in [0, 1]; `index_b` are global sample indices, from which all masks are drawn. A loss
-        counts with its factor in `weights`, by its label; figures are without.
+        `video_btchw` is uint8 or in [0, 1]; `index_b` are global sample indices, from which all masks are drawn: on the
+        device where the indices are, best on the CPU, since some masks' sizes have to be read. A loss counts with its
+        factor in `weights`, by its label; figures are without.
         """
         parts = self.masking.parts(index_b)
         figures = StepFigures(losses={}, target_variance={}, features_bkd=None)
+        assert self.stage is not None, "enter a stage first"
         for part in parts:
             share = len(index_b[part]) / len(index_b)
             latents: Latents = {}
             every = self.masking.draw(self.seed, index_b[part], self.vit.grid)
             for masks in every:
+                if self.stage.trains_targets:  # their graph is gone with the backward of the pass before
+                    latents = {}
                 groups = self.groups(video_btchw[part], index_b[part], masks, latents)
                 figures = self._learn(groups, figures, scale, share / len(every), weights or {}, watch)
         return figures
@@ -248,8 +259,9 @@ class Learner(nn.Module):
         """
         stage = self.stage
         assert stage is not None, "enter a stage first"
-        masks = masks or self.masking.draw(self.seed, index_b, self.vit.grid)[0]
+        masks = (masks or self.masking.draw(self.seed, index_b, self.vit.grid)[0]).to(video_btchw.device)
         subset_bq = self._subset(stage, index_b)
+        subset_bq = None if subset_bq is None else move(subset_bq, video_btchw.device)
         seen = Seen(
             patches_bnp=patchify(video_btchw, self.vit.config.patch),
             masks=masks,
@@ -280,7 +292,7 @@ class Learner(nn.Module):
     def _prefix(self, stage: Stage, seen: Seen, latents: Latents) -> Tensor:
         """Context through the frozen blocks, and the latent targets that are not known yet, block by block together.
 
-        Targets never have a graph, and see the subset alone unless a tap wants the full clip.
+        Targets have no graph but where a plan wants one, and see the subset alone unless a tap wants the full clip.
         """
         context_bk = seen.masks.context_bk
         with torch.set_grad_enabled(torch.is_grad_enabled() and stage.frozen == 0):
@@ -290,7 +302,7 @@ class Learner(nn.Module):
         deepest = max(wanted, default=0)
         kept_bq = seen.subset_bq if seen.subset_alone else None
         target = self.vit if self.teacher is None else self.teacher.vit
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and stage.trains_targets):
             if deepest:
                 h = target.project(self._at(kept_bq, seen.patches_bnp), kept_bq)
             rotation = self.vit.rotation(kept_bq) if deepest else None
@@ -298,7 +310,7 @@ class Learner(nn.Module):
                 if depth <= frozen:
                     x = self.vit.run(x, seen.rotation, depth - 1, depth)
                 if depth <= deepest:
-                    h = target.run(h, rotation, depth - 1, depth)
+                    h = target.run(h, rotation, depth - 1, depth, recompute=self.recompute)
                     if depth in wanted:
                         latents[depth] = target.norm_out(h) if depth == len(target.blocks) else h
         return x
@@ -342,13 +354,12 @@ class Learner(nn.Module):
         )
         return decoded
 
-    @torch.no_grad()
     def _target(self, target: Target, seen: Seen, latents: Latents, positions_bq: Tensor | None) -> Tensor:
-        """What a loss at `positions_bq` predicts, in float32."""
+        """What a loss at `positions_bq` predicts, in float32; a constant, but where gradients go into it."""
         if not target.layer:
             patches = self._at(positions_bq, seen.patches_bnp)
             return normalized_patches(patches) if target.normalized else self.vit.normalize(patches)
-        h = latents[target.layer]
+        h = latents[target.layer] if target.gradient else latents[target.layer].detach()
         h = (h if seen.subset_alone else self._at(positions_bq, h)).float()
         return F.layer_norm(h, h.shape[-1:]) if target.normalized else h
 

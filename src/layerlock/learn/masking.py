@@ -37,6 +37,17 @@ class Masks:
     context_bk: Tensor
     predicted_bq: Tensor | None
 
+    def to(self, device: torch.device) -> Masks:
+        """The same masks on a device, which is not waited for."""
+        predicted_bq = None if self.predicted_bq is None else move(self.predicted_bq, device)
+        return Masks(context_bk=move(self.context_bk, device), predicted_bq=predicted_bq)
+
+
+def move(position_bk: Tensor, device: torch.device) -> Tensor:
+    """Positions on a device; those that go from the CPU to a GPU by pinned memory, so that nobody waits."""
+    pinned = device.type == "cuda" and position_bk.device.type == "cpu"
+    return (position_bk.pin_memory() if pinned else position_bk).to(device, non_blocking=True)
+
 
 class Counts(NamedTuple):
     """Expected tokens of one clip in one pass, for counting FLOPs; 0 predicted where the masking names none."""

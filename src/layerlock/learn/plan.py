@@ -18,11 +18,13 @@ class Target:
     `frozen` layers are at most the stage's frozen prefix; a layer above it is `live` and is asked for by that name.
     `teacher` layers are those of the running average of the weights. `normalized` patches have mean 0 and deviation 1
     each (VideoMAE), `normalized` layers a mean of 0 and a deviation of 1 over the width of each token (V-JEPA).
+    `gradient` lets gradients of the loss into a live target too; else targets are constants to it.
     """
 
     kind: Literal["pixels", "frozen", "live", "teacher"] = "pixels"
     layer: int = 0
     normalized: bool = False
+    gradient: bool = False
 
     @property
     def name(self) -> str:
@@ -79,6 +81,11 @@ class Stage:
         return any(tap.target.kind == "teacher" for tap in self.taps)
 
     @property
+    def trains_targets(self) -> bool:
+        """Whether gradients of a loss go into its target."""
+        return any(tap.target.gradient for tap in self.taps)
+
+    @property
     def target_depth(self) -> int:
         """The deepest block that the target pass runs; 0 where pixels are the only target."""
         return max((tap.target.layer for tap in self.taps), default=0)
@@ -115,6 +122,8 @@ class Stage:
             )
         if tap.target.kind in ("live", "teacher") and not 1 <= tap.target.layer <= depth:
             found.append(f"plan: predicts h{tap.target.layer} of {depth} blocks")
+        if tap.target.gradient and (tap.target.kind != "live" or tap.detach):
+            found.append("plan: gradients go into live targets alone, and where a loss is not detached")
         if not 0 < tap.fraction <= 1:
             found.append(f"plan: a loss on a fraction {tap.fraction} of the patches")
         if tap.target.kind == "pixels" and tap.fraction < 1:

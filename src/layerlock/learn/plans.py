@@ -169,6 +169,8 @@ class LiveLatents:
     """factor of the latent losses"""
     ramp: Literal["constant", "cosine"] = "constant"
     """whether that factor is there from the start, or rises from 0 along half a cosine over the run"""
+    stop_gradient: bool = False
+    """targets are constants to the loss; else its gradients go into both sides, as of any other loss"""
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, a line each."""
@@ -181,7 +183,10 @@ class LiveLatents:
 
     def build(self, steps: int, encoder_depth: int, depth: int) -> WeightedPlan:
         """The plan of a run of `steps` steps."""
-        latent = tuple(Tap(depth=encoder_depth, target=Target("live", layer)) for layer in self.layers)
+        through = not self.stop_gradient
+        latent = tuple(
+            Tap(depth=encoder_depth, target=Target("live", layer, gradient=through)) for layer in self.layers
+        )
         stage = Stage(frozen=0, last=depth, taps=(Tap(depth=encoder_depth), *latent))
         return WeightedPlan(((0, stage),), steps=steps, weight=self.weight, ramp=self.ramp)
 

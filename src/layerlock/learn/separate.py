@@ -7,7 +7,8 @@ a head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -45,6 +46,8 @@ class SeparateDecoding:
     """whether keys have a bias, as queries and values do"""
     input_bias: bool = True
     """whether the projection from the encoder's width has a bias"""
+    input_norm: bool = False
+    """LayerNorm of the features that come in, where they are not those of the encoder's own final norm"""
 
     def problems(self) -> list[str]:
         """What is wrong with these numbers, a line each."""
@@ -52,6 +55,11 @@ class SeparateDecoding:
         if self.final_norm_eps <= 0:
             found.append(f"decoder.final_norm_eps: {self.final_norm_eps} is not positive")
         return found
+
+    def after(self, depth: int, model: ViTConfig) -> SeparateDecoding:
+        """The decoder at block `depth` of a backbone: no norm of its own where the backbone's comes before it."""
+        normed = model.final_norm and depth == model.depth
+        return replace(self, input_norm=self.input_norm and not normed)
 
     @property
     def block(self) -> ViTConfig:
@@ -79,6 +87,7 @@ class SeparateDecoder(nn.Module):
     def __init__(self, config: SeparateDecoding, encoder_width: int, grid: Grid) -> None:
         super().__init__()
         self.config, self.tokens = config, grid[0] * grid[1] * grid[2]
+        self.input_norm = Norm(encoder_width, config.norm_eps) if config.input_norm else None
         self.embed = Dense(encoder_width, config.width, bias=config.input_bias)
         self.token = nn.Parameter(torch.zeros(config.width))
         self.blocks = Blocks(Block(config.block) for _ in range(config.depth))
@@ -102,7 +111,8 @@ class SeparateDecoder(nn.Module):
         """Features `[B, Q, width]` at the positions `query_bq`, or at all N, from the encoder's `[B, K, D]` at
         `context_bk`. `recompute`: store no activations of blocks, run forward twice.
         """
-        y_bkw = self._placed(self.embed(x_bkd), context_bk)
+        normed_bkd = x_bkd if self.input_norm is None else self.input_norm(x_bkd)
+        y_bkw = self._placed(self.embed(normed_bkd), context_bk)
         queries = self.tokens if query_bq is None else query_bq.shape[1]
         token = self.token.to(y_bkw.dtype).expand(len(x_bkd), queries, self.width)
         joined = torch.cat([y_bkw, self._placed(token, query_bq)], dim=1)
@@ -119,11 +129,12 @@ class SeparateDecoder(nn.Module):
 def separate_parameters(config: SeparateDecoding, encoder_width: int, tokens: int) -> int:
     """Parameters of a separate decoder on a grid of `tokens`, which matters only where positions are learned; no head.
 
-    Projection, mask token, positions, blocks, norm.
+    Norm of the input, projection, mask token, positions, blocks, norm.
     """
     projection = encoder_width * config.width + config.width * config.input_bias
     learned = tokens * config.width if config.position == "learned" else 0
-    return projection + config.width + learned + config.depth * block_parameters(config.block) + 2 * config.width
+    norms = 2 * config.width + 2 * encoder_width * config.input_norm
+    return projection + config.width + learned + config.depth * block_parameters(config.block) + norms
 
 
 def separate_flops(config: SeparateDecoding, encoder_width: int, context: int, queries: int) -> int:
@@ -138,7 +149,9 @@ def normalized_patches(patches_bnp: Tensor) -> Tensor:
 
     The deviation is the unbiased one, plus 1e-6.
     """
-    x = patches_bnp.float() / 255 if patches_bnp.dtype == torch.uint8 else patches_bnp.float()
+    x = patches_bnp.float().div_(255) if patches_bnp.dtype == torch.uint8 else patches_bnp.float()
     pixels = x.unflatten(-1, (-1, 3))
-    std, mean = torch.std_mean(pixels, dim=-2, correction=1, keepdim=True)
-    return ((pixels - mean) / (std + 1e-6)).flatten(-2)
+    centred = pixels - pixels.mean(dim=-2, keepdim=True)
+    # a norm: torch.std over an axis that is not the last takes ten times as long on a CPU
+    deviation = torch.linalg.vector_norm(centred, dim=-2, keepdim=True) / math.sqrt(pixels.shape[-2] - 1)
+    return centred.div_(deviation + 1e-6).flatten(-2)

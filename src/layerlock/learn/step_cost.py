@@ -39,7 +39,7 @@ class StepCost:
 def step_cost(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Sequence[Counts], tokens: int) -> StepCost:
     """One clip of `tokens` tokens in a step of `stage`; `counts` are the tokens of each mask, a pass each.
 
-    Targets are computed once for all masks, as deep as they are; each depth with a loss decodes once, at the most
+    Targets are computed once for all masks (for each, where gradients go into them), as deep as they are; each depth with a loss decodes once, at the most
     positions that a loss there asks for.
     """
     passes = [_pass(model, decoding, stage, each, tokens) for each in counts]
@@ -47,8 +47,14 @@ def step_cost(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Sequen
     latent = [tap for tap in stage.taps if tap.target.layer]
     seen = max((tokens if tap.full_clip else _positions(tap, counts[0], tokens) for tap in latent), default=0)
     seen = tokens if any(tap.masked for tap in latent) else seen
-    target = encoder_flops(model, seen, stage.target_depth) if latent else 0
+    target = _target(model, stage, seen) * (len(passes) if stage.trains_targets else 1) if latent else 0
     return StepCost(encoder=encoder, decoder=decoder, heads=heads, target=target)
+
+
+def _target(model: ViTConfig, stage: Stage, seen: int) -> int:
+    """One target pass on `seen` tokens; with a backward where gradients go into targets."""
+    once = encoder_flops(model, seen, stage.target_depth)
+    return LIVE * once - dense_flops(seen, model.patch_values, model.width) if stage.trains_targets else once
 
 
 def _pass(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Counts, tokens: int) -> tuple[int, int, int]:
@@ -81,7 +87,8 @@ def _decode(model: ViTConfig, decoding: Decoding, stage: Stage, depth: int, cont
         return sum(block * (1 if number < stage.frozen else LIVE) for number in range(first, model.depth))
     whole = separate_flops(decoding, model.width, context, queries)
     inputs = dense_flops(context, model.width, decoding.width)
-    return LIVE * whole - (inputs if depth <= stage.frozen else 0)
+    learns_below = depth > stage.frozen or decoding.after(depth, model).input_norm
+    return LIVE * whole - (0 if learns_below else inputs)
 
 
 def _head(model: ViTConfig, decoding: Decoding, stage: Stage, tap: Tap, positions: int) -> int:

@@ -9,7 +9,7 @@ from layerlock.model.vit import ViT
 
 
 class Teacher(nn.Module):
-    """A ViT that follows another one. Blocks that are frozen in the student are shared with it, not averaged."""
+    """A ViT that follows another one. What is frozen in the student is shared with it, not averaged."""
 
     def __init__(self, student: ViT) -> None:
         super().__init__()
@@ -19,12 +19,14 @@ class Teacher(nn.Module):
         self.vit.requires_grad_(False)
 
     def share(self, student: ViT, frozen: int) -> None:
-        """From now on the first `frozen` blocks, and what comes before them, are the student's own."""
+        """The first `frozen` blocks, and what comes before them and after all blocks, are the student's own."""
         if frozen:
             self.vit.embed = student.embed
             self.vit.position = student.position
         for number in range(frozen):
             self.vit.blocks[number] = student.blocks[number]
+        if frozen == len(student.blocks):
+            self.vit.norm = student.norm
 
     @torch.no_grad()
     def follow(self, student: ViT, decay: float) -> None:

@@ -1,4 +1,4 @@
-"""Weights to and from transformers' `VideoMAEForPreTraining`, as plain state dicts; transformers itself is not needed.
+"""Weights to and from transformers' VideoMAE, as plain state dicts; transformers itself is not needed.
 
 `fields` is a VideoMAEConfig as a mapping: `config.to_dict()`, or what a checkpoint's config.json holds.
 """
@@ -22,6 +22,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _GELUS: dict[str, GELU] = {"gelu": "exact", "gelu_pytorch_tanh": "tanh"}
 _OLD_NAMES = {"attention.q_bias": "attention.query.bias", "attention.v_bias": "attention.value.bias"}
+_BACKBONE = "videomae."
+_HEADS = ("decoder.", "encoder_to_decoder.", "mask_token", "fc_norm.", "classifier.")
 _DECODER_NORM_EPS = 1e-5  # transformers leaves the decoder's last norm at PyTorch's default
 
 
@@ -155,6 +157,23 @@ def from_transformers(
     return Weights(*({pair.ours: pair.join([theirs[name] for name in pair.theirs]) for pair in part} for part in parts))
 
 
+def vit_from_transformers(
+    state: Mapping[str, Tensor], fields: Mapping[str, Any], where: str = "VideoMAE checkpoint"
+) -> dict[str, Tensor]:
+    """The state dict of our ViT from that of a VideoMAEModel, alone or in a VideoMAEForPreTraining or
+    VideoMAEForVideoClassification; their decoder or classifier is left out.
+
+    Raises LayerlockError naming the first tensor that is missing, surplus or of another shape than the config says.
+    """
+    theirs = {_current_name(name): value for name, value in state.items()}
+    if not any(name.startswith(_BACKBONE) for name in theirs):
+        theirs = {_BACKBONE + name: value for name, value in theirs.items()}
+    theirs = {name: value for name, value in theirs.items() if not name.startswith(_HEADS)}
+    pairs = _vit_pairs(vit_config(fields))
+    check_weights(where, theirs, {name: pair.like for pair in pairs for name in pair.theirs})
+    return {pair.ours: pair.join([theirs[name] for name in pair.theirs]) for pair in pairs}
+
+
 def to_transformers(weights: Weights, fields: Mapping[str, Any]) -> dict[str, Tensor]:
     """The inverse of `from_transformers`, under the names of transformers 5.23.
 
@@ -204,12 +223,6 @@ class _Pair:
 def _parts(fields: Mapping[str, Any]) -> tuple[list[_Pair], list[_Pair], list[_Pair]]:
     """All pairs of the ViT, of the decoder and of the head."""
     model, decoding = vit_config(fields), separate_decoding(fields)
-    patches = "videomae.embeddings.patch_embeddings.projection"
-    vit = [
-        *_layer("embed", patches, (model.width, 3, *model.patch)),
-        *_blocks("videomae.encoder.layer", model),
-        *(_layer("norm", "videomae.layernorm", (model.width,)) if model.final_norm else ()),
-    ]
     decoder = [
         _Pair("embed.weight", ("encoder_to_decoder.weight",), (decoding.width, model.width)),
         _Pair("token", ("mask_token",), (1, 1, decoding.width)),
@@ -220,7 +233,15 @@ def _parts(fields: Mapping[str, Any]) -> tuple[list[_Pair], list[_Pair], list[_P
         _Pair(name, (f"decoder.head.{name}",), shape)
         for name, shape in (("weight", (model.patch_values, decoding.width)), ("bias", (model.patch_values,)))
     ]
-    return vit, decoder, head
+    return _vit_pairs(model), decoder, head
+
+
+def _vit_pairs(model: ViTConfig) -> list[_Pair]:
+    return [
+        *_layer("embed", f"{_BACKBONE}embeddings.patch_embeddings.projection", (model.width, 3, *model.patch)),
+        *_blocks(f"{_BACKBONE}encoder.layer", model),
+        *(_layer("norm", f"{_BACKBONE}layernorm", (model.width,)) if model.final_norm else ()),
+    ]
 
 
 def _blocks(theirs: str, config: ViTConfig) -> Iterator[_Pair]:

@@ -20,7 +20,7 @@ from layerlock import draws
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole
 from layerlock.model.patches import Grid, patchify, token_grid
-from layerlock.model.vit import ViT, ViTConfig, initialize
+from layerlock.model.vit import Dense, ViT, ViTConfig, initialize
 
 FORMAT = "layerlock-encoder/1"
 HEADLINE = 0.95
@@ -42,8 +42,10 @@ class ClipShape:
 class Encoder(nn.Module):
     """A backbone with the shape of its clips.
 
-    Evaluation runs all blocks, decoder blocks included, on patch tokens alone.
+    Evaluation runs all blocks, decoder blocks included, on patch tokens alone. `name` is what it was opened by.
     """
+
+    name: str = "encoder"
 
     def __init__(self, model: ViTConfig, clip: ClipShape) -> None:
         super().__init__()
@@ -57,6 +59,19 @@ class Encoder(nn.Module):
         encoder = cls(model, clip)
         initialize(encoder.vit, draws.generator(seed, "weights"))
         return encoder
+
+    def with_random_weights(self, seed: int = 0) -> Encoder:
+        """Another encoder of this shape, on the CPU, with the weights that training starts from."""
+        return Encoder.random(self.vit.config, self.clip, seed=seed)
+
+    def prepare(self, device: str | torch.device, compute: torch.dtype) -> Encoder:
+        """Moves to `device` and computes in `compute` from now on; the weights are cast to it once, and so rounded."""
+        self.to(device)
+        for part in self.modules():
+            if isinstance(part, Dense):
+                part.to(compute)
+        self.vit.compute = compute
+        return self
 
     @property
     def depth(self) -> int:
@@ -83,34 +98,24 @@ class Encoder(nn.Module):
         """
         return self.forward_intermediates(video_btchw, [self.at_depth(HEADLINE) if depth is None else depth])[0]
 
+    @torch.no_grad()
     def forward_intermediates(
         self, video_btchw: Tensor, indices: Sequence[int], *, output_fmt: Literal["tokens", "grid"] = "tokens"
     ) -> list[Tensor]:
         """Features after each of the blocks `indices` (0: projected patches, L: the last), running no deeper than
-        asked.
+        asked, without a graph.
 
         Clips are `[B, T, 3, H, W]`, uint8 or float in [0, 1], of the encoder's own shape. Features are `[B, N, D]` in
         token order (t, h, w), or `[B, t, h, w, D]` as a grid, in the compute type. Raises LayerlockError for other
         shapes.
         """
-        self._check(video_btchw, indices)
-        patches_bnp = patchify(video_btchw.to(self.vit.embed.weight.device), self.vit.config.patch)
-        features = self.vit.intermediates(patches_bnp, indices)
+        check_clips(video_btchw, indices, self.clip, self.depth)
+        device = self.vit.embed.weight.device
+        # on a CPU a clip at a time: its activations stay in the cache, and larger ones are mapped anew at every layer
+        parts = video_btchw.split(1) if device.type == "cpu" else (video_btchw,)
+        found = [self.vit.intermediates(patchify(x.to(device), self.vit.config.patch), indices) for x in parts]
+        features = [torch.cat(same_depth) for same_depth in zip(*found, strict=True)]
         return features if output_fmt == "tokens" else [x.unflatten(1, self.grid) for x in features]
-
-    def _check(self, video_btchw: Tensor, indices: Sequence[int]) -> None:
-        clip = self.clip
-        wanted = (clip.frames, 3, clip.size, clip.size)
-        if video_btchw.ndim != 5 or tuple(video_btchw.shape[1:]) != wanted:
-            raise LayerlockError(
-                f"this encoder takes clips [B, {', '.join(map(str, wanted))}] (batch, frames, channels, height, "
-                f"width), not {list(video_btchw.shape)}"
-            )
-        if video_btchw.dtype != torch.uint8 and not video_btchw.is_floating_point():
-            raise LayerlockError(f"clips are uint8 or float in [0, 1], not {video_btchw.dtype}")
-        wrong = [i for i in indices if not 0 <= i <= self.depth]
-        if wrong or not indices:
-            raise LayerlockError(f"depths are 0 to {self.depth}, not {list(indices)}")
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes `config.json` and `model.safetensors` into `folder`, made if need be."""
@@ -144,8 +149,10 @@ def save_backbone(folder: str | Path, vit: ViT, clip: ClipShape) -> Path:
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise LayerlockError(f"{path.parent}: no encoder here (there is no {path.name})") from None
+    except OSError as error:
+        raise LayerlockError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise LayerlockError(f"{path}: not JSON ({error})") from None
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
@@ -158,14 +165,19 @@ def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_weights(path: Path, vit: ViT) -> dict[str, Tensor]:
+    weights = read_tensors(path)
+    check_weights(path, weights, vit.state_dict())
+    return weights
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name. Raises LayerlockError for one that is missing or damaged."""
     try:
-        weights = load_file(path)
+        return load_file(path)
     except FileNotFoundError:
         raise LayerlockError(f"{path}: missing") from None
     except (SafetensorError, OSError) as error:
         raise LayerlockError(f"{path}: not a readable safetensors file ({error})") from None
-    check_weights(path, weights, vit.state_dict())
-    return weights
 
 
 def check_weights(path: str | Path, weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
@@ -182,7 +194,24 @@ def check_weights(path: str | Path, weights: dict[str, Tensor], wanted: dict[str
         raise LayerlockError(f"{path}: unknown tensor {surplus[0]}")
 
 
+def check_clips(video_btchw: Tensor, indices: Sequence[int], clip: ClipShape, depth: int) -> None:
+    """Raises LayerlockError for clips that are not of the shape `clip`, and for blocks outside 0 .. `depth`."""
+    wanted = (clip.frames, 3, clip.size, clip.size)
+    if video_btchw.ndim != 5 or tuple(video_btchw.shape[1:]) != wanted:
+        raise LayerlockError(
+            f"this encoder takes clips [B, {', '.join(map(str, wanted))}] (batch, frames, channels, height, "
+            f"width), not {list(video_btchw.shape)}"
+        )
+    if video_btchw.dtype != torch.uint8 and not video_btchw.is_floating_point():
+        raise LayerlockError(f"clips are uint8 or float in [0, 1], not {video_btchw.dtype}")
+    wrong = [i for i in indices if not 0 <= i <= depth]
+    if wrong or not indices:
+        raise LayerlockError(f"depths are 0 to {depth}, not {list(indices)}")
+
+
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
     """The encoder of a run folder or of an encoder folder. Raises LayerlockError where there is none."""
     path = Path(path)
-    return Encoder.from_pretrained(path / "encoder" if (path / "encoder").is_dir() else path, device=device)
+    encoder = Encoder.from_pretrained(path / "encoder" if (path / "encoder").is_dir() else path, device=device)
+    encoder.name = str(path)
+    return encoder

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from layerlock.errors import LayerlockError
+from layerlock.model.patches import Grid
 from layerlock.model.vit import ViT, ViTConfig
 
 _EMBED = "params/encoder/patch_embedding/Conv_0/"
@@ -43,63 +44,86 @@ def load_4ds(path: str | Path) -> ViT:
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return from_4ds({name: archive[name] for name in archive.files}, str(path))
-    except (OSError, ValueError, BadZipFile) as error:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, TypeError, ValueError, BadZipFile, zlib.error) as error:
         raise LayerlockError(f"{path}: not a readable .npz file ({error})") from None
+    return from_4ds(arrays, str(path))
 
 
 def from_4ds(arrays: Mapping[str, np.ndarray], where: str = "4ds checkpoint") -> ViT:
     """As `load_4ds`, from arrays by key."""
-    left = dict(arrays)
-
-    def take(key: str) -> np.ndarray:
-        if key not in left:
-            raise LayerlockError(f"{where}: no key {key}")
-        return left.pop(key)
-
-    kernel, position = take(_EMBED + "kernel"), take(_POSITION)
-    if kernel.ndim != 5 or position.ndim != 4:
-        raise LayerlockError(
-            f"{where}: patch kernel {kernel.shape} and positions {position.shape}, "
-            "wanted (t, h, w, 3, D) and (t, h, w, D)"
-        )
-    depth = len({key.split("/")[2] for key in arrays if key.startswith("params/processor/layers_")})
-    query = arrays.get("params/processor/layers_0/attention/query/kernel")
-    dense = arrays.get("params/processor/layers_0/mlp/dense_in/kernel")
-    if query is None or dense is None:
-        raise LayerlockError(f"{where}: no blocks (params/processor/layers_0/...)")
-    config = ViTConfig(
-        width=kernel.shape[-1],
-        depth=depth,
-        mlp=dense.shape[-1],
-        heads=query.shape[1],
-        patch=(kernel.shape[0], kernel.shape[1], kernel.shape[2]),
-        position="learned",
-    )
+    config, grid = _shape(arrays, where)
+    _check(arrays, _wanted(config, grid), where)
     weights = {
-        "embed.weight": kernel.reshape(-1, kernel.shape[-1]).T,
-        "embed.bias": take(_EMBED + "bias"),
-        "position": position.reshape(-1, position.shape[-1]),
+        "embed.weight": arrays[_EMBED + "kernel"].reshape(-1, config.width).T,
+        "embed.bias": arrays[_EMBED + "bias"],
+        "position": arrays[_POSITION].reshape(-1, config.width),
     }
-    for i in range(depth):
+    for i in range(config.depth):
         for ours, theirs in _block_keys(i).items():
             if "norm" in ours:
                 weights[f"{ours}.weight"], weights[f"{ours}.bias"] = (
-                    take(f"{theirs[0]}/scale"),
-                    take(f"{theirs[0]}/bias"),
+                    arrays[f"{theirs[0]}/scale"],
+                    arrays[f"{theirs[0]}/bias"],
                 )
             else:
-                weights[f"{ours}.weight"] = np.concatenate([_matrix(ours, take(f"{key}/kernel")) for key in theirs])
-                weights[f"{ours}.bias"] = np.concatenate([take(f"{key}/bias").reshape(-1) for key in theirs])
-    if left:
-        raise LayerlockError(f"{where}: unknown key {sorted(left)[0]}")
-    vit = ViT(config, (position.shape[0], position.shape[1], position.shape[2]))
-    vit.load_state_dict(_checked(where, weights, vit))
+                weights[f"{ours}.weight"] = np.concatenate([_matrix(ours, arrays[f"{key}/kernel"]) for key in theirs])
+                weights[f"{ours}.bias"] = np.concatenate([arrays[f"{key}/bias"].reshape(-1) for key in theirs])
+    vit = ViT(config, grid)
+    vit.load_state_dict({name: torch.from_numpy(np.array(value, np.float32)) for name, value in weights.items()})
     return vit
 
 
-def _checked(where: str, weights: dict[str, np.ndarray], vit: ViT) -> dict[str, Tensor]:
-    for name, value in vit.state_dict().items():
-        if weights[name].shape != tuple(value.shape):
-            raise LayerlockError(f"{where}: {name} is {weights[name].shape}, wanted {tuple(value.shape)}")
-    return {name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in weights.items()}
+def _shape(arrays: Mapping[str, np.ndarray], where: str) -> tuple[ViTConfig, Grid]:
+    """Backbone and token grid, read off the arrays that tell them."""
+
+    def sides(key: str, wanted: str) -> tuple[int, ...]:
+        if key not in arrays:
+            raise LayerlockError(f"{where}: no key {key}")
+        found = arrays[key].shape
+        if len(found) != len(wanted.split(", ")) or 0 in found:
+            raise LayerlockError(f"{where}: {key} is {found}, wanted ({wanted})")
+        return found
+
+    t, h, w, _, width = sides(_EMBED + "kernel", "t, h, w, 3, D")
+    frames, rows, columns, _ = sides(_POSITION, "t, h, w, D")
+    _, heads, _ = sides("params/processor/layers_0/attention/query/kernel", "D, heads, D / heads")
+    _, mlp = sides("params/processor/layers_0/mlp/dense_in/kernel", "D, MLP")
+    depth = len({key.split("/")[2] for key in arrays if key.startswith("params/processor/layers_")})
+    config = ViTConfig(width=width, depth=depth, mlp=mlp, heads=heads, patch=(t, h, w), position="learned")
+    if config.problems():
+        raise LayerlockError(f"{where}: {config.problems()[0]}")
+    return config, (frames, rows, columns)
+
+
+def _wanted(config: ViTConfig, grid: Grid) -> dict[str, tuple[int, ...]]:
+    """Every key of a checkpoint and its shape."""
+    d, heads = config.width, (config.heads, config.width // config.heads)
+    wanted: dict[str, tuple[int, ...]] = {
+        _EMBED + "kernel": (*config.patch, 3, d),
+        _EMBED + "bias": (d,),
+        _POSITION: (*grid, d),
+    }
+    for i in range(config.depth):
+        base = f"params/processor/layers_{i}/"
+        for norm in ("attention_norm", "mlp_norm"):
+            wanted |= {f"{base}{norm}/scale": (d,), f"{base}{norm}/bias": (d,)}
+        for part in ("query", "key", "value"):
+            wanted |= {f"{base}attention/{part}/kernel": (d, *heads), f"{base}attention/{part}/bias": heads}
+        wanted |= {f"{base}attention/out/kernel": (*heads, d), f"{base}attention/out/bias": (d,)}
+        wanted |= {f"{base}mlp/dense_in/kernel": (d, config.mlp), f"{base}mlp/dense_in/bias": (config.mlp,)}
+        wanted |= {f"{base}mlp/dense_out/kernel": (config.mlp, d), f"{base}mlp/dense_out/bias": (d,)}
+    return wanted
+
+
+def _check(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], where: str) -> None:
+    for key, shape in wanted.items():
+        if key not in arrays:
+            raise LayerlockError(f"{where}: no key {key}")
+        if arrays[key].shape != shape:
+            raise LayerlockError(f"{where}: {key} is {arrays[key].shape}, wanted {shape}")
+        if arrays[key].dtype.kind != "f":
+            raise LayerlockError(f"{where}: {key} is {arrays[key].dtype}, wanted floating point")
+    surplus = sorted(set(arrays) - set(wanted))
+    if surplus:
+        raise LayerlockError(f"{where}: unknown key {surplus[0]}")

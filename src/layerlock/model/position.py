@@ -77,7 +77,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, pairs: tuple[int, ...], sign: int
         parts += [x[..., at + p : at + 2 * p], x[..., at : at + p]]
         at += 2 * p
     parts.append(x[..., at:])
-    return torch.addcmul(x * cos, torch.cat(parts, dim=-1), sin, value=sign)
+    return (x * cos).addcmul_(torch.cat(parts, dim=-1), sin, value=sign)
 
 
 class _Rotate(torch.autograd.Function):

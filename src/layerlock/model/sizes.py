@@ -1,4 +1,4 @@
-"""Model sizes by name (LayerLock, 4DS), and small ones for laptops and tests."""
+"""Model sizes by name (LayerLock, 4DS, DeiT-Tiny), and small ones for laptops and tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from layerlock.model.vit import ViTConfig
 SIZES: dict[str, tuple[int, int, int, int]] = {
     "tiny": (192, 10, 768, 3),
     "small": (256, 14, 1024, 4),
+    "Ti": (192, 12, 768, 3),
     "S": (384, 12, 1536, 6),
     "S16": (384, 16, 1536, 6),
     "B": (768, 12, 3072, 12),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from layerlock.model.attention import attend
 from layerlock.model.patches import Grid
 from layerlock.model.position import Rotation, fixed_table, rotate, rotation_table
 
@@ -122,17 +123,6 @@ class Norm(nn.LayerNorm):
         return F.layer_norm(y, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention of `[B, heads, K, D / heads]` tensors, scaled by 1/sqrt(head dim).
-
-    The softmax is computed in float32; on a CPU in bfloat16, with gradients, what goes in and comes out is rounded.
-    """
-    if q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        # written out: the CPU's fused bfloat16 kernel has a backward that is several times slower
-        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
-    return F.scaled_dot_product_attention(q, k, v)
-
-
 class Block(nn.Module):
     """`x + attention(norm(x))`, then `x + mlp(norm(x))`, on `[B, K, D]`."""
 
@@ -232,8 +222,8 @@ class ViT(nn.Module):
 
     def normalize(self, patches: Tensor) -> Tensor:
         """Patches `[..., P]`, uint8 or in [0, 1], as float32 in the units that the model reads and predicts."""
-        x = patches.float() / 255 if patches.dtype == torch.uint8 else patches.float()
-        return x if self.mean is None or self.std is None else (x - self.mean) / self.std
+        x = patches.float().div_(255) if patches.dtype == torch.uint8 else patches.float()
+        return x if self.mean is None or self.std is None else (x - self.mean).div_(self.std)
 
     def denormalize(self, patches: Tensor) -> Tensor:
         """The inverse of `normalize`: back to float32 in [0, 1]."""
@@ -270,6 +260,18 @@ class ViT(nn.Module):
             x, at = self.run(x, rotation, at, depth), depth
             found[depth] = self.norm_out(x) if depth == self.config.depth else x
         return [found[depth] for depth in indices]
+
+
+def compile_blocks(module: nn.Module) -> None:
+    """Puts every block inside `module` that is not compiled yet through `torch.compile`.
+
+    Blocks of one shape share what is compiled, wherever they stand: frozen or live, of a teacher or of its student.
+    """
+    # one code object serves all of them; none may fall back to eager
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for part in module.modules():
+        if isinstance(part, Block) and part._compiled_call_impl is None:
+            part.compile()
 
 
 @torch.no_grad()

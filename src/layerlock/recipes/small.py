@@ -1,91 +1,167 @@
-"""Settings for laptops, demonstrations and tests: the paper's methods at sizes that a CPU trains in minutes."""
+"""Every method at two sizes of our own: `-tiny` for minutes on a CPU and for tests, `-small` for one GPU."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data.clips import ClipConfig
 from layerlock.learn.decoders import BackboneDecoding
-from layerlock.learn.masking import RandomMasking
-from layerlock.learn.plans import Progressive
+from layerlock.learn.masking import Maskings, MultiBlockMasking, RandomMasking, TubeMasking
+from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents, Plans, Progressive
+from layerlock.learn.separate import SeparateDecoding
 from layerlock.model.sizes import vit
+from layerlock.recipes.record import Recipe
 
-FREEZING = Progressive(target="pixels", start=0.6, interval=0.1, first=1, jump=1, last=4)
-LOCKING = replace(FREEZING, target="frozen")
 CENTRED = {"mean": (0.45, 0.45, 0.45), "std": (0.25, 0.25, 0.25)}
-"""The papers feed pixels in [0, 1] as they are.
+"""The LayerLock paper feeds pixels in [0, 1] as they are.
 
 In runs this short the brightness that all patches share would then stay the largest part of every token for thousands
 of steps; centred, the model begins with what tells patches apart.
 """
 
 
-def _tiny(name: str, plan: Progressive) -> Config:
-    return Config(
-        recipe=name,
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What a size is made of; every method is made from it."""
+
+    mae: Config
+    """clips, model, optimizer and a decoder in the backbone: a video MAE"""
+    keep: float
+    """share of the tokens, and of the tubes, that the model sees"""
+    decoder: SeparateDecoding
+    """beside the backbone, whose blocks are then all the encoder's"""
+    freezing: Progressive
+    sparse: float
+    """share of the patches that sparse latent losses are on"""
+    live: tuple[int, ...]
+    ladder: JointEmbedding
+    ema: float
+    blockwise: Blockwise
+
+
+TINY = Scale(
+    mae=Config(
+        recipe="tiny",
         steps=1_000,
         batch=32,
         clip=ClipConfig(frames=16, stride=1, size=48, resize=1.15, flip=True),
         model=vit("tiny", patch=(4, 8, 8), **CENTRED),
         masking=RandomMasking(keep=0.25),
         decoder=BackboneDecoding(blocks=2),
-        plan=plan,
         optim=OptimConfig(lr=1.5e-3, warmup=0.03, mini_warmup=0.005, weight_decay=0.05),
         run=RunConfig(log_every=10, checkpoint_every=200),
-    )
-
-
-def mae_tiny() -> Config:
-    """Video MAE: pixels, end to end."""
-    return _tiny("mae-tiny", Progressive())
-
-
-def freeze_tiny() -> Config:
-    """Progressive freezing with pixel targets (LayerLock section 4.1)."""
-    return _tiny("freeze-tiny", FREEZING)
-
-
-def layerlock_tiny() -> Config:
-    """LayerLock on all patches (section 3.3): four switches."""
-    return _tiny("layerlock-tiny", LOCKING)
-
-
-def layerlock_sparse_tiny() -> Config:
-    """LayerLock with latent losses on a random quarter of the patches (Table 2 has 5 % of 1568)."""
-    return _tiny("layerlock-sparse-tiny", replace(LOCKING, latent_fraction=0.25))
-
-
-def layerlock_multi_tiny() -> Config:
-    """LayerLock that keeps all targets so far, a head each (Table 5)."""
-    return _tiny("layerlock-multi-tiny", replace(LOCKING, keep_targets=True))
-
-
-def _small(name: str, plan: Progressive) -> Config:
-    return Config(
-        recipe=name,
+    ),
+    keep=0.25,
+    decoder=SeparateDecoding(width=96, depth=2, heads=3, mlp=384),
+    freezing=Progressive(target="pixels", start=0.6, interval=0.1, first=1, jump=1, last=4),
+    sparse=0.25,
+    live=(2, 4, 6),
+    ladder=JointEmbedding(climb=True, start=0.5, interval=0.1, first=1, jump=2, last=8),
+    ema=0.99,
+    blockwise=Blockwise(parts=5),
+)
+SMALL = Scale(
+    mae=Config(
+        recipe="small",
         steps=50_000,
         batch=128,
         clip=ClipConfig(frames=16, stride=2, size=112, resize=1.15, flip=True),
         model=vit("small", patch=(2, 16, 16), **CENTRED),
         masking=RandomMasking(keep=0.10),
         decoder=BackboneDecoding(blocks=4),
-        plan=plan,
         optim=OptimConfig(lr=6e-4, warmup=0.03, mini_warmup=0.004, weight_decay=0.05),
         run=RunConfig(workers=8, log_every=20, checkpoint_every=500),
+    ),
+    keep=0.10,
+    decoder=SeparateDecoding(width=128, depth=4, heads=4, mlp=512),
+    freezing=Progressive(target="pixels", start=0.6, interval=0.05, first=1, jump=1, last=7),
+    sparse=0.10,
+    live=(2, 4, 6, 8),
+    ladder=JointEmbedding(climb=True, start=0.4, interval=0.05, first=1, jump=1, last=12),
+    ema=0.998,
+    blockwise=Blockwise(cuts=(4, 7, 11, 14)),
+)
+
+
+def _backbone(scale: Scale, plan: Plans) -> Config:
+    return replace(scale.mae, plan=plan)
+
+
+def _beside(scale: Scale, plan: Plans, masking: Maskings) -> Config:
+    """A decoder beside the backbone, all of whose blocks are then the encoder's."""
+    model = replace(scale.mae.model, position="sincos", gelu="exact", final_norm=True)
+    return replace(scale.mae, model=model, masking=masking, decoder=scale.decoder, plan=plan)
+
+
+def _vjepa(scale: Scale, plan: JointEmbedding) -> Config:
+    """What Table 9 has, in small: learned positions, colour jitter, rising weight decay; a third of the rate."""
+    base = _beside(scale, plan, MultiBlockMasking(group=8))
+    optim = replace(base.optim, lr=round(base.optim.lr / 3, 6), weight_decay=0.04, end_weight_decay=0.4, ema=scale.ema)
+    return replace(
+        base, model=replace(base.model, position="learned"), clip=replace(base.clip, jitter=0.8), optim=optim
     )
 
 
-def mae_small() -> Config:
-    """Video MAE for one GPU: 16 x 112 x 112, pixels, end to end."""
-    return _small("mae-small", Progressive())
+def _blockwise(scale: Scale, plan: Blockwise) -> Config:
+    return _beside(scale, plan, TubeMasking(keep=scale.keep))
 
 
-def freeze_small() -> Config:
-    """Progressive freezing with pixel targets for one GPU."""
-    return _small("freeze-small", replace(FREEZING, interval=0.05, last=7))
+def _sequential(scale: Scale) -> Config:
+    """As many steps as the others have, shared out; each part with a warm-up and a cosine of its own."""
+    base = _blockwise(scale, replace(scale.blockwise, regime="sequential"))
+    cycles = len(scale.blockwise.boundaries(base.model.depth))
+    return replace(base, optim=replace(base.optim, warmup=base.optim.warmup / cycles, mini_warmup=0.0, cycles=cycles))
 
 
-def layerlock_small() -> Config:
-    """LayerLock for one GPU: own footage, 7 of 10 encoder blocks frozen at the end."""
-    return _small("layerlock-small", replace(LOCKING, interval=0.05, last=7))
+def _all(scale: Scale) -> tuple[Recipe, ...]:
+    """Every method at this size."""
+    size, freezing, cut = scale.mae.recipe, scale.freezing, scale.blockwise
+    lock = replace(freezing, target="frozen")
+    videomae = Progressive(masked=True, normalized=True)
+    made = {
+        "mae": (_backbone(scale, Progressive()), "Video MAE: pixels, end to end"),
+        "freeze": (_backbone(scale, freezing), "Progressive freezing with pixel targets (LayerLock section 4.1)"),
+        "layerlock": (_backbone(scale, lock), "LayerLock on all patches (section 3.3)"),
+        "layerlock-sparse": (
+            _backbone(scale, replace(lock, latent_fraction=scale.sparse)),
+            f"LayerLock, latent losses on a random {scale.sparse:.0%} of the patches (Table 2)",
+        ),
+        "layerlock-multi": (
+            _backbone(scale, replace(lock, keep_targets=True)),
+            "LayerLock that keeps all targets so far, a head each (Table 5)",
+        ),
+        "videomae": (
+            _beside(scale, videomae, TubeMasking(keep=scale.keep)),
+            "VideoMAE: normalised pixels of masked tubes, a decoder beside the backbone",
+        ),
+        "vjepa": (_vjepa(scale, JointEmbedding()), "V-JEPA: predicts what an averaged teacher makes of masked blocks"),
+        "vjepa-layerlock": (
+            _vjepa(scale, scale.ladder),
+            "LayerLock on V-JEPA: the teacher's layer that is predicted climbs with what is frozen",
+        ),
+        "vjepa-layerlock-own": (
+            _vjepa(scale, replace(scale.ladder, teacher=False)),
+            "LayerLock on V-JEPA without a teacher: targets are the model's own layers",
+        ),
+        "live-latents": (
+            _backbone(scale, LiveLatents(layers=scale.live)),
+            "MAE that also predicts its own live layers, nothing frozen: collapses (Table 3)",
+        ),
+        "blockwise": (_blockwise(scale, cut), "Blockwise: parts with a loss each, no gradient between them"),
+        "blockwise-sequential": (_sequential(scale), "Blockwise, one part after the other: those below are frozen"),
+        "deep-supervision": (
+            _blockwise(scale, replace(cut, regime="deep-supervision")),
+            "The control of blockwise learning: the same losses, gradients through all blocks",
+        ),
+        "end-to-end": (
+            _blockwise(scale, replace(cut, regime="end-to-end")),
+            "The baseline of blockwise learning: the last loss alone",
+        ),
+    }
+    return tuple(
+        Recipe(config=replace(config, recipe=f"{name}-{size}"), about=about) for name, (config, about) in made.items()
+    )
+
+
+RECIPES = (*_all(TINY), *_all(SMALL))

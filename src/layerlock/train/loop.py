@@ -25,7 +25,7 @@ from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, weights_of
 from layerlock.model.encoder import ClipShape, check_weights, load, save_backbone
 from layerlock.train import checkpoint
-from layerlock.train.device import memory_bytes, pick_compile, pick_device, pick_precision
+from layerlock.train.device import keep_freed_memory, memory_bytes, pick_compile, pick_device, pick_precision
 from layerlock.train.folder import RunFolder
 from layerlock.train.meter import Clock, Meter
 from layerlock.train.monitors import CollapseMonitor, weight_norms
@@ -60,6 +60,7 @@ def train(
     """
     plan = config.check(plan)
     device = pick_device(config.run.device)
+    keep_freed_memory(device)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     folder = RunFolder(config.out)
@@ -184,11 +185,10 @@ class Run:
         weights = weights_of(self.plan, self.step, self.log)
         losses: dict[str, torch.Tensor] = {}
         for k in range(parts):
-            part = batch.slice(k * size, (k + 1) * size).to(self.device)
+            part = batch.slice(k * size, (k + 1) * size)
             last = k == parts - 1
-            figures = self.learner.step(
-                self.shown(part), part.index_b, scale=1 / parts, weights=weights, watch=watch and last
-            )
+            shown = self.shown(part.to(self.device))
+            figures = self.learner.step(shown, part.index_b, scale=1 / parts, weights=weights, watch=watch and last)
             losses = {name: losses.get(name, 0) + value / parts for name, value in figures.losses.items()}
         if config.optim.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.learner.live().values(), config.optim.clip_norm)
@@ -323,16 +323,11 @@ def build_learner(config: Config, device: torch.device, init_from: str | None = 
         seed=config.seed,
         compute=pick_precision(config.run, device),
         recompute=config.run.recompute,
+        compiled=pick_compile(config.run, device),
     )
     if init_from is not None:
         take_weights(learner, init_from)
-    learner.to(device)
-    if pick_compile(config.run, device):
-        # one code object serves all blocks: context and target, frozen and live, joined; none may fall back to eager
-        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-        for block in learner.vit.blocks:
-            block.compile()
-    return learner
+    return learner.to(device)
 
 
 def take_weights(learner: Learner, init_from: str) -> None:

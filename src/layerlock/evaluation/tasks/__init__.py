@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.frozen import FrozenEncoder
+from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.evaluation.parts import Parts
 from layerlock.evaluation.tasks.action import ActionTask
 from layerlock.evaluation.tasks.depth import DepthTask

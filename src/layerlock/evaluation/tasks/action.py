@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from layerlock.data import Batch
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.frozen import FrozenEncoder
+from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.evaluation.tasks.task import Metric, Scored, Shape
 
 KINETICS_VIEWS = 7

@@ -8,7 +8,7 @@ from torch import Tensor
 from layerlock.data import Batch, crop_and_flip_depth
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.frozen import FrozenEncoder
+from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.evaluation.tasks.task import Metric, Scored, Shape
 from layerlock.model.encoder import ClipShape
 from layerlock.model.patches import token_grid, unpatchify

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from layerlock.data import Batch
-from layerlock.evaluation.frozen import FrozenEncoder
+from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.model.patches import Grid
 
 

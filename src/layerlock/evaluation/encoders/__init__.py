@@ -1,0 +1,10 @@
+"""Any video encoder as a frozen reader of features.
+
+`open_encoder(name)` takes a folder of ours, `random:SIZE`, `random:NAME`, `hf:NAME-OR-FOLDER` or `4ds:FILE.npz`.
+"""
+
+from layerlock.evaluation.encoders.naming import open_encoder
+from layerlock.evaluation.encoders.protocol import FrozenEncoder
+from layerlock.evaluation.encoders.untrained import random_like
+
+__all__ = ["FrozenEncoder", "open_encoder", "random_like"]

@@ -1,0 +1,108 @@
+"""A checkpoint folder of transformers: settings as JSON, weights as safetensors. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from layerlock.errors import LayerlockError
+from layerlock.learn.videomae import IMAGENET_MEAN, IMAGENET_STD
+from layerlock.model.encoder import read_tensors
+
+EXTRA = "pip install 'layerlock[transformers]'"
+_PREPROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json")
+_WEIGHTS = "model.safetensors"
+_WANTED = ("config.json", *_PREPROCESSORS, "*.safetensors", f"{_WEIGHTS}.index.json")
+
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A folder, and the settings in its config.json."""
+
+    folder: Path
+    fields: dict[str, Any]
+
+    @property
+    def config(self) -> Path:
+        """Where the settings stand."""
+        return self.folder / "config.json"
+
+    def weights(self) -> dict[str, Tensor]:
+        """All tensors, of one file or of several that an index names. Raises LayerlockError for other weights."""
+        whole, index = self.folder / _WEIGHTS, self.folder / f"{_WEIGHTS}.index.json"
+        if whole.exists():
+            return read_tensors(whole)
+        if not index.exists():
+            raise LayerlockError(
+                f"{self.folder}: no {_WEIGHTS}; weights in other forms (pytorch_model.bin) are pickled and never read"
+            )
+        return {name: value for part in self._parts(index) for name, value in read_tensors(part).items()}
+
+    def _parts(self, index: Path) -> list[Path]:
+        places = _read_json(index).get("weight_map")
+        names = set(places.values()) if isinstance(places, dict) else set()
+        if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
+            raise LayerlockError(f"{index}: weight_map does not name files of its folder")
+        return [self.folder / name for name in sorted(names)]
+
+    def colours(self) -> tuple[Colour, Colour]:
+        """Mean and deviation of pixels in [0, 1], by the preprocessor's settings; ImageNet's where there are none.
+
+        Raises LayerlockError for settings that are not three numbers each.
+        """
+        for path in (self.folder / name for name in _PREPROCESSORS):
+            if path.exists():
+                fields = _read_json(path)
+                if not fields.get("do_normalize", True):
+                    return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+                mean = _colour(path, "image_mean", fields.get("image_mean", IMAGENET_MEAN))
+                std = _colour(path, "image_std", fields.get("image_std", IMAGENET_STD))
+                if min(std) <= 0:
+                    raise LayerlockError(f"{path}: image_std {list(std)} must be positive")
+                return mean, std
+        return IMAGENET_MEAN, IMAGENET_STD
+
+
+def fetch(name: str) -> Checkpoint:
+    """The checkpoint of a local folder or, where there is none, of that repository on the Hub.
+
+    Raises LayerlockError where there is neither. Downloads nothing but JSON and safetensors.
+    """
+    folder = Path(name) if Path(name).is_dir() else _download(name)
+    return Checkpoint(folder=folder, fields=_read_json(folder / "config.json"))
+
+
+def _download(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise LayerlockError(f"hf:{name}: no such folder, and the Hub needs transformers ({EXTRA})") from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_WANTED)))
+    except Exception as error:  # whatever the network, the Hub and its client raise
+        raise LayerlockError(f"hf:{name}: no such folder, and not to be had from the Hub ({error})") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text())
+    except OSError as error:
+        raise LayerlockError(f"{path}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LayerlockError(f"{path}: not JSON ({error})") from None
+    if not isinstance(fields, dict):
+        raise LayerlockError(f"{path}: not a JSON object")
+    return fields
+
+
+def _colour(path: Path, field: str, value: Any) -> Colour:
+    if not isinstance(value, list | tuple) or len(value) != 3 or not {type(part) for part in value} <= {int, float}:
+        raise LayerlockError(f"{path}: {field} {value!r} is not three numbers")
+    red, green, blue = map(float, value)
+    return red, green, blue

@@ -1,0 +1,29 @@
+"""Models as transformers saves them, by what their config.json says they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from layerlock.errors import LayerlockError
+from layerlock.evaluation.encoders.checkpoint import Checkpoint, fetch
+from layerlock.evaluation.encoders.protocol import FrozenEncoder
+from layerlock.evaluation.encoders.videomae import open_videomae
+from layerlock.evaluation.encoders.vjepa2 import open_vjepa2
+from layerlock.model.encoder import ClipShape
+
+_MODELS: dict[str, Callable[[Checkpoint, ClipShape | None], FrozenEncoder]] = {
+    "videomae": open_videomae,
+    "vjepa2": open_vjepa2,
+}
+
+
+def open_hub(name: str, clip: ClipShape | None) -> FrozenEncoder:
+    """The encoder of a local folder or of a repository on the Hugging Face Hub.
+
+    Raises LayerlockError for what cannot be fetched or read and for other models.
+    """
+    checkpoint = fetch(name)
+    kind = checkpoint.fields.get("model_type")
+    if kind not in _MODELS:
+        raise LayerlockError(f"{checkpoint.config}: model_type {kind!r} is none of {', '.join(_MODELS)}")
+    return _MODELS[kind](checkpoint, clip)

@@ -1,0 +1,59 @@
+"""From a name to an encoder: which kind it is, and the clips it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from layerlock.errors import LayerlockError
+from layerlock.evaluation.encoders.fourds import open_4ds
+from layerlock.evaluation.encoders.hub import open_hub
+from layerlock.evaluation.encoders.protocol import FrozenEncoder
+from layerlock.evaluation.encoders.shapes import restrided
+from layerlock.evaluation.encoders.untrained import open_size, random_like
+from layerlock.model.encoder import ClipShape, load
+from layerlock.model.sizes import SIZES
+
+
+def open_encoder(
+    name: str, *, clip: ClipShape | None = None, seed: int = 0, device: str | torch.device = "cpu"
+) -> FrozenEncoder:
+    """The encoder of that name, in float32 on `device`.
+
+    - `FOLDER`: a run folder or an encoder folder of ours;
+    - `random:SIZE`: random weights in a size of `layerlock.model.sizes`, drawn from `seed`;
+    - `random:NAME`: random weights in the shape of the encoder of any other name here;
+    - `hf:NAME-OR-FOLDER`: a VideoMAE or V-JEPA 2 as transformers saves it;
+    - `4ds:FILE.npz`: a published 4DS checkpoint.
+
+    `clip` is the shape of the clips: free for `random:SIZE`, free in frames for V-JEPA 2, elsewhere free in stride and
+    frame rate alone. Raises LayerlockError for a name, a checkpoint or a clip that cannot be used.
+    """
+    encoder = _open(name, clip, seed)
+    encoder.name = name
+    return encoder.prepare(device, torch.float32)
+
+
+def _open(name: str, clip: ClipShape | None, seed: int) -> FrozenEncoder:
+    kind, colon, rest = name.partition(":")
+    if kind == "random" and colon:
+        return open_size(rest, clip, seed) if rest in SIZES else random_like(_open(rest, clip, seed), seed=seed)
+    if kind in _KINDS and colon:
+        return _KINDS[kind](rest, clip)
+    if not Path(name).exists():
+        raise LayerlockError(
+            f"{name!r} is no encoder: neither a folder that is there nor one of random:SIZE (SIZE: "
+            f"{', '.join(SIZES)}), random:NAME, hf:NAME-OR-FOLDER, 4ds:FILE.npz"
+        )
+    return _open_folder(name, clip)
+
+
+def _open_folder(path: str, clip: ClipShape | None) -> FrozenEncoder:
+    encoder = load(path)
+    encoder.clip = restrided(encoder.clip, clip, path)
+    return encoder
+
+
+_KINDS: dict[str, Callable[[str, ClipShape | None], FrozenEncoder]] = {"hf": open_hub, "4ds": open_4ds}

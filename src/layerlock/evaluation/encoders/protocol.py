@@ -1,0 +1,51 @@
+"""What evaluation asks of an encoder; `layerlock.model.encoder.Encoder` is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from layerlock.model.encoder import ClipShape
+from layerlock.model.patches import Grid
+
+
+class FrozenEncoder(Protocol):
+    """Clips in, features of any depth out, nothing to train."""
+
+    name: str
+    """what it was opened by"""
+    clip: ClipShape
+    """the clips it takes"""
+
+    @property
+    def grid(self) -> Grid:
+        """Tokens along time, height and width; N is their product."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks, L."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Length of a feature, D."""
+        ...
+
+    def prepare(self, device: str | torch.device, compute: torch.dtype) -> Self:
+        """Moves to `device` and computes in `compute` from now on; weights are cast once. Returns itself."""
+        ...
+
+    def forward_intermediates(self, video_btchw: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """Features `[B, N, D]` after each of the blocks `indices` (0: projected patches, L: the last), tokens in the
+        order (t, h, w), in the compute type.
+
+        Clips are `[B, T, 3, H, W]`, uint8 or float in [0, 1], of the shape `clip`. Runs no deeper than asked and never
+        with a graph. The output of the last block comes with the model's final norm where it has one; those of
+        earlier blocks are as the blocks return them. Raises LayerlockError for clips of another shape or type and for
+        depths that are not there.
+        """
+        ...

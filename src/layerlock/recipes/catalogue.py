@@ -1,0 +1,67 @@
+"""docs/recipes.md, made from the recipes: `python -m layerlock.recipes.catalogue > docs/recipes.md`."""
+
+from __future__ import annotations
+
+from layerlock.budget import H100_PEAK, UTILISATION, budget, h100_hours, hours_text, total_flops
+from layerlock.model.cost import backbone_parameters
+from layerlock.recipes import ROOMS
+from layerlock.recipes.record import Recipe
+
+HEAD = f"""# Recipes
+
+Made by `python -m layerlock.recipes.catalogue`; a test holds this page to what that prints.
+
+`layerlock pretrain NAME --dry-run` shows all settings of a recipe and each of its stages, `layerlock recipes NAME` what
+it reaches and what was decided where its source is silent. `to reach` is what the source prints, not what was measured
+here. FLOPs are those of all steps of training, counted from shapes. H100 hours are these over {UTILISATION:.0%} of the
+peak: {H100_PEAK["bf16"] / 1e12:.0f} TFLOP/s in bfloat16, {H100_PEAK["fp32"] / 1e12:.0f} in float32 (no TF32), which the
+V-JEPA recipes ask for. That share is an assumption; decoding of videos and evaluation are not in it.
+"""
+COLUMNS = ("recipe", "M parameters", "steps", "batch", "FLOPs", "H100 hours", "what it is")
+
+
+def row(made: Recipe) -> tuple[str, ...]:
+    """The cells of a recipe, after `COLUMNS`."""
+    config = made.config
+    flops = total_flops(budget(config))
+    parameters = backbone_parameters(config.model, config.tokens) / 1e6
+    return (
+        f"`{made.name}`",
+        f"{parameters:,.1f}",
+        f"{config.steps:,}",
+        f"{config.batch:,}",
+        f"{flops:.2e}",
+        hours_text(h100_hours(config, flops)),
+        made.line,
+    )
+
+
+def markdown() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for room in ROOMS:
+        rows = [COLUMNS, ("---",) * len(COLUMNS), *map(row, room.RECIPES)]
+        table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+        parts.append(
+            f"## {(room.__doc__ or '').strip().splitlines()[0].rstrip('.')}\n\n{table}\n{_decided(room.RECIPES)}"
+        )
+    return "\n".join(parts)
+
+
+def _decided(recipes: tuple[Recipe, ...]) -> str:
+    """The decisions of a room, once each, with the recipes that they are of where these are not all."""
+    lines = []
+    for text in dict.fromkeys(text for made in recipes for text in made.decided):
+        of = [made.name for made in recipes if text in made.decided]
+        names = "" if len(of) == len(recipes) else f" ({_names(of)})"
+        lines.append(f"- {text}{names}")
+    return "\nDecided:\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _names(names: list[str], most: int = 4) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -1,0 +1,92 @@
+"""A config in the units of the papers' tables: whatever a table can print, and the rest of what is learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerlock.config import Config
+from layerlock.learn.decoders import BackboneDecoding
+from layerlock.learn.masking import Maskings, MultiBlockMasking, RandomMasking, SeveralMaskings
+from layerlock.learn.plan import Stage, timeline, weights_of
+from layerlock.learn.separate import SeparateDecoding
+
+
+def printed(config: Config) -> dict[str, Any]:
+    """Settings by the names of `paper_tables.ROWS`; a mini warm-up that nothing follows is None."""
+    clip, model, optim, steps = config.clip, config.model, config.optim, config.steps
+    plan = config.build_plan()
+    stages = timeline(plan, steps)
+    has_teacher = any(stage.has_teacher for _, stage in stages)
+    factor = [weights_of(plan, step, ()) for step in (0, steps // 2, steps - 1)]
+    return {
+        "size": (model.width, model.depth, model.mlp, model.heads),
+        "steps": steps,
+        "batch": config.batch,
+        "frames": clip.frames,
+        "stride": clip.stride if clip.fps is None else f"{clip.fps} a second",
+        "resolution": clip.size,
+        "resize": clip.resize,
+        "flip": clip.flip,
+        "area": None if clip.area is None else (*clip.area, *clip.aspect),
+        "jitter": clip.jitter,
+        "grey": clip.grey,
+        "patch": model.patch,
+        "position": model.position,
+        "rope": (model.rope_wavelength, *model.rope_fractions),
+        "pixels": (model.mean, model.std),
+        "block": (model.gelu, model.norm_eps, model.key_bias),
+        "final norm": model.final_norm,
+        "masking": masking(config.masking),
+        "decoder": decoder(config),
+        "start lr": optim.start_lr,
+        "lr": optim.lr,
+        "end lr": optim.end_lr,
+        "warmup": round(optim.warmup * steps),
+        "mini warmup": round(optim.mini_warmup * steps),
+        "cycles": optim.cycles,
+        "weight decay": ends(optim.weight_decay, optim.end_weight_decay),
+        "betas": optim.betas,
+        "clip norm": optim.clip_norm,
+        "ema": ends(optim.ema, optim.end_ema) if has_teacher else None,
+        "precision": config.run.precision,
+        "loss": losses([stage for _, stage in stages]),
+        "factor": tuple(round(next(iter(each.values())), 3) for each in factor) if factor[0] else None,
+        "stages": [(begin, stage.frozen, stage.targets) for begin, stage in stages],
+        "stops": any(tap.detach for _, stage in stages for tap in stage.taps),
+    }
+
+
+def ends(first: float, last: float | None) -> tuple[float, float]:
+    """Where a schedule begins and ends."""
+    return first, first if last is None else last
+
+
+def masking(config: Maskings) -> Any:
+    """Shares as the papers print them: what is masked, not what is kept."""
+    if isinstance(config, SeveralMaskings):
+        return [masking(each) for each in config.masks]
+    if isinstance(config, MultiBlockMasking):
+        return "blocks", config.blocks, config.area, config.aspect, config.group
+    return "random" if isinstance(config, RandomMasking) else "tube", round(1 - config.keep, 9)
+
+
+def decoder(config: Config) -> tuple[Any, ...]:
+    """Of the backbone's own blocks, what its tokens are: RoPE alone can be applied to a constant."""
+    made = config.decoder
+    if isinstance(made, BackboneDecoding):
+        return "backbone", made.blocks, made.tokens if config.model.position == "rope" else "learned"
+    assert isinstance(made, SeparateDecoding)
+    shape = (made.width, made.depth, made.mlp, made.heads)
+    block = (made.gelu, made.norm_eps, made.key_bias)
+    return "separate", shape, made.position, block, made.final_norm_eps, made.input_bias, made.input_norm
+
+
+def losses(stages: list[Stage]) -> tuple[Any, ...]:
+    """What all losses of a run have in common; latent ones say which share of the patches they are on."""
+    taps = [tap for stage in stages for tap in stage.taps]
+    (error,), (masked,) = {tap.error for tap in taps}, {tap.masked for tap in taps}
+    where = "masked" if masked else "everywhere"
+    where += ", targets of the full clip" if any(tap.full_clip for tap in taps) else ""
+    pixels = {tap.target.normalized for tap in taps if not tap.target.layer}
+    fraction = min(tap.fraction for tap in taps)
+    return (error, where, fraction, *(["normalized"] if pixels == {True} else []))
