@@ -36,19 +36,19 @@ def main() -> None:
     device = begin(given)
     run = RunConfig(device=given.device, precision=given.precision, compile="no")
     print(f"{given.batch} clips, {str(pick_precision(run, device)).removeprefix('torch.')}, {given.rounds} rounds")
-    print("regime            blocks   saved MB  ratio   trained MB  ms")
+    print("regime            blocks   saved MB  ratio   state MB  ms")
     first: int | None = None
     for regime in REGIMES:
         for update in updates_of(config_of(regime, given.batch, run), device):
             saved = saved_bytes(update, [update.learner])
             first = first or saved
             (times,) = take_turns([update], device, given.rounds, warmup=1)
-            stage, live = update.learner.stage, [*update.learner.live().values()]
+            stage, gradients = update.learner.stage, update.learner.live().values()  # of one size with their weights
             moments = [v for state in update.optimizer.state.values() for v in state.values()]
             ms = median_and_range((t * 1e3 for t in times), ".0f")
             print(
                 f"{regime:17} {stage.frozen + 1:2} to {stage.last:2} {saved / 1e6:8.1f} {saved / first:6.2f} "
-                f"{sum(map(nbytes, [*live, *moments])) / 1e6:11.1f}  {ms}",
+                f"{sum(map(nbytes, [*gradients, *moments])) / 1e6:9.1f}  {ms}",
                 flush=True,
             )
 

@@ -1,7 +1,7 @@
 """Where the time of a training step goes: a profile of a recipe's first stage, or of another.
 
     python benchmarks/profile_step.py --recipe videomae-tiny --batch 16 [--stage 0] [--rows 25] [--threads 1]
-    python benchmarks/profile_step.py --pair vjepa --size small --batch 4
+    python benchmarks/profile_step.py --pair vjepa --size small --batch 4 [--side theirs]
 
 Time inside operators, without that of the operators they call, summed over `--rounds` updates: first by kind, with the
 share of matrix products, then the slowest operators with the shapes they ran on.
@@ -9,6 +9,7 @@ share of matrix products, then the slowest operators with the shapes they ran on
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from dataclasses import replace
 import torch
 from measure import begin, options, random_clips
 from step import Update
+from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 
 import layerlock
@@ -43,7 +45,7 @@ def main() -> None:
     parser = options(__doc__, batch=16, rounds=5)
     parser.add_argument("--recipe", default="layerlock-tiny")
     parser.add_argument("--stage", type=int, default=0, help="number of the stage, from 0")
-    parser.add_argument("--pair", choices=("videomae", "vjepa"), help="our side of against_transformers.py instead")
+    parser.add_argument("--pair", choices=("videomae", "vjepa"), help="a side of against_transformers.py instead")
     parser.add_argument("--size", default="small", choices=("base", "small"))
     parser.add_argument("--side", default="ours")
     parser.add_argument("--rows", type=int, default=25)
@@ -55,12 +57,11 @@ def main() -> None:
     show(update, given.rounds, given.rows, device)
 
 
-def stage_update(given: object, run: RunConfig) -> Update:
+def stage_update(given: argparse.Namespace, run: RunConfig) -> Update:
     """Of the recipe and the stage asked for."""
-    recipe, batch, number = given.recipe, given.batch, given.stage
-    config = replace(layerlock.recipe(recipe), batch=batch, run=run)
+    config = replace(layerlock.recipe(given.recipe), batch=given.batch, run=run)
     device = pick_device(run.device)
-    stage = timeline(config.build_plan(), config.steps)[number][1]
+    stage = timeline(config.build_plan(), config.steps)[given.stage][1]
     return Update(config, build_learner(config, device), stage, *random_clips(config, device))
 
 
@@ -83,7 +84,7 @@ def show(update: Callable[[], None], rounds: int, rows: int, device: torch.devic
         for _ in range(rounds):
             update()
 
-    def own_ms(event: object) -> float:
+    def own_ms(event: FunctionEventAvg) -> float:
         return (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e3 / rounds
 
     kinds: Counter[str] = Counter()

@@ -115,8 +115,8 @@ LIVE = [(0, 0, "pixels+h4+h8+h12+h16+h20+h24+h28")]
 ABLATIONS: dict[str, Row] = {
     # Table 3
     "vit-h-100m": H_100M,
-    "vit-h-100m-latent-constant": H_100M | {"stages": LIVE, "factor": (1.0, 1.0, 1.0)},
-    "vit-h-100m-latent-cosine": H_100M | {"stages": LIVE, "factor": (0.0, 0.5, 1.0)},
+    "vit-h-100m-latent-constant": H_100M | {"stages": LIVE, "factor": (1.0, 1.0, 1.0), "both sides": True},
+    "vit-h-100m-latent-cosine": H_100M | {"stages": LIVE, "factor": (0.0, 0.5, 1.0), "both sides": True},
     # Table 4
     "vit-g-250m-no-rope": G_250M | LEARNED,
     "vit-g-250m": G_250M,

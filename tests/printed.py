@@ -53,6 +53,7 @@ def printed(config: Config) -> dict[str, Any]:
         "factor": tuple(round(next(iter(each.values())), 3) for each in factor) if factor[0] else None,
         "stages": [(begin, stage.frozen, stage.targets) for begin, stage in stages],
         "stops": any(tap.detach for _, stage in stages for tap in stage.taps),
+        "both sides": any(stage.trains_targets for _, stage in stages),
     }
 
 

@@ -49,7 +49,7 @@ METHODS = [
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_papers_recipe_is_what_its_table_prints(name: str) -> None:
-    wanted = {"stops": False} | ROWS[name]
+    wanted = {"stops": False, "both sides": False} | ROWS[name]
     found = printed(recipe(name))
     if wanted["mini warmup"] is None:
         assert len(found["stages"]) == 1, "no switch, so nothing for a mini warm-up to follow"

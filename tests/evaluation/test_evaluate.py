@@ -249,6 +249,34 @@ def test_clips_that_cannot_be_used_are_left_out_and_named(tmp_path: Path, encode
     assert {path for path, _ in found.left_out} <= {str(path) for path in (*paths[::2], paths[1])}
 
 
+def test_something_something_is_tested_on_its_validation_list(tmp_path: Path, world: Path, encoder: Path) -> None:
+    videos = sorted(world.glob("*/*.mp4"))[:24]
+    (tmp_path / "videos").mkdir()
+    lists: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
+    for number, video in enumerate(videos):
+        (tmp_path / "videos" / f"{number}.mp4").symlink_to(video)
+        entry = {"id": str(number), "template": f"Doing [something] {number % 2}"}
+        lists["train" if number < 16 else "validation"].append(entry)
+    lists["train"].append({"id": "999", "template": "Doing [something] 0"})
+    lists["test"] = [{"id": "3"}]
+    for name, entries in lists.items():
+        (tmp_path / f"something-something-v2-{name}.json").write_text(json.dumps(entries))
+    found = run(tmp_path / "out", tmp_path, encoder, readout="linear", baselines="no")
+    assert found.data["layout"] == "Something-Something v2"
+    assert found.data["videos"] == {"train": 14, "validation": 2, "test": 8}
+    ((missing, reason),) = found.left_out
+    assert missing.endswith("999.webm")
+    assert "no such file" in reason
+
+
+def test_encoders_go_by_name_and_other_clips_of_theirs(tmp_path: Path, world: Path, encoder: Path) -> None:
+    found = run(tmp_path / "out", world, Path(f"random:{encoder}"), readout="linear", baselines="no", lrs=(1e-3,))
+    assert found.encoder == f"random:{encoder}"
+    with pytest.raises(LayerlockError, match="'nowhere' is no encoder"):
+        run(tmp_path / "none", world, Path("nowhere"))
+    assert not (tmp_path / "none").exists()
+
+
 def test_several_clips_of_a_video_are_equally_spaced(world: Path) -> None:
     clip = ClipConfig(frames=8, stride=1, size=24, resize=1.0, flip=False)
     source = open_source(str(world), clip, 0, workers=1)

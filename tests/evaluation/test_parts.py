@@ -12,8 +12,9 @@ from evaluations import index
 
 from layerlock.data.index import Index
 from layerlock.errors import LayerlockError
+from layerlock.evaluation.cutting import Cutting, Part
 from layerlock.evaluation.own_parts import own_parts
-from layerlock.evaluation.parts import Cutting, Part, Parts, open_parts
+from layerlock.evaluation.parts import Parts, open_parts
 
 CUTTING = Cutting(by="auto", validation=0.1, test=0.2, seed=0, labelled=True, span=lambda fps: 8)
 

@@ -5,7 +5,10 @@ import math
 
 import pytest
 
-from layerlock.report.charts import Chart, Curve, Mark, alt, draw, thin
+from layerlock.learn.plan import timeline
+from layerlock.recipes import recipe
+from layerlock.report.charts import Chart, Curve, Mark, alt, charts, draw, thin
+from layerlock.report.history import History, Span
 
 
 def svg(uri: str) -> str:
@@ -40,3 +43,32 @@ def test_many_points_become_means_that_keep_the_area() -> None:
 def test_alt_text_tells_first_and_last_value() -> None:
     curve = Curve(steps=[1, 2, 3], values=[math.nan, 0.5, 0.25], name="pixels")
     assert alt(Chart(title="loss", curves=(curve,))) == "Chart of loss over steps: pixels from 0.5 to 0.25"
+
+
+@pytest.mark.parametrize(
+    ("name", "titles", "caption"),
+    [
+        ("mae-tiny", ["loss, pixels"], "squared error of pixels in the model's units"),
+        ("blockwise-tiny", ["loss, pixels"], "squared error of pixels of each patch less its mean"),
+        ("vjepa-tiny", ["loss, latent targets"], "absolute error of features"),
+        (
+            "layerlock-tiny",
+            ["loss, pixels", "loss, latent targets", "loss / variance of the target"],
+            "squared error of pixels in the model's units",
+        ),
+    ],
+)
+def test_losses_are_called_what_they_are(name: str, titles: list[str], caption: str) -> None:
+    config = recipe(name)
+    spans = tuple(
+        Span(begin=begin, end=begin + 1, frozen=stage.frozen, targets=stage.targets, stage=stage)
+        for begin, stage in timeline(config.build_plan(), config.steps)
+    )
+    lines = tuple(
+        {"step": span.end, "losses": dict.fromkeys(span.targets.split("+"), 1.0), "target_variance": {}}
+        for span in spans
+    )
+    found = charts(History(config=config, versions={}, lines=lines, events=(), spans=spans))
+    losses = [chart for chart in found if chart.title.startswith("loss")]
+    assert [chart.title for chart in losses] == titles
+    assert caption in losses[0].caption

@@ -13,10 +13,11 @@ from layerlock.data.index import build_index
 from layerlock.data.index.progress import IndexProgress
 from layerlock.evaluation.baselines import baseline_encoders
 from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.cutting import Cutting
 from layerlock.evaluation.encoders import FrozenEncoder, open_encoder
 from layerlock.evaluation.folder import EvaluationFolder
 from layerlock.evaluation.frozen import check_features, fingerprint
-from layerlock.evaluation.parts import Cutting, Parts, open_parts
+from layerlock.evaluation.parts import Parts, open_parts
 from layerlock.evaluation.tasks.clip import plain_clip
 from layerlock.train.device import pick_device, pick_precision
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from layerlock.data import batches, crop_and_flip
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.clips import SpreadViews
+from layerlock.evaluation.cutting import Part
 from layerlock.evaluation.examples import save_examples
 from layerlock.evaluation.opened import Opened
-from layerlock.evaluation.parts import Part
 from layerlock.evaluation.readouts import Setting, blocks_of
 from layerlock.evaluation.results import Evaluation
 from layerlock.evaluation.retrieval import leave_one_out

@@ -45,7 +45,7 @@ class Prediction:
         """Variance of the target over clips and tokens, averaged over its dimensions: 0 when all targets are one
         vector.
         """
-        return self.target.float().flatten(0, 1).var(dim=0, unbiased=False).mean()
+        return self.target.detach().float().flatten(0, 1).var(dim=0, unbiased=False).mean()
 
 
 Latents = dict[int, Tensor]

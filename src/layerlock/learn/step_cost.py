@@ -39,8 +39,8 @@ class StepCost:
 def step_cost(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Sequence[Counts], tokens: int) -> StepCost:
     """One clip of `tokens` tokens in a step of `stage`; `counts` are the tokens of each mask, a pass each.
 
-    Targets are computed once for all masks (for each, where gradients go into them), as deep as they are; each depth with a loss decodes once, at the most
-    positions that a loss there asks for.
+    Targets are computed once for all masks (for each, where gradients go into them), as deep as they are; each depth
+    with a loss decodes once, at the most positions that a loss there asks for.
     """
     passes = [_pass(model, decoding, stage, each, tokens) for each in counts]
     encoder, decoder, heads = (sum(parts) for parts in zip(*passes, strict=True))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from layerlock.learn.plan import Tap
 from layerlock.model.vit import ViTConfig
 from layerlock.report.history import History, Line, keys, series
 from layerlock.report.markup import card, cards, image, note
@@ -93,29 +94,31 @@ def marks(history: History) -> list[Mark]:
 
 def charts(history: History) -> list[Chart]:
     """The charts of a run, from its log lines."""
-    lines, model = history.lines, history.config.model
-    return [*_losses(lines, model), *_rates(lines), *_health(lines, model.width)]
+    lines = history.lines
+    return [*_losses(history), *_rates(lines), *_health(lines, history.config.model.width)]
 
 
-def _losses(lines: Sequence[Line], model: ViTConfig) -> Iterator[Chart]:
+def _losses(history: History) -> Iterator[Chart]:
+    lines, taps = history.lines, [tap for span in history.spans if span.stage for tap in span.stage.taps]
     names = keys(lines, "losses")
-    plain = set(model.mean) == {0.0} and set(model.std) == {1.0}
-    unit = "in [0, 1]" if plain else "in the model's units, less its mean and over its deviation"
-    if "pixels" in names:
+    pixels = [name for name in names if name.startswith("pixels")]
+    if pixels:
         yield Chart(
             title="loss, pixels",
-            curves=_by_target(lines, "losses", ["pixels"]),
+            curves=_by_target(lines, "losses", pixels),
             log=True,
-            caption=f"Mean squared error of pixels {unit}, averaged between log lines.",
+            caption=f"Mean squared error of pixels {_unit(history.config.model, taps)}, averaged between log lines.",
         )
-    latent = [name for name in names if name != "pixels"]
+    latent = [name for name in names if name not in pixels]
     if latent:
+        error = "absolute" if any(tap.error == "absolute" for tap in taps) else "squared"
         yield Chart(
             title="loss, latent targets",
             curves=_by_target(lines, "losses", latent),
             log=True,
-            caption="Mean squared error of features. Every target has its own scale: compare within a stage only.",
+            caption=f"Mean {error} error of features. Every target has its own scale: compare within a stage only.",
         )
+    if latent and all(tap.error == "squared" for tap in taps):
         yield Chart(
             title="loss / variance of the target",
             curves=_unexplained(lines, names),
@@ -123,6 +126,13 @@ def _losses(lines: Sequence[Line], model: ViTConfig) -> Iterator[Chart]:
             level=1.0,
             caption="One scale for all targets: at 1 no better than predicting the target's mean, at 0 perfect.",
         )
+
+
+def _unit(model: ViTConfig, taps: Sequence[Tap]) -> str:
+    if any(tap.target.normalized and not tap.target.layer for tap in taps):
+        return "of each patch less its mean and over its deviation"
+    plain = set(model.mean) == {0.0} and set(model.std) == {1.0}
+    return "in [0, 1]" if plain else "in the model's units, less its mean and over its deviation"
 
 
 def _rates(lines: Sequence[Line]) -> Iterator[Chart]:

@@ -13,7 +13,7 @@ from layerlock.learn.videomae import clip_grid, vit_config, vit_from_transformer
 from layerlock.model.encoder import ClipShape, Encoder
 
 STRIDE = 4
-"""Source frames between those of a clip, of the models trained on Kinetics (VideoMAE, section 4); no file says it."""
+"""Source frames between those of a clip, of the models trained on Kinetics; no file of a checkpoint says it."""
 
 
 def open_videomae(checkpoint: Checkpoint, clip: ClipShape | None) -> Encoder:

@@ -21,7 +21,7 @@ from layerlock.model.encoder import ClipShape, check_clips, check_weights
 from layerlock.model.patches import Grid, token_grid
 
 FPS = 4.0
-"""Frames a second of the clips that V-JEPA 2 was trained on (section 2 of its paper); no file says it."""
+"""Frames a second of the clips that V-JEPA 2 was trained on; no file of a checkpoint says it."""
 _HEADS = ("predictor.", "pooler.", "classifier.")
 
 
