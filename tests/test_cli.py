@@ -35,7 +35,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return int(code or 0), said.out, said.err
 
 
-@pytest.mark.parametrize("verb", ["recipes", "synth", "embed", "index", "info", "report", "pretrain"])
+@pytest.mark.parametrize("verb", ["recipes", "synth", "embed", "evaluate", "index", "info", "report", "pretrain"])
 def test_every_verb_has_help(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     code, out, _ = call(capsys, verb, "--help")
     assert code == 0

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Embeddings,
         describe_recipe,
         embed,
+        evaluate,
         index,
         info,
         list_recipes,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from layerlock.data import ClipConfig
     from layerlock.data.index import Index
     from layerlock.errors import ConfigError, LayerlockError
+    from layerlock.evaluation.config import EvaluateConfig
+    from layerlock.evaluation.results import Evaluation
     from layerlock.learn.decoders import BackboneDecoding
     from layerlock.learn.learner import Learner
     from layerlock.learn.masking import RandomMasking
@@ -44,6 +47,7 @@ _HOMES = {
         "Embeddings",
         "describe_recipe",
         "embed",
+        "evaluate",
         "index",
         "info",
         "list_recipes",
@@ -57,6 +61,8 @@ _HOMES = {
     "layerlock.data": ("ClipConfig",),
     "layerlock.data.index": ("Index",),
     "layerlock.errors": ("ConfigError", "LayerlockError"),
+    "layerlock.evaluation.config": ("EvaluateConfig",),
+    "layerlock.evaluation.results": ("Evaluation",),
     "layerlock.learn.decoders": ("BackboneDecoding",),
     "layerlock.learn.learner": ("Learner",),
     "layerlock.learn.masking": ("RandomMasking",),
@@ -75,6 +81,8 @@ __all__ = [
     "ConfigError",
     "Embeddings",
     "Encoder",
+    "EvaluateConfig",
+    "Evaluation",
     "FixedPlan",
     "Index",
     "JointEmbedding",
@@ -95,6 +103,7 @@ __all__ = [
     "ViTConfig",
     "describe_recipe",
     "embed",
+    "evaluate",
     "index",
     "info",
     "list_recipes",

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,11 +26,17 @@ from layerlock.train.device import pick_device
 from layerlock.train.folder import RunFolder
 from layerlock.train.loop import Outcome, train
 
+if TYPE_CHECKING:
+    from layerlock.evaluation.config import EvaluateConfig
+    from layerlock.evaluation.encoders import FrozenEncoder
+    from layerlock.evaluation.results import Evaluation
+
 __all__ = [
     "Embeddings",
     "Index",
     "describe_recipe",
     "embed",
+    "evaluate",
     "index",
     "info",
     "list_recipes",
@@ -159,6 +165,55 @@ def embed(
 def _write_embeddings(path: Path, embeddings: Embeddings) -> None:
     with path.open("wb") as file:
         np.savez(file, features=embeddings.features, files=np.array(embeddings.files))
+
+
+def evaluate(
+    encoder: FrozenEncoder | str | Path,
+    data: str | Path,
+    *,
+    task: str = "action",
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> Evaluation:
+    """Reads actions or depth from frozen features with trained readouts, or retrieves by them (LayerLock A.4).
+
+    `settings` are further fields of `EvaluateConfig`. Leaves `results.json` and `report.html` in the folder `out`.
+    Raises ConfigError for settings that cannot be, LayerlockError for an encoder, data or files that cannot be used.
+    """
+    from layerlock.evaluation.config import EvaluateConfig
+
+    named = isinstance(encoder, str | Path)
+    unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(EvaluateConfig)})
+    if unknown:
+        raise LayerlockError(f"an evaluation has no field {', '.join(unknown)}")
+    name = str(encoder) if named else type(encoder).__name__
+    config = EvaluateConfig(**{"encoder": name, "data": str(data), "task": task, **settings})
+    given = None if isinstance(encoder, str | Path) else encoder
+    return run_evaluation(config, given, resume=resume, overwrite=overwrite, quiet=quiet)
+
+
+def run_evaluation(
+    config: EvaluateConfig,
+    encoder: FrozenEncoder | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Evaluation:
+    """The evaluation that a config describes, of the encoder that it names or of another; `evaluate` says the rest."""
+    from layerlock.evaluation.run import evaluate as run
+
+    found = run(config, encoder, resume=resume, overwrite=overwrite, quiet=quiet)
+    if found.signal is None:
+        try:
+            from layerlock.report.evaluation import write_evaluation
+
+            write_evaluation(found)
+        except ImportError as error:
+            print(f"report.html was not written: {error.name} is missing (pip install 'layerlock[report]')")
+    return found
 
 
 def synth(

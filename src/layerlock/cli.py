@@ -11,12 +11,17 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from layerlock import api
 from layerlock.config import Config, load_config
 from layerlock.data.index.describe import describe, describe_rejected
 from layerlock.data.index.listing import NothingUsable, printable
 from layerlock.errors import LayerlockError
+from layerlock.evaluation import words
+from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.results import Evaluation
 from layerlock.train.folder import RunFolder
 
 DataPath = Annotated[str, tyro.conf.arg(metavar="PATH")]
@@ -85,6 +90,72 @@ def _defaults(arguments: Sequence[str]) -> Config:
     if before.recipe != arguments[0]:
         raise LayerlockError(f"{folder.path}: a run of {before.recipe}, not of {arguments[0]}")
     return before
+
+
+WIDEST = 240
+"""columns that a table may take: broken cells could not be read"""
+
+EVALUATE_USAGE = """usage: layerlock evaluate ENCODER --task action|depth|retrieval --data PATH [--test-data PATH]
+                          [--out DIR] [--depths 0.25,0.5,...] [--lrs 1e-4,...] [--examples N] [--any-field VALUE]
+                          [--resume | --overwrite]
+
+`layerlock evaluate ENCODER --help` lists all fields; docs/evaluation.md says what they are for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArguments:
+    """Read actions or depth from frozen features with trained readouts, or retrieve by them."""
+
+    config: Annotated[EvaluateConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluateConfig)
+    resume: bool = False
+    """Continue the evaluation that is at --out, exactly where its last checkpoint is."""
+    overwrite: bool = False
+    """Replace the evaluation that is at --out."""
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """`layerlock evaluate ENCODER ...`."""
+    if not arguments or arguments[0].startswith("-"):
+        asked = "--help" in arguments or "-h" in arguments
+        print(EVALUATE_USAGE, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    given = tyro.cli(
+        EvaluateArguments,
+        args=_lists_apart(arguments[1:]),
+        default=EvaluateArguments(config=EvaluateConfig(encoder=arguments[0])),
+        prog="layerlock evaluate ENCODER",
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
+    )
+    found = api.run_evaluation(given.config, resume=given.resume, overwrite=given.overwrite)
+    if found.signal is not None:
+        print("stopped; everything is saved: the same command with --resume goes on from here")
+        return 128 + found.signal
+    show_evaluation(found)
+    return 0
+
+
+def _lists_apart(arguments: Sequence[str]) -> list[str]:
+    """`--depths 0.5,1.0` as `--depths 0.5 1.0`."""
+    parts: list[str] = []
+    for before, argument in pairwise(["", *arguments]):
+        parts += argument.split(",") if before in ("--depths", "--lrs", "--query-patch") else [argument]
+    return parts
+
+
+def show_evaluation(found: Evaluation) -> None:
+    """Prints the table of an evaluation, and what has to be said with it."""
+    console = Console(highlight=False, soft_wrap=True, width=WIDEST)
+    head, rows = words.table(found)
+    better = "higher" if found.higher_is_better else "lower"
+    drawn = Table(*head, box=None, pad_edge=False, title_justify="left", title=f"{found.task}: {better} is better")
+    for row in rows:
+        drawn.add_row(*map(escape, row))
+    console.print(drawn)
+    for sentence in (*words.verdicts(found), *words.sentences(found)):
+        console.print(printable(sentence), markup=False)
+    console.print(f"results: {_name(Path(found.out) / 'results.json')}", markup=False)
+    if (Path(found.out) / "report.html").exists():
+        console.print(f"report:  {_name(Path(found.out) / 'report.html')}", markup=False)
 
 
 def recipes(name: tyro.conf.Positional[str] = "") -> None:
@@ -198,11 +269,16 @@ def _pretrain_entry(recipe: tyro.conf.Positional[str]) -> None:
     """Train an encoder: layerlock pretrain RECIPE --data PATH --out RUN."""
 
 
+def _evaluate_entry(encoder: tyro.conf.Positional[str]) -> None:
+    """Read actions or depth from frozen features: layerlock evaluate ENCODER --task TASK --data PATH."""
+
+
 VERBS: dict[str, Callable[..., Any]] = {
     "pretrain": _pretrain_entry,
     "recipes": recipes,
     "synth": synth,
     "embed": embed,
+    "evaluate": _evaluate_entry,
     "index": index,
     "info": info,
     "report": report,
@@ -215,6 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if given[:1] == ["pretrain"]:
             raise SystemExit(pretrain(given[1:]))
+        if given[:1] == ["evaluate"]:
+            raise SystemExit(evaluate(given[1:]))
         tyro.extras.subcommand_cli_from_dict(VERBS, args=given, prog="layerlock", description=__doc__)
     except LayerlockError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -8,7 +8,7 @@ import torch
 from tiny import FIXTURES
 
 from layerlock.model.patches import unpatchify
-from layerlock.model.readout import AttentionReadout
+from layerlock.model.readout import AttentionReadout, LinearReadout, standardized
 
 
 def test_depth_readout_is_the_references_to_1e_4() -> None:
@@ -52,3 +52,38 @@ def test_time_is_told_apart_and_place_within_a_frame_is_not() -> None:
         plain, in_frame, in_time = (readout(y.flatten(1, 2)) for y in (x, x.flip(2), x.flip(1)))
     assert torch.allclose(plain, in_frame, atol=1e-5)
     assert not torch.allclose(plain, in_time, atol=1e-3)
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+def test_few_queries_are_read_as_the_paper_writes_it_with_the_same_gradients(queries: int) -> None:
+    torch.manual_seed(0)
+    readout = AttentionReadout(16, times=3, channels=24, heads=4, outputs=5, queries=queries)
+    with torch.no_grad():
+        for parameter in readout.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.5)
+    x_bnd = standardized(torch.randn(2, 12, 16))
+    folded, written = readout._attended_by_few(x_bnd), readout._attended(x_bnd)
+    torch.testing.assert_close(folded, written, atol=1e-5, rtol=1e-5)
+    weight = torch.randn_like(written)
+    names = ["query", "time", "norm.weight", "norm.bias", "key.weight", "value.weight", "value.bias"]
+    parameters = [readout.get_parameter(name) for name in names]
+    for name, a, b in zip(
+        names,
+        torch.autograd.grad((folded * weight).sum(), parameters),
+        torch.autograd.grad((written * weight).sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_the_linear_readout_is_one_map_of_the_normalised_mean_or_of_each_token() -> None:
+    torch.manual_seed(0)
+    x_bnd = torch.randn(2, 6, 16) * 3 + 1
+    for pooled in (True, False):
+        readout = LinearReadout(16, outputs=5, pooled=pooled)
+        with torch.no_grad():
+            readout.norm.weight.uniform_(0.5, 2)
+            readout.norm.bias.normal_()
+            y = torch.nn.functional.layer_norm(x_bnd, (16,), readout.norm.weight, readout.norm.bias, 1e-6)
+            expected = readout.out(y.mean(1, keepdim=True) if pooled else y)
+            torch.testing.assert_close(readout(x_bnd), expected, atol=1e-5, rtol=1e-5)

@@ -30,14 +30,23 @@ class FolderSource:
     stretch of it: as long as that many clips one after the other, or the whole video where that is shorter.
 
     A video that cannot be decoded is replaced by the next one in the order of its epoch, and listed in
-    `Sample.skipped`. Labels are the index's, -1 where there is none. `with_depth` asks for depth, which only
-    folders of colour and depth pictures have. `store` keeps decoded frames; the clips are the same without it.
+    `Sample.skipped`. Labels are the index's, -1 where there is none. `with_depth` asks for depth, which not all videos
+    have. `store` keeps decoded frames; the clips are the same without it. `stretches` are, for each video, the first
+    frame of the part of it that clips are cut from, and the one after its last.
     """
 
     def __init__(
-        self, index: Index, clip: ClipConfig, seed: int, *, with_depth: bool = False, store: FrameStore | None = None
+        self,
+        index: Index,
+        clip: ClipConfig,
+        seed: int,
+        *,
+        with_depth: bool = False,
+        store: FrameStore | None = None,
+        stretches: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         self.index = index
+        self.stretches = stretches
         self.clip = clip
         self.seed = seed
         self.with_depth = with_depth
@@ -100,12 +109,13 @@ class FolderSource:
         """The path of the video at a position of the index."""
         return self.index.videos[video].path
 
-    def view(self, video: int) -> Sample:
-        """The middle clip of the video at a position of the index, cut in the centre, as it is. Raises
-        UnreadableVideo.
+    def view(self, video: int, at: float = 0.5) -> Sample:
+        """The middle clip of the video at a position of the index, cut in the centre, as it is; another one where `at`
+        is not 0.5: 0 is the first, 1 the last. Raises UnreadableVideo.
         """
         chosen = self.index.videos[video]
-        start = max(0, (chosen.frames - self.clip.cut(0).span(chosen.fps)) // 2)
+        begin, room = self._room(video)
+        start = begin + int(at * room)
         size = chosen.resized(self.clip.margin)
         place = _Place.fixed((0.5, 0.5), size, self.clip)
         (sample,) = self._clips_of(video, [start], size, [place], [video], [False], ())
@@ -119,7 +129,7 @@ class FolderSource:
         clip, chosen = self.clip, self.index.videos[video]
         indices = range(group * clip.per_decode, (group + 1) * clip.per_decode)
         u_n6 = draws.uniform(self.seed, "clip", torch.tensor(indices), 6).tolist()
-        starts = self._starts(chosen, group, [u[0] for u in u_n6])
+        starts = self._starts(video, group, [u[0] for u in u_n6])
         flips = [clip.flip and u[1] < 0.5 for u in u_n6]
         size = self._read_size(chosen)
         if clip.area is None:
@@ -128,13 +138,18 @@ class FolderSource:
             places = [_Place(0, 0, random_box(u[2:6], chosen.height, chosen.width, clip)) for u in u_n6]
         return self._clips_of(video, starts, size, places, indices, flips, skipped)
 
-    def _starts(self, video: VideoInfo, group: int, u_n: Sequence[float]) -> list[int]:
+    def _room(self, video: int) -> tuple[int, int]:
+        """The first frame at which a clip of a video can begin, and how many further ones there are."""
+        chosen = self.index.videos[video]
+        begin, end = (0, chosen.frames) if self.stretches is None else self.stretches[video]
+        return begin, max(0, end - begin - self.clip.cut(0).span(chosen.fps))
+
+    def _starts(self, video: int, group: int, u_n: Sequence[float]) -> list[int]:
         """First frames of the clips of a group, from a number in [0, 1) each."""
-        span = self.clip.cut(0).span(video.fps)
-        room = max(0, video.frames - span)
-        stretch = min(room, (self.clip.per_decode - 1) * span)
+        first, room = self._room(video)
+        stretch = min(room, (self.clip.per_decode - 1) * self.clip.cut(0).span(self.index.videos[video].fps))
         at = draws.uniform(self.seed, "stretch", torch.tensor([group]), 1).item()
-        begin = int(at * (room - stretch + 1))
+        begin = first + int(at * (room - stretch + 1))
         return [begin + int(u * (stretch + 1)) for u in u_n]
 
     def _clips_of(

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerlock.data.decode.beside import depth_path
 from layerlock.data.motion import ACTIONS, labels
 from layerlock.data.synthetic import RATE, render_clip
 from layerlock.errors import ConfigError, LayerlockError
@@ -109,12 +110,6 @@ def _telling_disk_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LayerlockError(f"cannot write videos to {out}: {error}") from error
-
-
-def depth_path(video_path: Path | str) -> Path:
-    """Where the depth of a video lies that `write_videos` wrote."""
-    video = Path(video_path)
-    return video.parent.parent / "depth" / video.parent.name / f"{video.stem}.npz"
 
 
 def read_depth(path: Path | str) -> Tensor:

@@ -41,6 +41,14 @@ class Retrieval:
     mean_average_precision: float
     top: dict[int, float]
     queries: int
+    query_q: Tensor
+    """row of each query"""
+    average_precision_q: Tensor
+    """float64, on the CPU"""
+    first_q: Tensor
+    """how many videos of other labels stand before the first one of the same"""
+    nearest_q: Tensor
+    """row of the most similar video"""
 
 
 def leave_one_out(features_vd: Tensor, label_v: Tensor, ks: tuple[int, ...] = (1, 5, 10)) -> Retrieval:
@@ -58,4 +66,12 @@ def leave_one_out(features_vd: Tensor, label_v: Tensor, ks: tuple[int, ...] = (1
     precision = hit.cumsum(1) / rank
     average = (precision * hit).sum(1) / hit.sum(1)
     top = {k: float((hit[:, :k].sum(1) > 0).double().mean()) for k in ks if k < len(features_vd)}
-    return Retrieval(mean_average_precision=float(average.mean()), top=top, queries=len(queries))
+    return Retrieval(
+        mean_average_precision=float(average.mean()),
+        top=top,
+        queries=len(queries),
+        query_q=queries.cpu(),
+        average_precision_q=average.cpu(),
+        first_q=hit.argmax(1).cpu(),
+        nearest_q=order[:, 0].cpu(),
+    )

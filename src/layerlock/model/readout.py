@@ -1,4 +1,4 @@
-"""The attention readout of the 4DS tasks (LayerLock A.4): learned queries attend once to frozen features."""
+"""Readouts of frozen features: the attention readout of the 4DS tasks (LayerLock A.4), and a linear one beside it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layerlock.model.vit import Dense, Norm
+
+EPS = 1e-6
+"""of the LayerNorm that a readout begins with"""
+
+
+def standardized(features_bnd: Tensor) -> Tensor:
+    """Each token less its mean and over its deviation, in the type it came in: the part of a readout's LayerNorm that
+    has no weights. Readouts of the same features share it.
+    """
+    return F.layer_norm(features_bnd.float(), features_bnd.shape[-1:], eps=EPS).to(features_bnd.dtype)
 
 
 class AttentionReadout(nn.Module):
@@ -20,7 +30,7 @@ class AttentionReadout(nn.Module):
     def __init__(self, width: int, *, times: int, channels: int, heads: int, outputs: int, queries: int = 1) -> None:
         super().__init__()
         self.times, self.heads = times, heads
-        self.norm = Norm(width)
+        self.norm = Norm(width, EPS)
         self.time = nn.Parameter(torch.zeros(times, 1, width))
         self.query = nn.Parameter(torch.zeros(queries, channels))
         self.key = Dense(width, channels)
@@ -32,13 +42,68 @@ class AttentionReadout(nn.Module):
         self.out = Dense(channels, outputs)
 
     def forward(self, features_bnd: Tensor) -> Tensor:
-        b, n, d = features_bnd.shape
-        y = self.norm(features_bnd).view(b, self.times, n // self.times, d) + self.time.to(features_bnd.dtype)
-        y_bnd = y.view(b, n, d)
-        query = self.query.to(features_bnd.dtype).expand(b, *self.query.shape)
+        return self.read(standardized(features_bnd))
+
+    def read(self, x_bnd: Tensor) -> Tensor:
+        """The same, of features that went through `standardized`."""
+        queries, channels = self.query.shape
+        few = self.heads * queries < channels
+        attended_bqc = self._attended_by_few(x_bnd) if few else self._attended(x_bnd)
+        x = self.query.to(x_bnd.dtype) + self.mix(attended_bqc)
+        return self.out(x + self.fc2(F.gelu(self.fc1(self.norm_mlp(x)), approximate="tanh")))
+
+    def _attended(self, x_bnd: Tensor) -> Tensor:
+        """Attention `[B, Q, C]`, written as the paper says it."""
+        b, n, d = x_bnd.shape
+        dtype = x_bnd.dtype
+        y_bnd = x_bnd * self.norm.weight.to(dtype) + self.norm.bias.to(dtype)
+        y_bnd = (y_bnd.view(b, self.times, n // self.times, d) + self.time.to(dtype)).view(b, n, d)
+        query = self.query.to(dtype).expand(b, *self.query.shape)
         q, k, v = (
             x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, self.key(y_bnd), self.value(y_bnd))
         )
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        x = query + self.mix(attended)
-        return self.out(x + self.fc2(F.gelu(self.fc1(self.norm_mlp(x)), approximate="tanh")))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    def _attended_by_few(self, x_bnd: Tensor) -> Tensor:
+        """The same in another order of products, which never makes keys and values of all tokens.
+
+        A query goes through the key's weights to the features, `q . (K y) = (K' q) . y`, and features are averaged
+        before they go through the value's. The key's bias adds the same to all tokens, which a softmax does not see.
+        """
+        b, n, d = x_bnd.shape
+        heads, queries = self.heads, len(self.query)
+        query_hqc = self.query.unflatten(1, (heads, -1)).transpose(0, 1)
+        scale = query_hqc.shape[-1] ** -0.5
+        probe_rd = (query_hqc * scale @ self.key.weight.unflatten(0, (heads, -1))).flatten(0, 1)
+        at_time_rt = probe_rd @ (self.time[:, 0] + self.norm.bias).T
+        score_bnr = (x_bnd @ (probe_rd * self.norm.weight).T.to(x_bnd.dtype)).float()
+        score_brtm = score_bnr.transpose(1, 2).unflatten(2, (self.times, n // self.times)) + at_time_rt[..., None]
+        weight_brn = score_brtm.flatten(2).softmax(-1)
+        mean_brd = (weight_brn.to(x_bnd.dtype) @ x_bnd).float() * self.norm.weight + self.norm.bias
+        mean_brd = mean_brd + weight_brn.unflatten(2, (self.times, -1)).sum(-1) @ self.time[:, 0]
+        mean_bhqd = mean_brd.view(b, heads, queries, d)
+        value_bhqc = mean_bhqd @ self.value.weight.unflatten(0, (heads, -1)).transpose(1, 2)
+        return (value_bhqc.transpose(1, 2).flatten(2) + self.value.bias).to(x_bnd.dtype)
+
+
+class LinearReadout(nn.Module):
+    """LayerNorm, then one Dense, of features `[B, N, D]`: of their mean (`pooled`), `[B, 1, outputs]`, or of each
+    token, `[B, N, outputs]`.
+    """
+
+    def __init__(self, width: int, *, outputs: int, pooled: bool) -> None:
+        super().__init__()
+        self.pooled = pooled
+        self.norm = Norm(width, EPS)
+        self.out = Dense(width, outputs)
+
+    def forward(self, features_bnd: Tensor) -> Tensor:
+        return self.read(standardized(features_bnd))
+
+    def read(self, x_bnd: Tensor) -> Tensor:
+        """The same, of features that went through `standardized`."""
+        x = x_bnd.mean(1, keepdim=True) if self.pooled else x_bnd
+        return self.out(x * self.norm.weight.to(x.dtype) + self.norm.bias.to(x.dtype))
+
+
+Readout = AttentionReadout | LinearReadout

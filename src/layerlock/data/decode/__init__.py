@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layerlock.data.decode import images, pyav, torchcodec
-from layerlock.data.decode.video import IMAGES, Clips, Cut, VideoInfo
+from layerlock.data.decode import beside, images, pyav, sens, torchcodec
+from layerlock.data.decode.video import IMAGES, SENS, Clips, Cut, VideoInfo
 
 
 def probe(path: str) -> VideoInfo:
     """Look into a video file, or a folder of frames, and decode its first frames. Raises UnreadableVideo."""
-    return images.probe(path) if os.path.isdir(path) else pyav.probe(path)
+    if os.path.isdir(path):
+        return images.probe(path)
+    return sens.probe(path) if path.lower().endswith(f".{SENS}") else pyav.probe(path)
 
 
 def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int], backend: str = "pyav") -> Clips:
@@ -24,6 +26,8 @@ def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int], 
     """
     if video.codec == IMAGES:
         return images.read_clips(video, cuts, size=size)
+    if video.codec == SENS:
+        return sens.read_clips(video, cuts, size=size)
     if backend == "torchcodec":
         return torchcodec.read_clips(video, cuts, size=size)
     return pyav.read_clips(video, cuts, size=size)
@@ -36,6 +40,8 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[l
     """
     if video.codec == IMAGES:
         return images.read_whole(video, size=size, most=most)
+    if video.codec == SENS:
+        return sens.read_whole(video, size=size, most=most)
     return pyav.read_whole(video, size=size, most=most)
 
 
@@ -44,4 +50,8 @@ def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
 
     Raises UnreadableVideo where the video has none.
     """
-    return images.read_depth(video, cuts, size=size)
+    if video.codec == IMAGES:
+        return images.read_depth(video, cuts, size=size)
+    if video.codec == SENS:
+        return sens.read_depth(video, cuts, size=size)
+    return beside.read_depth(video, cuts, size=size)

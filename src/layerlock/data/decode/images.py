@@ -109,7 +109,7 @@ def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
     height, width = reversed(size) if video.rotation % 2 else size
     depth_khw = np.empty((len(wanted), height, width), np.float32)
     for metres_hw, place in zip(depth_khw, wanted, strict=True):
-        map_hw = _nearest(_depth_map(video, listing, place), height, width)
+        map_hw = nearest(_depth_map(video, listing, place), height, width)
         metres_hw[:] = np.where(map_hw == _NO_DEPTH, 0, map_hw) / np.float32(1000)
     return np.rot90(depth_khw, video.rotation, axes=(1, 2))[which_nt]
 
@@ -291,7 +291,7 @@ def _depth_map(video: VideoInfo, listing: _Listing, place: int) -> np.ndarray:
     return frame.to_ndarray()
 
 
-def _nearest(map_hw: np.ndarray, height: int, width: int) -> np.ndarray:
+def nearest(map_hw: np.ndarray, height: int, width: int) -> np.ndarray:
     """The pixels of a map that are nearest to the centres of `height` times `width` ones."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip((height, width), map_hw.shape, strict=True)
@@ -301,10 +301,14 @@ def _nearest(map_hw: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _decoded(path: str, picture: str) -> VideoFrame:
     """What is in the picture file `picture` of the video `path`."""
+    name = _name(path, picture)
+    return decode_picture(path, name, _content(path, picture))
+
+
+def decode_picture(path: str, name: str, content: bytes) -> VideoFrame:
+    """A JPEG or PNG picture, called `name`, of the video `path`. Raises UnreadableVideo."""
     import av
 
-    name = _name(path, picture)
-    content = _content(path, picture)
     codec = next((codec for head, codec in _CODECS.items() if content.startswith(head)), None)
     if codec is None:
         raise UnreadableVideo(path, f"picture {name} is {'neither JPEG nor PNG' if content else 'empty'}")

@@ -13,6 +13,9 @@ import numpy as np
 IMAGES = "images"
 """the codec of a video that is a folder of pictures"""
 
+SENS = "sens"
+"""the codec, and the ending, of a scan of ScanNet"""
+
 _LONGEST = 16
 """long side of a resized frame, at most this multiple of the short one"""
 
@@ -21,7 +24,7 @@ EXTENSIONS = frozenset(
     f".{ending}"
     for line in (
         "3gp asf avi divx f4v flv gif m2ts m4v mkv mov",
-        "mp4 mpeg mpg mts mxf ogv ts vob webm wmv",
+        "mp4 mpeg mpg mts mxf ogv sens ts vob webm wmv",
     )
     for ending in line.split()
 )

@@ -1,4 +1,4 @@
-"""How far the looking into videos is: a bar on a terminal, plain lines elsewhere, nothing while it goes quickly."""
+"""How far a piece of work is: a bar on a terminal, plain lines elsewhere, nothing while it goes quickly."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class IndexProgress:
-    """A `progress` for `build_index`, to be used in a `with` block; it writes to standard error. `quiet`: nothing."""
+    """A `progress` for `build_index`, or other work, to be used in a `with` block; it writes to standard error.
+
+    `quiet`: nothing.
+    """
 
     PATIENCE_SECONDS = 2.0
     PLAIN_SECONDS = 5.0
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, doing: str = "looking into the videos") -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._quiet, self._next = quiet, time.monotonic() + self.PATIENCE_SECONDS
         self._bar: Progress | None = None
+        self._doing = doing
 
     def __enter__(self) -> IndexProgress:
         return self
@@ -37,7 +41,7 @@ class IndexProgress:
             self._show(done, count)
 
     def _show(self, done: int, count: int) -> None:
-        text = "looking into the videos"
+        text = self._doing
         if self._console.is_terminal:
             columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=self._console, transient=True)

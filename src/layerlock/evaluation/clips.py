@@ -1,0 +1,53 @@
+"""Clips of a part: an endless stream to train on, and each video once, or several times, to test on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from layerlock.data import Sample, Views
+from layerlock.data.decode.video import UnreadableVideo
+from layerlock.data.folder import FolderSource
+from layerlock.data.order import video_at
+
+
+class SpreadViews(Views):
+    """As `Views`, with `views` equally spaced clips of each video: sample `i` is clip `i % views` of one of them."""
+
+    def __init__(self, source: FolderSource, views: int, numbers: Sequence[int] | None = None) -> None:
+        super().__init__(source, numbers)
+        self.folder, self.views = source, views
+
+    def __len__(self) -> int:
+        return len(self.numbers) * self.views
+
+    def samples(self, group: int, attempt: int = 0) -> list[Sample]:
+        """The view at position `group`, counted around; a black clip where it cannot be decoded."""
+        if attempt:
+            return [self._blank(group, ())]
+        at = (group % self.views) / (self.views - 1) if self.views > 1 else 0.5
+        try:
+            return [replace(self.folder.view(self._video(group), at), index=group)]
+        except UnreadableVideo as error:
+            return [self._blank(group, ((self.name(group), error.reason),))]
+
+    def _video(self, index: int) -> int:
+        return self.numbers[index // self.views % len(self.numbers)]
+
+    def _blank(self, index: int, skipped: tuple[tuple[str, str], ...]) -> Sample:
+        blank = super()._blank(index, skipped)
+        frames, _, height, width = blank.video_tchw.shape
+        return replace(blank, depth_thw=torch.zeros(frames, height, width) if self.folder.with_depth else None)
+
+
+class RepeatedViews(SpreadViews):
+    """An endless stream of the middle clips of a source, every epoch in a new order, that of `FolderSource`."""
+
+    def __init__(self, source: FolderSource, seed: int) -> None:
+        super().__init__(source, 1)
+        self.seed = seed
+
+    def _video(self, index: int) -> int:
+        return video_at(index, len(self.numbers), self.seed)

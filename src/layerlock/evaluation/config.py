@@ -1,0 +1,175 @@
+"""The whole of an evaluation as data: one frozen dataclass behind the function, the command and `config.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from layerlock.config import OptimConfig, RunConfig, type_problems
+from layerlock.errors import ConfigError
+
+YesNo = Literal["yes", "no"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """A frozen evaluation (LayerLock A.4). Defaults are the paper's; None means that the task or the data decide."""
+
+    encoder: str = ""
+    """run folder, encoder folder, or another name that `open_encoder` knows"""
+    task: Literal["action", "depth", "retrieval"] = "action"
+    """what is read from the features"""
+    data: str = ""
+    """folder or list of videos, with labels or depth (docs/evaluation.md)"""
+    test_data: str | None = None
+    """videos to test on; without any, the data's own test part, else a share of the data"""
+    out: str = "evaluation"
+    """folder to write"""
+    seed: int = 0
+    """of first weights, clips and parts"""
+
+    depths: tuple[float, ...] = (0.25, 0.5, 0.75, 0.85, 0.95, 1.0)
+    """blocks that are read, as fractions of all: block floor(fraction x L)"""
+    lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+    """learning rates"""
+    readout: Literal["attention", "linear", "both"] = "both"
+    """kinds of readout; each is chosen and reported by itself"""
+    channels: int | None = None
+    """width of an attention readout; None: 768 for Something-Something v2, else 1024"""
+    heads: int | None = None
+    """its heads; None: one for each 64 channels"""
+    query_patch: tuple[int, int, int] = (2, 8, 8)
+    """frames, rows and columns of depth that one query of an attention readout predicts"""
+
+    examples: int = 1_280_000
+    """clips that each readout is trained on"""
+    batch: int = 32
+    """clips a step"""
+    warmup: float = 0.025
+    """linear warm-up, as a fraction of the training: 1,000 of the paper's 40,000 steps"""
+    end_lr: float = 1e-7
+    """learning rate at the end of the cosine"""
+    weight_decay: float = 1e-4
+    """AdamW's, of matrices; the paper does not say"""
+
+    stride: int | None = None
+    """source frames from one frame of a clip to the next; None: as the encoder was trained"""
+    augment: YesNo = "yes"
+    """train on random clips, crops, flips and colours; no: on the middle clip of each video as it is"""
+    resize: float = 239 / 224
+    """short side before the crop, as a multiple of the clip's size"""
+    flip: YesNo | None = None
+    """flip half of the training clips left to right; None: for depth, since an action can have a left and a right"""
+    jitter: float | None = None
+    """probability of random colours in training (Table 12); None: 0.8 for actions, 0 for depth"""
+    grey: float | None = None
+    """probability of a grey clip in training; None: 0.1 for actions, 0 for depth"""
+    views: int | None = None
+    """equally spaced clips of a test video whose softmax is averaged; None: 7 for Kinetics, else the middle clip"""
+    split: Literal["auto", "video", "time"] = "auto"
+    """how parts are cut from data that have none; auto: by video, but by time where depth has fewer than 3 videos"""
+    validation_share: float = 0.1
+    """share of the data that the depth and the learning rate are chosen on, where the data have no such part"""
+    test_share: float = 0.2
+    """share of the data that is tested on, where the data have no such part"""
+    baselines: YesNo = "yes"
+    """the same for random weights, raw pixels and frame differences"""
+    cache: bool = False
+    """keep features on the disk; needs augment no"""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """of the encoder and of large products in readouts; auto: bf16 where the hardware multiplies it"""
+    workers: int = 2
+    """processes that decode"""
+    threads: int | None = None
+    """of the CPU; None leaves PyTorch's choice"""
+    checkpoint_every: int = 500
+    """steps from one checkpoint to the next"""
+
+    @property
+    def steps(self) -> int:
+        """Updates of each readout."""
+        return self.examples // max(self.batch, 1)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of readout."""
+        return ("attention", "linear") if self.readout == "both" else (self.readout,)
+
+    @property
+    def augmented(self) -> bool:
+        """Whether readouts are trained on random clips."""
+        return self.augment == "yes"
+
+    def optim(self, lr: float) -> OptimConfig:
+        """How readouts of one learning rate are trained."""
+        return OptimConfig(
+            lr=lr, end_lr=min(self.end_lr, lr), warmup=self.warmup, weight_decay=self.weight_decay, betas=(0.9, 0.999)
+        )
+
+    def run(self) -> RunConfig:
+        """What the machine is to do."""
+        return RunConfig(device=self.device, precision=self.precision, workers=self.workers, threads=self.threads)
+
+    def check(self) -> None:
+        """Raises ConfigError with every problem there is."""
+        found = type_problems(self)
+        if not found:
+            found = [*self._texts(), *self._numbers(), *self._shares(), *self._training()]
+        if found:
+            raise ConfigError(found)
+
+    def _texts(self) -> list[str]:
+        return [f"{name}: it is empty" for name in ("encoder", "data", "out") if not getattr(self, name)]
+
+    def _numbers(self) -> list[str]:
+        found = [
+            f"{name}: {value} is not positive"
+            for name in ("batch", "channels", "heads", "stride", "views", "threads", "checkpoint_every")
+            if (value := getattr(self, name)) is not None and value < 1
+        ]
+        if min(self.query_patch) < 1:
+            found.append(f"query_patch: {self.query_patch} are not all positive")
+        if self.workers < 0:
+            found.append(f"workers: {self.workers} is negative")
+        if self.channels and self.heads and self.channels % self.heads:
+            found.append(f"heads: {self.heads} heads do not divide {self.channels} channels")
+        if self.batch > 0 and self.steps < 1:
+            found.append(f"examples: {self.examples} are not one batch of {self.batch}")
+        return found
+
+    def _shares(self) -> list[str]:
+        found = []
+        if not self.depths or not all(0 < depth <= 1 for depth in self.depths):
+            found.append(f"depths: {self.depths} are not fractions of the encoder, above 0 and up to 1")
+        if not 0 < self.validation_share < 1 or not 0 < self.test_share < 1:
+            found.append("validation_share, test_share: they have to be between 0 and 1")
+        elif self.validation_share + self.test_share > 0.9:
+            found.append(
+                f"validation_share, test_share: {self.validation_share} and {self.test_share} leave too little"
+            )
+        found += [
+            f"{name}: {value} is not a probability"
+            for name in ("jitter", "grey")
+            if (value := getattr(self, name)) is not None and not 0 <= value <= 1
+        ]
+        if not 1 <= self.resize <= 8:
+            found.append(f"resize: {self.resize} is not between 1 (no margin to crop from) and 8")
+        return found
+
+    def _training(self) -> list[str]:
+        found = []
+        if not self.lrs or min(self.lrs) <= 0:
+            found.append(f"lrs: {self.lrs} are not positive learning rates")
+        if not 0 <= self.warmup <= 1:
+            found.append(f"warmup: {self.warmup} is not a fraction of the training")
+        found += [
+            f"{name}: {getattr(self, name)} is negative"
+            for name in ("end_lr", "weight_decay")
+            if getattr(self, name) < 0
+        ]
+        if self.cache and self.augmented and self.task != "retrieval":
+            found.append("cache: augmented clips are never the same twice; say --augment no with it")
+        return found

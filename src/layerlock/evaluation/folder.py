@@ -1,0 +1,97 @@
+"""The folder of an evaluation: what is where, and whose it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from layerlock.config import from_dict, to_dict
+from layerlock.errors import ConfigError, LayerlockError
+from layerlock.evaluation.config import EvaluateConfig
+from layerlock.files import write_whole
+from layerlock.train.folder import flat, versions
+
+FREE = ("out", "device", "precision", "workers", "threads", "checkpoint_every")
+"""fields that may differ when an evaluation goes on"""
+PARTS = (
+    "evaluation.json",
+    "readouts.safetensors",
+    "validation.safetensors",
+    "test.safetensors",
+    "examples.safetensors",
+    "results.json",
+    "report.html",
+)
+
+
+class EvaluationFolder:
+    """Paths of an evaluation's folder."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config, self.readouts, self.validation, self.test = (self.path / name for name in PARTS[:4])
+        self.examples, self.results, self.report = (self.path / name for name in PARTS[4:])
+        self.features = self.path / "features"
+
+    @property
+    def exists(self) -> bool:
+        """Whether an evaluation has been here."""
+        return self.config.exists()
+
+    def begin(self, config: EvaluateConfig, *, resume: bool, overwrite: bool) -> None:
+        """Makes the folder ready.
+
+        Raises LayerlockError where an evaluation is there and neither is said, or something else is, and ConfigError
+        where one that goes on would have another config.
+        """
+        if resume and overwrite:
+            raise LayerlockError("--resume continues an evaluation and --overwrite replaces it: say one of them")
+        if not self.exists and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise LayerlockError(f"{self.path}: there, and not an evaluation; name another --out")
+        if resume and not self.exists:
+            raise LayerlockError(f"{self.path}: no evaluation to resume here")
+        if self.exists and not resume and not overwrite:
+            raise LayerlockError(
+                f"{self.path}: an evaluation is there already; continue it with --resume, replace it with --overwrite, "
+                "or name another --out"
+            )
+        if resume:
+            self._same("the evaluation to resume has", flat(self._read()["config"]), flat(to_dict(config)))
+            return
+        for name in PARTS:
+            (self.path / name).unlink(missing_ok=True)
+        self._write({"config": to_dict(config), "versions": versions()})
+
+    def bind(self, facts: dict[str, str]) -> None:
+        """Notes what the figures are of (fingerprints); ConfigError where that is not what was noted before."""
+        before = self._read()
+        if "of" in before:
+            self._same("it was", before["of"], facts)
+        self._write(before | {"of": facts})
+
+    def _same(self, words: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+        changed = [name for name in sorted(old | new) if name not in FREE and old.get(name) != new.get(name)]
+        if changed:
+            raise ConfigError([f"{name}: {words} {old.get(name)!r}, now {new.get(name)!r}" for name in changed])
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.config.read_text())
+            from_dict(EvaluateConfig, found["config"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LayerlockError(f"{self.config}: not the config of an evaluation ({error})") from None
+        return dict(found)
+
+    def _write(self, values: dict[str, Any]) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(self.config, lambda part: part.write_text(json.dumps(values, indent=2) + "\n"))
+        except OSError as error:
+            raise LayerlockError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+
+def load_evaluate_config(path: str | Path) -> EvaluateConfig:
+    """The config of the evaluation at a folder. Raises LayerlockError where there is none."""
+    config: EvaluateConfig = from_dict(EvaluateConfig, EvaluationFolder(path)._read()["config"])
+    return config

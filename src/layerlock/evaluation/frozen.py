@@ -1,0 +1,39 @@
+"""Which block a fraction means, how an encoder's weights are told apart from others, and whether it keeps its word."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import nn
+
+from layerlock.errors import LayerlockError
+from layerlock.evaluation.encoders import FrozenEncoder
+
+
+def at_depth(encoder: FrozenEncoder, fraction: float) -> int:
+    """The block `floor(fraction * L)`, at least 1 (LayerLock sec. 3.6)."""
+    return max(1, int(fraction * encoder.depth + 1e-9))
+
+
+def fingerprint(encoder: FrozenEncoder) -> str:
+    """Sixteen hexadecimal digits of an encoder's kind, clip and weights."""
+    total = hashlib.blake2b(f"{type(encoder).__name__} {encoder.clip} {encoder.grid}".encode(), digest_size=8)
+    if isinstance(encoder, nn.Module):
+        for name, value in sorted(encoder.state_dict().items()):
+            total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+@torch.no_grad()
+def check_features(encoder: FrozenEncoder, device: torch.device) -> None:
+    """Sends one black clip through the first block. LayerlockError where features are not as the encoder says."""
+    clip, (t, h, w) = encoder.clip, encoder.grid
+    video_btchw = torch.zeros(1, clip.frames, 3, clip.size, clip.size, dtype=torch.uint8, device=device)
+    found = list(encoder.forward_intermediates(video_btchw, [1])[0].shape)
+    if found != [1, t * h * w, encoder.width]:
+        raise LayerlockError(
+            f"{encoder.name}: features of one clip are {found}, where it speaks of {t}x{h}x{w} tokens of width "
+            f"{encoder.width}"
+        )

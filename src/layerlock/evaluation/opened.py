@@ -1,0 +1,89 @@
+"""What an evaluation works with, opened and checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from layerlock.data.index import build_index
+from layerlock.data.index.progress import IndexProgress
+from layerlock.evaluation.baselines import baseline_encoders
+from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.cutting import Cutting
+from layerlock.evaluation.encoders import FrozenEncoder, open_encoder
+from layerlock.evaluation.folder import EvaluationFolder
+from layerlock.evaluation.frozen import check_features, fingerprint
+from layerlock.evaluation.parts import Parts, open_parts
+from layerlock.evaluation.tasks.clip import plain_clip
+from layerlock.train.device import pick_device, pick_precision
+
+OURS = "encoder"
+"""what the encoder under evaluation is called beside its baselines"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """The parts of the data, the encoder as `OURS` and its baselines, and where results go."""
+
+    config: EvaluateConfig
+    folder: EvaluationFolder
+    device: torch.device
+    encoders: Mapping[str, FrozenEncoder]
+    parts: Parts
+    quiet: bool
+
+    @property
+    def ours(self) -> FrozenEncoder:
+        """The encoder under evaluation."""
+        return self.encoders[OURS]
+
+    def progress(self, doing: str) -> IndexProgress:
+        """A bar for a piece of work."""
+        return IndexProgress(self.quiet, doing)
+
+
+def open_evaluation(
+    config: EvaluateConfig, encoder: FrozenEncoder | None, *, resume: bool, overwrite: bool, quiet: bool
+) -> Opened:
+    """Opens the encoder (the config's, where none is given), its baselines, the data and the folder.
+
+    An encoder that is given stays where it is and as precise as it is.
+
+    Raises ConfigError and LayerlockError for whatever is wrong with them.
+    """
+    config.check()
+    folder, run = EvaluationFolder(config.out), config.run()
+    device = pick_device(run.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    compute = pick_precision(run, device)
+    ours = encoder or open_encoder(config.encoder, seed=config.seed, device=device)
+    weights = fingerprint(ours)  # before they are cast: the precision may be another in a resume
+    others = baseline_encoders(ours, config.seed) if config.baselines == "yes" else {}
+    for made in (*others.values(), *(() if encoder else (ours,))):
+        made.prepare(device, compute)
+    check_features(ours, device)
+    folder.begin(config, resume=resume, overwrite=overwrite)
+    parts = _parts(config, ours, quiet)
+    folder.bind({"encoder": weights, "data": parts.fingerprint(plain_clip(config, ours.clip))})
+    return Opened(
+        config=config, folder=folder, device=device, encoders={OURS: ours, **others}, parts=parts, quiet=quiet
+    )
+
+
+def _parts(config: EvaluateConfig, encoder: FrozenEncoder, quiet: bool) -> Parts:
+    cutting = Cutting(
+        by=config.split,
+        validation=config.validation_share,
+        test=config.test_share,
+        seed=config.seed,
+        labelled=config.task != "depth",
+        span=plain_clip(config, encoder.clip).cut(0).span,
+    )
+    with IndexProgress(quiet) as progress:
+        read = partial(build_index, workers=config.workers or None, progress=progress)
+        return open_parts(str(Path(config.data)), config.test_data, cutting, read)

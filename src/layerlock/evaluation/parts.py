@@ -1,0 +1,125 @@
+"""The three parts of a labelled data set: readouts are trained on one, chosen on another, tested on the third."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from layerlock.data import ClipConfig
+from layerlock.data.index import Index
+from layerlock.errors import LayerlockError
+from layerlock.evaluation.cutting import Cutting, Part, by_time, by_video, subset
+from layerlock.evaluation.own_parts import own_parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """All parts, with the same numbers for the same classes, and in words how they came about."""
+
+    train: Part
+    validation: Part
+    test: Part
+    classes: tuple[str, ...]
+    layout: str
+    how: str
+    notes: tuple[str, ...] = ()
+    rejected: tuple[tuple[str, str], ...] = ()
+    """(path, reason) of videos that were found unusable before any clip was cut"""
+
+    def fingerprint(self, clip: ClipConfig) -> str:
+        """Sixteen hexadecimal digits of what is in the parts."""
+        parts = (self.train, self.validation, self.test)
+        told = [(p.source(clip, 0, with_depth=False).fingerprint, p.stretches, p.index.labels) for p in parts]
+        return hashlib.blake2b(repr((told, self.classes)).encode(), digest_size=8).hexdigest()
+
+
+def open_parts(data: str, test_data: str | None, cutting: Cutting, read: Callable[[str], Index]) -> Parts:
+    """The parts of `data`, whose lists and folders are looked into by `read`.
+
+    Parts that the data have are used: of three all; of two the second is tested on and a share of the first is what is
+    chosen on. `test_data` replaces any test part. Raises LayerlockError where a part would be empty, where labels are
+    missing, and where the test part has a class or a video that is not to be there.
+    """
+    places = own_parts(data)
+    found = {role: read(place) for role, place in places.items()}
+    if test_data is not None:
+        found["test"] = read(test_data)
+    if cutting.labelled:
+        found = {role: index for role, index in found.items() if role == "train" or set(index.labels) != {-1}}
+        found = {role: _labelled(index) for role, index in found.items()}
+    if "validation" in found and "test" not in found:
+        found["test"] = found.pop("validation")
+    _check_apart(found)
+    found = _same_classes(found) if cutting.labelled else found
+    return _check(_assemble(found, cutting), cutting)
+
+
+def _assemble(found: dict[str, Index], cutting: Cutting) -> Parts:
+    train, told = found["train"], "the data's own parts"
+    rejected = tuple(entry for index in found.values() for entry in index.rejected)
+    facts = {"classes": train.classes, "layout": train.layout, "rejected": rejected}
+    if len(found) == 3:
+        parts = {role: Part(index=index) for role, index in found.items()}
+        return Parts(**parts, **facts, how=told)  # type: ignore[arg-type]
+    if "test" in found:
+        rows, notes = by_video(train, replace(cutting, test=0.0))
+        share = f"validation is {cutting.validation:.0%} of the training part, by a hash of the seed and the name"
+        parts = {role: Part(index=subset(train, rows[role])) for role in ("train", "validation")}
+        test = Part(index=found["test"])
+        return Parts(**parts, test=test, **facts, how=f"its own training and test part; {share}", notes=notes)  # type: ignore[arg-type]
+    if cutting.by == "time" or (cutting.by == "auto" and not cutting.labelled and len(train) < 3):
+        parts = by_time(train, cutting)
+        how = "cut in time: the first frames of each video train, the last test, a clip's length apart"
+        return Parts(**parts, **facts, how=how)  # type: ignore[arg-type]
+    rows, notes = by_video(train, cutting)
+    parts = {role: Part(index=subset(train, chosen)) for role, chosen in rows.items()}
+    how = "cut by video, by a hash of the seed and the name" + ", class by class" * cutting.labelled
+    return Parts(**parts, **facts, how=how, notes=notes)  # type: ignore[arg-type]
+
+
+def _labelled(index: Index) -> Index:
+    """Without the videos that have no label, which are among the rejected then."""
+    rows = [row for row, label in enumerate(index.labels) if label >= 0]
+    bare = [video.path for video, label in zip(index.videos, index.labels, strict=True) if label < 0]
+    if not rows:
+        raise LayerlockError(
+            f"{index.root} ({index.layout}): no video has a label; class folders, lists with labels, "
+            "Something-Something and Kinetics lists have (docs/evaluation.md)"
+        )
+    return replace(subset(index, rows), rejected=(*index.rejected, *((path, "it has no label") for path in bare)))
+
+
+def _same_classes(found: dict[str, Index]) -> dict[str, Index]:
+    """The other parts with the class numbers of the training part. LayerlockError for a class that it has not."""
+    number_of = {name: number for number, name in enumerate(found["train"].classes)}
+    for role, index in found.items():
+        unseen = sorted({index.classes[label] for label in index.labels} - set(number_of))
+        if unseen:
+            raise LayerlockError(f"{index.root}: classes of the {role} part that no training video has: {unseen[:5]}")
+        labels = tuple(number_of[index.classes[label]] for label in index.labels)
+        found[role] = replace(index, labels=labels, classes=found["train"].classes)
+    return found
+
+
+def _check_apart(found: dict[str, Index]) -> None:
+    role_of: dict[str, str] = {}
+    for role, index in found.items():
+        for video in index.videos:
+            if role_of.setdefault(video.path, role) != role:
+                raise LayerlockError(f"{video.path}: in the {role_of[video.path]} and in the {role} part")
+
+
+def _check(parts: Parts, cutting: Cutting) -> Parts:
+    for role, part in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
+        if not len(part):
+            raise LayerlockError(f"{parts.train.index.root}: no video is left for the {role} part ({parts.how})")
+    if cutting.labelled:
+        trained = set(parts.train.index.labels)
+        for role, part in (("validation", parts.validation), ("test", parts.test)):
+            unseen = sorted(parts.classes[label] for label in set(part.index.labels) - trained)
+            if unseen:
+                raise LayerlockError(
+                    f"{part.index.root}: classes of the {role} part that no training video has: {', '.join(unseen[:5])}"
+                )
+    return parts

@@ -1,0 +1,100 @@
+"""Which readouts there are, the features that they share, and their first weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from layerlock import draws
+from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.encoders import FrozenEncoder
+from layerlock.evaluation.frozen import at_depth
+from layerlock.evaluation.tasks import Shape, Task
+from layerlock.model.readout import AttentionReadout, LinearReadout, Readout, standardized
+from layerlock.model.vit import initialize
+
+Place = tuple[str, int]
+"""an encoder, by its name, and one of its blocks"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One readout of a sweep."""
+
+    encoder: str
+    kind: str
+    block: int
+    fraction: float
+    """of the encoder's depth, as it was asked for"""
+    lr: float = 0.0
+    """learning rate; 0 where nothing is trained"""
+
+    @property
+    def place(self) -> Place:
+        """Where its features come from."""
+        return self.encoder, self.block
+
+    def __str__(self) -> str:
+        return f"{self.encoder}/{self.kind}/{self.block}/{self.lr:g}"
+
+
+def settings_of(config: EvaluateConfig, encoders: Mapping[str, FrozenEncoder]) -> tuple[Setting, ...]:
+    """All readouts of a sweep: fractions that mean the same block of an encoder are one."""
+    return tuple(
+        Setting(encoder=name, kind=kind, block=block, fraction=fraction, lr=lr)
+        for name, encoder in encoders.items()
+        for kind in config.kinds
+        for block, fraction in blocks_of(config.depths, encoder).items()
+        for lr in sorted(set(config.lrs))
+    )
+
+
+def blocks_of(fractions: Sequence[float], encoder: FrozenEncoder) -> dict[int, float]:
+    """The blocks that fractions of an encoder's depth mean, each with the smallest fraction that means it."""
+    return {at_depth(encoder, fraction): fraction for fraction in sorted(set(fractions), reverse=True)}
+
+
+def build_readout(setting: Setting, encoder: FrozenEncoder, shape: Shape, seed: int) -> Readout:
+    """A readout with its first weights, the same for all learning rates."""
+    readout: Readout
+    if setting.kind == "attention":
+        readout = AttentionReadout(
+            encoder.width,
+            times=encoder.grid[0],
+            channels=shape.channels,
+            heads=shape.heads,
+            outputs=shape.outputs,
+            queries=shape.queries,
+        )
+    else:
+        readout = LinearReadout(encoder.width, outputs=shape.outputs, pooled=shape.pooled)
+    initialize(readout, draws.generator(seed, f"readout/{setting.kind}/{setting.encoder}/{setting.block}"))
+    return readout
+
+
+def shapes_of(task: Task, settings: Sequence[Setting], encoders: Mapping[str, FrozenEncoder]) -> dict[Setting, Shape]:
+    """The shape of each readout."""
+    return {setting: task.shape(setting.kind, encoders[setting.encoder]) for setting in settings}
+
+
+class Reader:
+    """Every encoder once for a batch of clips, as deep as its deepest readout."""
+
+    def __init__(self, encoders: Mapping[str, FrozenEncoder], settings: Sequence[Setting]) -> None:
+        self.encoders = encoders
+        self.places = tuple(dict.fromkeys(setting.place for setting in settings))
+
+    @torch.no_grad()
+    def read(self, video_btchw: Tensor) -> dict[Place, Tensor]:
+        """Features `[B, N, D]` at each place, through `standardized`."""
+        found: dict[Place, Tensor] = {}
+        for name, encoder in self.encoders.items():
+            blocks = [block for owner, block in self.places if owner == name]
+            if blocks:
+                features = encoder.forward_intermediates(video_btchw, blocks)
+                for block, x_bnd in zip(blocks, features, strict=True):
+                    found[name, block] = standardized(x_bnd.to(video_btchw.device))
+        return found

@@ -1,0 +1,122 @@
+"""What an evaluation found: rows of a table, what was chosen and from what, as data and as `results.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from layerlock.errors import LayerlockError
+from layerlock.evaluation.probes import Interval
+from layerlock.files import write_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the table: the readout of one kind that was chosen for an encoder, or a constant prediction, on the
+    test part.
+    """
+
+    encoder: str
+    """name of the encoder, of a baseline, or of a constant prediction"""
+    kind: str
+    """attention, linear, cosine; constant where nothing is read"""
+    block: int | None = None
+    """the chosen block"""
+    of_blocks: int | None = None
+    fraction: float | None = None
+    lr: float | None = None
+    """the chosen learning rate, where anything was trained"""
+    validation: float
+    """the deciding metric on the validation part"""
+    metrics: dict[str, Interval]
+    """by name, on the test part"""
+    baseline: bool
+    not_above: tuple[str, ...] = ()
+    """baselines whose interval of the deciding metric is not disjoint from this one's and worse"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """One readout of the sweep on the validation part."""
+
+    encoder: str
+    kind: str
+    block: int
+    fraction: float
+    lr: float | None
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A test video that is shown: its number in the test part, what it is, what was said of it."""
+
+    video: int
+    name: str
+    score: float
+    label: str = ""
+    predicted: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Everything that was found. `out` is the folder; `signal` the one that stopped it before it was done."""
+
+    out: str
+    encoder: str
+    task: str
+    metric: str
+    """the deciding one"""
+    higher_is_better: bool
+    percent: tuple[str, ...]
+    """metrics that are shown times 100"""
+    data: dict[str, Any]
+    """layout, how the parts came about, videos of each, classes, notes"""
+    rows: tuple[Row, ...] = ()
+    sweep: tuple[Swept, ...] = ()
+    confusion: tuple[tuple[str, str, int], ...] = ()
+    """(class, predicted class, test videos) of the chosen readout, most frequent mistakes first"""
+    matrix: tuple[tuple[int, ...], ...] = ()
+    """test videos by class (rows) and predicted class, where there are few classes"""
+    best: tuple[Clip, ...] = ()
+    worst: tuple[Clip, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    """(video, reason) of those that are missing from a figure"""
+    signal: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    """the config and versions"""
+
+    def save(self) -> Path:
+        """Writes `results.json`. Raises LayerlockError."""
+        path = Path(self.out) / "results.json"
+        text = json.dumps(asdict(self), indent=2) + "\n"
+        try:
+            write_whole(path, lambda part: part.write_text(text, encoding="utf-8", errors="surrogateescape"))
+        except OSError as error:
+            raise LayerlockError(f"{path}: cannot be written ({error.strerror})") from None
+        return path
+
+
+def judged(rows: Sequence[Row], metric: str, higher_is_better: bool) -> tuple[Row, ...]:
+    """The rows, those of no baseline with the baselines that they are not better than beyond doubt: the two intervals
+    overlap, or lie the other way round.
+
+    A readout is compared with baselines read in the same way, and with constant predictions.
+    """
+
+    def above(a: Interval, b: Interval) -> bool:
+        return a.low > b.high if higher_is_better else a.high < b.low
+
+    def rivals(row: Row) -> tuple[str, ...]:
+        return tuple(
+            other.encoder
+            for other in rows
+            if other.baseline
+            and other.kind in (row.kind, "constant")
+            and not above(row.metrics[metric], other.metrics[metric])
+        )
+
+    return tuple(row if row.baseline else Row(**(vars(row) | {"not_above": rivals(row)})) for row in rows)

@@ -1,0 +1,113 @@
+"""Retrieval from its parts to its results: the depth is chosen on one part, and reported on another.
+
+Nothing is trained, so training and validation part together are what the depth is chosen on. In each part every video
+asks for those of its class among all others of the part, by the cosine of mean-pooled features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from layerlock.data import batches, crop_and_flip
+from layerlock.errors import LayerlockError
+from layerlock.evaluation.clips import SpreadViews
+from layerlock.evaluation.cutting import Part
+from layerlock.evaluation.examples import save_examples
+from layerlock.evaluation.opened import Opened
+from layerlock.evaluation.readouts import Setting, blocks_of
+from layerlock.evaluation.results import Evaluation
+from layerlock.evaluation.retrieval import leave_one_out
+from layerlock.evaluation.saved import load_tensors, save_tensors
+from layerlock.evaluation.scoring import Scores
+from layerlock.evaluation.tables import choose, tabled
+from layerlock.evaluation.tasks import Metric
+from layerlock.evaluation.tasks.clip import plain_clip
+
+METRICS = (
+    Metric(name="mAP", higher_is_better=True, percent=True),
+    Metric(name="top-1", higher_is_better=True, percent=True),
+    Metric(name="top-5", higher_is_better=True, percent=True),
+)
+
+
+def retrieve(opened: Opened) -> Evaluation:
+    """Chooses the depth and reports it, for the encoder and its baselines. Raises LayerlockError for unusable data."""
+    settings = tuple(
+        Setting(encoder=name, kind="cosine", block=block, fraction=fraction)
+        for name, encoder in opened.encoders.items()
+        for block, fraction in blocks_of(opened.config.depths, encoder).items()
+    )
+    parts = opened.parts
+    validation = _scores(opened, settings, _together(parts.train, parts.validation), opened.folder.validation)
+    chosen = choose(validation, settings, METRICS[0])
+    test = _scores(opened, chosen, parts.test, opened.folder.test)
+    found = tabled(opened, METRICS, None, settings, chosen, validation, test, {})
+    save_examples(opened, _views(opened, parts.test), found)
+    return found
+
+
+def _views(opened: Opened, part: Part) -> SpreadViews:
+    clip = plain_clip(opened.config, opened.ours.clip)
+    return SpreadViews(part.source(clip, opened.config.seed, with_depth=False), 1)
+
+
+def _together(a: Part, b: Part) -> Part:
+    index = a.index
+    return Part(index=replace(index, videos=index.videos + b.index.videos, labels=index.labels + b.index.labels))
+
+
+def _scores(opened: Opened, settings: Sequence[Setting], part: Part, file: Path) -> Scores:
+    """Average precision and hits of every query of a part; features are kept in `file`."""
+    views = _views(opened, part)
+    found = load_tensors(file) or _pooled(opened, settings, views, file)
+    features, lost = found[0], found[1]["lost"]
+    rows_v = torch.tensor([row for row in range(len(part)) if views.name(row) not in lost], dtype=torch.int64)
+    label_v = torch.tensor(part.index.labels)[rows_v]
+    try:
+        asked = {str(setting): leave_one_out(features[str(setting)][rows_v], label_v, ks=()) for setting in settings}
+    except ValueError as error:
+        raise LayerlockError(
+            f"{part.index.root}: nothing to retrieve in a part of {len(rows_v)} videos ({error})"
+        ) from None
+    query_q = next(iter(asked.values())).query_q
+    return Scores(
+        score_vm={
+            name: torch.stack([one.average_precision_q, *((one.first_q < k).double() for k in (1, 5))], 1)
+            for name, one in asked.items()
+        },
+        predicted_v={name: label_v[one.nearest_q] for name, one in asked.items()},
+        label_v=label_v[query_q],
+        video_v=rows_v[query_q],
+        left_out=tuple(lost.items()),
+    )
+
+
+@torch.no_grad()
+def _pooled(
+    opened: Opened, settings: Sequence[Setting], views: SpreadViews, file: Path
+) -> tuple[dict[str, Tensor], dict[str, dict[str, str]]]:
+    """Mean-pooled features `[V, D]` of each setting, float32, and the videos that could not be decoded."""
+    size = min(opened.config.batch, len(views))
+    count = -(-len(views) // size)
+    rows: dict[str, list[Tensor]] = {str(setting): [] for setting in settings}
+    lost: dict[str, str] = {}
+    loader = batches(views, batch=size, start=0, stop=count, workers=opened.config.workers)
+    with opened.progress(f"features of {len(views)} videos") as progress, closing(loader):
+        for done, batch in enumerate(loader):
+            video_btchw = crop_and_flip(batch.to(opened.device))
+            lost |= dict(batch.skipped)
+            for name, encoder in opened.encoders.items():
+                own = [setting for setting in settings if setting.encoder == name]
+                found = encoder.forward_intermediates(video_btchw, [setting.block for setting in own])
+                for setting, features_bnd in zip(own, found, strict=True):
+                    rows[str(setting)].append(features_bnd.float().mean(1).cpu())
+            progress(done + 1, count)
+    pooled = {name: torch.cat(parts)[: len(views)] for name, parts in rows.items()}
+    save_tensors(file, pooled, {"lost": lost})
+    return pooled, {"lost": lost}

@@ -1,0 +1,93 @@
+"""An evaluation from its config to its results, top to bottom: train all readouts, choose, test what was chosen."""
+
+from __future__ import annotations
+
+from layerlock.evaluation.clips import RepeatedViews, SpreadViews
+from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.cutting import Part
+from layerlock.evaluation.encoders import FrozenEncoder
+from layerlock.evaluation.examples import depth_reader, save_examples
+from layerlock.evaluation.feature_cache import cached_stream
+from layerlock.evaluation.opened import OURS, Opened, open_evaluation
+from layerlock.evaluation.readouts import Reader, Setting, settings_of
+from layerlock.evaluation.results import Evaluation
+from layerlock.evaluation.retrieve import retrieve
+from layerlock.evaluation.scoring import Scores, score_part
+from layerlock.evaluation.sweep import Sweep
+from layerlock.evaluation.tables import choose, head, tabled
+from layerlock.evaluation.tasks import Task, build_task
+from layerlock.evaluation.tasks.clip import plain_clip, training_clip
+from layerlock.evaluation.training import Stream, decoded_stream, train
+
+
+def evaluate(
+    config: EvaluateConfig,
+    encoder: FrozenEncoder | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Evaluation:
+    """Evaluates an encoder (the config's, where none is given) and leaves `results.json` in `config.out`.
+
+    Raises ConfigError for a config that cannot be, LayerlockError for data, encoders and files that cannot be used.
+    """
+    opened = open_evaluation(config, encoder, resume=resume, overwrite=overwrite, quiet=quiet)
+    found = retrieve(opened) if config.task == "retrieval" else _read_out(opened)
+    if found.signal is None:
+        found.save()
+    return found
+
+
+def _read_out(opened: Opened) -> Evaluation:
+    """Trains the sweep, chooses on the validation part, tests what was chosen on the test part."""
+    config, folder, skipped = opened.config, opened.folder, dict[str, str]()
+    task = build_task(config, opened.parts, opened.ours)
+    settings = settings_of(config, opened.encoders)
+    sweep = Sweep(config, task, settings, opened.encoders, opened.device)
+    with opened.progress(f"training {len(settings)} readouts") as progress:
+        signal = train(sweep, _stream(opened, sweep, skipped), folder, progress, skipped)
+    if signal is not None:
+        return head(opened, task.metrics, signal=signal)
+    validation = _score(opened, sweep, settings, "validation")
+    chosen = choose(validation, settings, task.metrics[0])
+    test = _score(opened, sweep, chosen, "test")
+    found = tabled(opened, task.metrics, task.constant, settings, chosen, validation, test, skipped)
+    main = next(setting for setting in chosen if setting.encoder == OURS)
+    save_examples(opened, _views(opened, opened.parts.test, task), found, depth_reader(opened, sweep, main))
+    return found
+
+
+def _stream(opened: Opened, sweep: Sweep, skipped: dict[str, str]) -> Stream:
+    config, train_part, clip = opened.config, opened.parts.train, opened.ours.clip
+    reader = Reader(opened.encoders, list(sweep.readouts))
+    if config.augmented:
+        source = train_part.source(training_clip(config, clip), config.seed, with_depth=sweep.task.with_depth)
+        return decoded_stream(sweep, source, reader, opened.device, skipped)
+    plain = train_part.source(plain_clip(config, clip), config.seed, with_depth=sweep.task.with_depth)
+    if config.cache:
+        return cached_stream(opened, sweep, SpreadViews(plain, 1), reader, skipped)
+    return decoded_stream(sweep, RepeatedViews(plain, config.seed), reader, opened.device, skipped)
+
+
+def _score(opened: Opened, sweep: Sweep, settings: tuple[Setting, ...], role: str) -> Scores:
+    part, file = {
+        "validation": (opened.parts.validation, opened.folder.validation),
+        "test": (opened.parts.test, opened.folder.test),
+    }[role]
+    reader = Reader(opened.encoders, settings)
+    with opened.progress(f"scoring {len(settings)} readouts on the {role} part") as progress:
+        return score_part(
+            sweep,
+            reader,
+            _views(opened, part, sweep.task),
+            settings,
+            file=file,
+            device=opened.device,
+            progress=progress,
+        )
+
+
+def _views(opened: Opened, part: Part, task: Task) -> SpreadViews:
+    clip = plain_clip(opened.config, opened.ours.clip)
+    return SpreadViews(part.source(clip, opened.config.seed, with_depth=task.with_depth), task.views)

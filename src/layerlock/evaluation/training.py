@@ -1,0 +1,78 @@
+"""The training of a sweep: batches in, updates of all readouts, checkpoints; it can be stopped and gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+
+import torch
+from torch import Tensor
+
+from layerlock.data import Source, batches
+from layerlock.data.augment import augment
+from layerlock.errors import LayerlockError
+from layerlock.evaluation.folder import EvaluationFolder
+from layerlock.evaluation.readouts import Place, Reader
+from layerlock.evaluation.saved import load_tensors, save_tensors
+from layerlock.evaluation.sweep import Sweep
+from layerlock.train.signals import StopSignal
+
+Step = tuple[dict[Place, Tensor], Tensor]
+"""features by place and the target of a batch"""
+Stream = Callable[[int], Generator[Step]]
+"""the batches of a training from a step on"""
+
+
+def decoded_stream(
+    sweep: Sweep, source: Source, reader: Reader, device: torch.device, skipped: dict[str, str]
+) -> Stream:
+    """Clips of `source`, augmented and sent through the encoders; files that cannot be decoded are put in `skipped`."""
+    config = sweep.config
+
+    def stream(start: int) -> Generator[Step]:
+        loader = batches(source, batch=config.batch, start=start, stop=config.steps, workers=config.workers)
+        with closing(loader):
+            for batch in loader:
+                skipped.update(batch.skipped)
+                clips = batch.to(device)
+                yield reader.read(augment(clips, source.clip, config.seed)), sweep.task.target(clips)
+
+    return stream
+
+
+def train(
+    sweep: Sweep,
+    stream: Stream,
+    folder: EvaluationFolder,
+    progress: Callable[[int, int], None],
+    skipped: dict[str, str],
+) -> int | None:
+    """Trains from the folder's checkpoint, if any, to the end. Returns the signal that stopped it, None when done.
+
+    `skipped`, the files that could not be decoded and why, is kept in the checkpoint too.
+    """
+    config = sweep.config
+    restore(sweep, folder, skipped)
+    if sweep.step >= config.steps:
+        return None
+    with StopSignal() as stop, closing(stream(sweep.step)) as steps:
+        for features, target in steps:
+            sweep.train_step(features, target)
+            progress(sweep.step, config.steps)
+            if stop.received is not None or sweep.step % config.checkpoint_every == 0 or sweep.step == config.steps:
+                save_tensors(folder.readouts, sweep.state(), {"step": sweep.step, "skipped": skipped})
+            if stop.received is not None:
+                return stop.received
+    return None
+
+
+def restore(sweep: Sweep, folder: EvaluationFolder, skipped: dict[str, str]) -> None:
+    """Puts the folder's checkpoint into a sweep, if there is one. Raises LayerlockError where it does not fit."""
+    found = load_tensors(folder.readouts)
+    if found is None:
+        return
+    try:
+        sweep.load(found[0], int(found[1]["step"]))
+        skipped.update(found[1]["skipped"])
+    except (KeyError, RuntimeError) as error:
+        raise LayerlockError(f"{folder.readouts}: not the readouts of this evaluation ({error})") from None

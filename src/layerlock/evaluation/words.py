@@ -1,0 +1,73 @@
+"""Results as the words and figures of a table, for the terminal and the page."""
+
+from __future__ import annotations
+
+from layerlock.evaluation.opened import OURS
+from layerlock.evaluation.probes import Interval
+from layerlock.evaluation.results import Evaluation, Row
+
+
+def table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: what was read, how, where, and every metric with its 95 % interval; a mark where a baseline was
+    not beaten.
+    """
+    metrics = list(found.rows[0].metrics) if found.rows else []
+    head = ["features", "readout", "block", "rate", f"validation {found.metric}", *metrics]
+    return head, [
+        [
+            f"{name_of(found, row)}{' !' if row.not_above else ''}",
+            row.kind,
+            "" if row.block is None else f"{row.block} of {row.of_blocks}",
+            "" if row.lr is None else f"{row.lr:g}",
+            figure(found, found.metric, row.validation),
+            *(interval(found, name, row.metrics[name]) for name in metrics),
+        ]
+        for row in found.rows
+    ]
+
+
+def figure(found: Evaluation, metric: str, value: float) -> str:
+    """A value of a metric."""
+    return f"{100 * value:.1f} %" if metric in found.percent else f"{value:.4f}"
+
+
+def interval(found: Evaluation, metric: str, value: Interval) -> str:
+    """A mean and its interval."""
+    scale, digits = (100, 1) if metric in found.percent else (1, 4)
+    mean, low, high = (f"{scale * number:.{digits}f}" for number in (value.mean, value.low, value.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def name_of(found: Evaluation, row: Row) -> str:
+    """What was read."""
+    return found.encoder if row.encoder == OURS else row.encoder
+
+
+def verdicts(found: Evaluation) -> list[str]:
+    """Which baselines were not beaten, and which were."""
+    said = []
+    for row in (row for row in found.rows if not row.baseline):
+        kinds = (row.kind, "constant")
+        rivals = [other.encoder for other in found.rows if other.baseline and other.kind in kinds]
+        beaten = [name for name in rivals if name not in row.not_above]
+        what = f"{name_of(found, row)} ({row.kind})"
+        if row.not_above:
+            said.append(f"! {what}: by {found.metric} no better beyond doubt than {', '.join(row.not_above)}.")
+        if beaten:
+            said.append(f"{what}: by {found.metric} better than {', '.join(beaten)}; the intervals are disjoint.")
+    return said
+
+
+def sentences(found: Evaluation) -> list[str]:
+    """What has to be said with the table."""
+    videos = found.data["videos"]
+    said = [
+        f"{found.data['layout']}; {found.data['parts']}: {videos['train']} train, {videos['validation']} validation, "
+        f"{videos['test']} test.",
+        f"Block and learning rate were chosen by {found.metric} on the validation part; all other figures are of the "
+        f"test part, with 95 % bootstrap intervals over its {'clips' if found.task == 'depth' else 'videos'}.",
+    ]
+    said += [f"{note}." for note in found.data["notes"]]
+    if found.left_out:
+        said.append(f"{len(found.left_out)} files or clips were left out; results.json names them.")
+    return said

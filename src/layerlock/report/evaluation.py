@@ -1,0 +1,145 @@
+"""`report.html` of an evaluation: the table, the choice by depth and learning rate, mistakes, and clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from layerlock.errors import LayerlockError
+from layerlock.evaluation import words
+from layerlock.evaluation.folder import EvaluationFolder
+from layerlock.evaluation.opened import OURS
+from layerlock.evaluation.results import Clip, Evaluation, Swept
+from layerlock.evaluation.saved import load_tensors
+from layerlock.files import write_whole
+from layerlock.report import heatmaps, pictures
+from layerlock.report.markup import card, cards, document, image, note, paragraph, row, section, table, text
+from layerlock.report.neighbours import short
+
+LEFT_OUT = 50
+"""files shown that were left out"""
+
+
+def write_evaluation(found: Evaluation) -> Path:
+    """Writes `report.html` into the folder of an evaluation that is done; returns its path.
+
+    Raises ImportError where matplotlib or pillow is missing, LayerlockError where the folder cannot be written.
+    """
+    import matplotlib  # noqa: F401 - before any work, so that a missing extra is told at once
+
+    folder = EvaluationFolder(found.out)
+    page = document(f"{found.encoder}: {found.task} - layerlock", _body(folder, found))
+    try:
+        write_whole(folder.report, lambda part: part.write_text(page, encoding="utf-8"))
+    except OSError as error:
+        raise LayerlockError(f"{folder.report}: cannot be written ({error.strerror})") from None
+    return folder.report
+
+
+def _body(folder: EvaluationFolder, found: Evaluation) -> str:
+    better = "Higher" if found.higher_is_better else "Lower"
+    head, rows = words.table(found)
+    sections = [
+        section("results", "Results", table(head, rows, words=(0, 1)), *map(paragraph, words.verdicts(found))),
+        section("sweep", "The choice, on the validation part", *_sweeps(found)),
+    ]
+    if found.confusion or found.matrix:
+        sections.append(section("mistakes", "Mistakes", *_mistakes(found)))
+    sections.append(section("clips", "Best and worst clips", *_clips(folder, found)))
+    if found.left_out:
+        sections.append(section("left-out", "Left out", *_left_out(found)))
+    top = [
+        "<header>",
+        f"<h1>{text(found.task.capitalize())} from frozen features</h1>",
+        paragraph(f"{found.encoder} on {found.settings['config']['data']}.", *words.sentences(found)),
+        paragraph(f"{better} {found.metric} is better."),
+        "</header>",
+    ]
+    return "\n".join([*top, *sections])
+
+
+def _sweeps(found: Evaluation) -> list[str]:
+    """A map of depths and learning rates for each encoder and kind of readout."""
+    drawn = []
+    for (encoder, kind), group in groupby(found.sweep, key=lambda one: (one.encoder, one.kind)):
+        swept = sorted(group, key=lambda one: (one.block, one.lr or 0))
+        name = found.encoder if encoder == OURS else encoder
+        drawn.append(card(image(_map(found, swept), f"{found.metric} of {name} by depth"), caption=f"{name}, {kind}"))
+    return [
+        paragraph(f"{found.metric} of every readout; the best of each map went to the test."),
+        cards(drawn, "charts"),
+    ]
+
+
+def _map(found: Evaluation, swept: Sequence[Swept]) -> str:
+    blocks, lrs = sorted({one.block for one in swept}), sorted({one.lr or 0.0 for one in swept})
+    value = {(one.lr or 0.0, one.block): one.score for one in swept}
+    return heatmaps.heatmap(
+        [[value[lr, block] for block in blocks] for lr in lrs],
+        rows=[f"{lr:g}" if lr else "" for lr in lrs],
+        columns=[str(block) for block in blocks],
+        labels=("block", "learning rate" if any(lrs) else ""),
+        percent=found.metric in found.percent,
+        higher_is_better=found.higher_is_better,
+    )
+
+
+def _mistakes(found: Evaluation) -> list[str]:
+    parts = []
+    if found.matrix:
+        drawn = heatmaps.confusion_matrix(found.matrix)
+        parts.append(card(image(drawn, "Confusion matrix"), caption="Rows: the class; columns: what was predicted."))
+    if found.confusion:
+        parts.append(table(["class", "predicted", "videos"], found.confusion, words=(0, 1)))
+    return parts
+
+
+def _clips(folder: EvaluationFolder, found: Evaluation) -> list[str]:
+    """Pictures of the test clips that went best and worst, with their depth where that is the task."""
+    loaded = load_tensors(folder.examples)
+    if loaded is None:
+        return [note("No pictures were kept.")]
+    shown = [*found.best, *found.worst]
+    near_far = _range(loaded[0].get("true"))
+    drawn = [card(*_strips({name: x[at] for name, x in loaded[0].items()}, near_far), caption=_caption(found, clip))
+             for at, clip in enumerate(shown)]  # fmt: skip
+    count = len(found.best)
+    return ["<h3>Best</h3>", cards(drawn[:count], "clips"), "<h3>Worst</h3>", cards(drawn[count:], "clips")]
+
+
+def _strips(shown: dict[str, Tensor], near_far: tuple[float, float]) -> list[str]:
+    strips = [row("frames", pictures.photo_strip(shown["video"]), "Frames of the clip")]
+    for name, words_of in (("true", "measured depth"), ("predicted", "predicted depth")):
+        if name in shown:
+            strips.append(row(words_of, pictures.photo_strip(_depth_picture(shown[name], near_far)), words_of))
+    return strips
+
+
+def _range(true_kfhw: Tensor | None) -> tuple[float, float]:
+    valid = None if true_kfhw is None else true_kfhw[true_kfhw > 0]
+    return (0.0, 1.0) if valid is None or not len(valid) else (float(valid.min()), float(valid.max()))
+
+
+def _depth_picture(depth_fhw: Tensor, near_far: tuple[float, float]) -> Tensor:
+    """Near is bright, far is dark, nothing measured is grey: uint8 `[F, 3, H, W]`."""
+    near, far = near_far
+    share = 1 - ((depth_fhw - near) / max(far - near, 1e-6)).clamp(0, 1)
+    grey_fhw = (share * 255).round().to(torch.uint8)
+    empty = (depth_fhw == 0)[:, None] * torch.tensor([0, 40, 60], dtype=torch.uint8)[:, None, None]
+    return grey_fhw[:, None].expand(-1, 3, -1, -1).where((depth_fhw != 0)[:, None], empty)
+
+
+def _caption(found: Evaluation, clip: Clip) -> str:
+    name = short(clip.name, str(Path(found.settings["config"]["data"]).absolute()))
+    said = f"{clip.label}, predicted {clip.predicted}" if clip.label else ""
+    return f"{name} ({found.metric} {words.figure(found, found.metric, clip.score)}) {said}"
+
+
+def _left_out(found: Evaluation) -> list[str]:
+    rows = found.left_out[:LEFT_OUT]
+    more = [note(f"and {len(found.left_out) - LEFT_OUT} more")] if len(found.left_out) > LEFT_OUT else []
+    return [table(["file", "reason"], rows, long=(0, 1)), *more]

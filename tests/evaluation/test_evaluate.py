@@ -1,0 +1,358 @@
+"""Whole evaluations: from the command to the report, stopped and gone on with, and on data that are not as they should
+be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from evaluations import settings, tiny_encoder
+from PIL import Image
+from safetensors.torch import load_file
+
+import layerlock
+from layerlock import cli
+from layerlock.data import ClipConfig, open_source
+from layerlock.data.folder import FolderSource
+from layerlock.data.synth import SynthConfig, depth_path, write_videos
+from layerlock.errors import ConfigError, LayerlockError
+from layerlock.evaluation import scoring
+from layerlock.evaluation.clips import SpreadViews
+from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.feature_cache import Array
+from layerlock.evaluation.results import Evaluation
+from layerlock.evaluation.run import evaluate
+from layerlock.evaluation.sweep import Sweep
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty videos of the synthetic world, with depth."""
+    out = tmp_path_factory.mktemp("world")
+    write_videos(out, SynthConfig(videos=60, size=32, frames=12), workers=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_encoder().save_pretrained(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+def run(out: Path, data: Path, encoder: Path, *, resume: bool = False, **changes: Any) -> Evaluation:
+    return evaluate(settings(out, data=str(data), encoder=str(encoder), **changes), resume=resume, quiet=True)
+
+
+def figures(found: Evaluation) -> Any:
+    return found.rows, found.sweep, found.best, found.confusion, found.left_out
+
+
+def test_the_command_evaluates_actions_and_writes_a_report(
+    tmp_path: Path, world: Path, encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = f"evaluate {encoder} --task action --data {world} --out {out} --depths 0.5,1.0 --lrs 1e-3,3e-3"
+    arguments += " --channels 16 --heads 2 --examples 48 --batch 8 --workers 0 --device cpu --precision fp32"
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments.split())
+    said = capsys.readouterr().out
+    assert end.value.code == 0
+    for name in ("random weights", "raw pixels", "frame differences", "most frequent class", "attention", "linear"):
+        assert name in said
+    results = json.loads((out / "results.json").read_text())
+    assert len(results["rows"]) == 4 * 2 + 1
+    assert len(results["sweep"]) == 2 * (4 + 4 + 2 + 2)
+    assert sum(results["data"]["videos"].values()) == 60
+    page = (out / "report.html").read_text()
+    assert page.count("<img") >= 8 + 1 + 2
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    with pytest.raises(SystemExit) as again:
+        cli.main(arguments.split())
+    assert again.value.code == 2
+    assert "an evaluation is there already" in capsys.readouterr().err
+
+
+def test_the_best_on_the_validation_part_is_what_is_tested(
+    tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, tuple[str, ...]] = {}
+    original = scoring.score_part
+
+    def watched(sweep: Sweep, reader: Any, views: Any, members: Any, *, file: Path, **more: Any) -> scoring.Scores:
+        told[file.stem] = tuple(map(str, members))
+        return original(sweep, reader, views, members, file=file, **more)
+
+    monkeypatch.setattr("layerlock.evaluation.run.score_part", watched)
+    found = run(tmp_path / "out", world, encoder, baselines="no")
+    validation = load_file(tmp_path / "out" / "validation.safetensors")
+    for row in (row for row in found.rows if not row.baseline):
+        group = [name for name in told["validation"] if f"/{row.kind}/" in name]
+        count = found.data["videos"]["validation"]
+        score = {name: validation[f"score:{name}"][:count, 0].mean().item() for name in group}
+        assert row.validation == max(score.values()) == score[f"encoder/{row.kind}/{row.block}/{row.lr:g}"]
+    assert len(told["validation"]) == 8
+    assert set(told["test"]) == {f"encoder/{r.kind}/{r.block}/{r.lr:g}" for r in found.rows if not r.baseline}
+    assert found.rows[-1].encoder == "most frequent class"
+
+
+@pytest.mark.parametrize("at", [2, 4, 5], ids=["before a checkpoint", "at one", "after one"])
+def test_an_evaluation_that_dies_goes_on_exactly(
+    tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    changes: dict[str, Any] = {"checkpoint_every": 2, "readout": "attention", "baselines": "no", "task": "depth"}
+    whole = run(tmp_path / "whole", world, encoder, **changes)
+    original = Sweep.train_step
+
+    def dying(self: Sweep, *given: Any) -> Any:
+        if self.step == at:
+            raise KeyboardInterrupt
+        return original(self, *given)
+
+    monkeypatch.setattr(Sweep, "train_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", world, encoder, **changes)
+    monkeypatch.undo()
+    gone_on = run(tmp_path / "cut", world, encoder, resume=True, **changes)
+    assert figures(gone_on) == figures(whole)
+    a, b = (load_file(tmp_path / name / "readouts.safetensors") for name in ("whole", "cut"))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_signal_saves_and_ends_with_its_number_and_done_parts_are_not_repeated(
+    tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Sweep.train_step
+
+    def signalled(self: Sweep, *given: Any) -> Any:
+        if self.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *given)
+
+    monkeypatch.setattr(Sweep, "train_step", signalled)
+    stopped = run(tmp_path / "out", world, encoder, baselines="no")
+    assert stopped.signal == signal.SIGTERM
+    assert not (tmp_path / "out" / "results.json").exists()
+    monkeypatch.undo()
+    steps: list[int] = []
+    monkeypatch.setattr(Sweep, "train_step", lambda self, *given: steps.append(self.step) or original(self, *given))
+    done = run(tmp_path / "out", world, encoder, baselines="no", resume=True)
+    assert steps == [3, 4, 5]
+    again = run(tmp_path / "out", world, encoder, baselines="no", resume=True)
+    assert len(steps) == 3
+    assert figures(again) == figures(done)
+
+
+def test_a_scoring_that_dies_goes_on_from_its_batches(
+    tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "SAVE_EVERY", 1)
+    whole = run(tmp_path / "whole", world, encoder, baselines="no", batch=4)
+    original, scored = scoring._score, list[int]()
+
+    def dying(*given: Any) -> Any:
+        scored.append(1)
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    monkeypatch.setattr(scoring, "_score", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", world, encoder, baselines="no", batch=4)
+    assert figures(run(tmp_path / "cut", world, encoder, baselines="no", batch=4, resume=True)) == figures(whole)
+    parts = whole.data["videos"]
+    assert len(scored) == -(-parts["validation"] // 4) + -(-parts["test"] // 4) + 1
+
+
+def test_cached_features_give_what_decoding_gives_and_are_used_again(
+    tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = run(tmp_path / "plain", world, encoder, augment="no")
+    cached = run(tmp_path / "cached", world, encoder, augment="no", cache=True)
+    assert figures(cached) == figures(plain)
+
+    def never(*given: Any) -> None:
+        raise AssertionError("a feature was computed again")
+
+    monkeypatch.setattr(Array, "put", never)
+    longer = run(tmp_path / "longer", world, encoder, augment="no", cache=True, examples=64)
+    assert longer.sweep != cached.sweep
+    other = tiny_encoder(seed=9)
+    with pytest.raises(AssertionError, match="computed again"):
+        evaluate(settings(tmp_path / "other", data=str(world), augment="no", cache=True), other, quiet=True)
+
+
+def test_depth_of_the_synthetic_world(tmp_path: Path, world: Path, encoder: Path) -> None:
+    config = vars(settings(examples=80, task="depth", out=tmp_path / "out"))
+    chosen = {name: config[name] for name in ("task", "out", "depths", "lrs", "channels", "heads", "workers", "batch")}
+    found = layerlock.evaluate(encoder, world, examples=80, device="cpu", quiet=True, **chosen)
+    assert [row.encoder for row in found.rows][-1] == "mean depth image"
+    assert found.metric == "AbsRel"
+    assert not found.higher_is_better
+    for row in found.rows[:2]:
+        own = [swept.score for swept in found.sweep if (swept.encoder, swept.kind) == ("encoder", row.kind)]
+        assert row.validation == min(own)
+    shown = load_file(tmp_path / "out" / "examples.safetensors")
+    assert shown["predicted"].shape == shown["true"].shape == (8, 4, 24, 24)
+    assert "predicted depth" in (tmp_path / "out" / "report.html").read_text()
+
+
+def write_scene(folder: Path, unmeasured: range) -> Path:
+    """Sixty frames of colour and depth."""
+    folder.mkdir()
+    for number in range(60):
+        Image.fromarray(np.full((24, 32, 3), 4 * number, np.uint8)).save(folder / f"frame-{number:06d}.color.png")
+        depth = np.full((12, 16), 0 if number in unmeasured else 1000 + 10 * number, np.uint16)
+        Image.fromarray(depth).save(folder / f"frame-{number:06d}.depth.png")
+    return folder
+
+
+def test_one_scene_of_colour_and_depth_is_cut_in_time(tmp_path: Path, encoder: Path) -> None:
+    changes: dict[str, Any] = {"task": "depth", "readout": "linear", "baselines": "no", "test_share": 0.28}
+    found = run(tmp_path / "out", write_scene(tmp_path / "part", range(43, 51)), encoder, **changes)
+    assert "cut in time" in found.data["parts"]
+    assert found.data["videos"] == {"train": 1, "validation": 1, "test": 2}
+    assert found.left_out == ((str(tmp_path / "part"), "there is nothing to measure in its clip"),)
+    assert {clip.video for clip in (*found.best, *found.worst)} == {1}
+    with pytest.raises(LayerlockError, match=r"none of 2 videos could be scored.*nothing to measure"):
+        run(tmp_path / "none", write_scene(tmp_path / "whole", range(43, 60)), encoder, **changes)
+
+
+def test_retrieval_chooses_a_depth_and_trains_nothing(tmp_path: Path, world: Path, encoder: Path) -> None:
+    found = run(tmp_path / "out", world, encoder, task="retrieval", test_share=0.5)
+    assert [row.encoder for row in found.rows] == ["encoder", "random weights", "raw pixels", "frame differences"]
+    row = found.rows[0]
+    assert row.validation == max(one.score for one in found.sweep if one.encoder == "encoder")
+    assert set(row.metrics) == {"mAP", "top-1", "top-5"}
+    assert not (tmp_path / "out" / "readouts.safetensors").exists()
+    assert figures(run(tmp_path / "out", world, encoder, task="retrieval", test_share=0.5, resume=True)) == figures(
+        found
+    )
+
+
+def test_clips_that_cannot_be_used_are_left_out_and_named(tmp_path: Path, encoder: Path) -> None:
+    paths = write_videos(tmp_path / "world", SynthConfig(videos=30, size=32, frames=12), workers=1)
+    for path in paths[::2]:
+        depth_path(path).unlink()
+    np.savez(depth_path(paths[1]), depth_mm=np.zeros((12, 32, 32), np.uint16))
+    found = run(tmp_path / "out", tmp_path / "world", encoder, task="depth", readout="linear", baselines="no")
+    reasons = {reason.split(":")[0] for _, reason in found.left_out}
+    assert "it has no depth" in reasons
+    assert {path for path, _ in found.left_out} <= {str(path) for path in (*paths[::2], paths[1])}
+
+
+def test_something_something_is_tested_on_its_validation_list(tmp_path: Path, world: Path, encoder: Path) -> None:
+    videos = sorted(world.glob("*/*.mp4"))[:24]
+    (tmp_path / "videos").mkdir()
+    lists: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
+    for number, video in enumerate(videos):
+        (tmp_path / "videos" / f"{number}.mp4").symlink_to(video)
+        entry = {"id": str(number), "template": f"Doing [something] {number % 2}"}
+        lists["train" if number < 16 else "validation"].append(entry)
+    lists["train"].append({"id": "999", "template": "Doing [something] 0"})
+    lists["test"] = [{"id": "3"}]
+    for name, entries in lists.items():
+        (tmp_path / f"something-something-v2-{name}.json").write_text(json.dumps(entries))
+    found = run(tmp_path / "out", tmp_path, encoder, readout="linear", baselines="no")
+    assert found.data["layout"] == "Something-Something v2"
+    assert found.data["videos"] == {"train": 14, "validation": 2, "test": 8}
+    ((missing, reason),) = found.left_out
+    assert missing.endswith("999.webm")
+    assert "no such file" in reason
+
+
+def test_encoders_go_by_name_and_other_clips_of_theirs(tmp_path: Path, world: Path, encoder: Path) -> None:
+    found = run(tmp_path / "out", world, Path(f"random:{encoder}"), readout="linear", baselines="no", lrs=(1e-3,))
+    assert found.encoder == f"random:{encoder}"
+    with pytest.raises(LayerlockError, match="'nowhere' is no encoder"):
+        run(tmp_path / "none", world, Path("nowhere"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_several_clips_of_a_video_are_equally_spaced(world: Path) -> None:
+    clip = ClipConfig(frames=8, stride=1, size=24, resize=1.0, flip=False)
+    source = open_source(str(world), clip, 0, workers=1)
+    assert isinstance(source, FolderSource)
+    whole = open_source(str(world), replace(clip, frames=12), 0, workers=1)
+    views = SpreadViews(source, 3, [4, 7])
+    assert len(views) == 6
+    for at, (video, start) in enumerate((video, start) for video in (4, 7) for start in (0, 2, 4)):
+        (sample,) = views.samples(at)
+        assert (sample.index, sample.name) == (at, source.video_name(video))
+        assert sample.video_tchw.equal(whole.view(video).video_tchw[start : start + 8])
+
+
+def test_several_clips_of_a_video_are_one_figure(tmp_path: Path, world: Path, encoder: Path) -> None:
+    found = run(tmp_path / "out", world, encoder, readout="linear", baselines="no", views=3)
+    rows = load_file(tmp_path / "out" / "test.safetensors")["row"].tolist()
+    count = found.data["videos"]["test"]
+    assert rows[:count] == list(range(count))
+    assert len(rows) == -(-count // 2) * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depths": (0.0,), "lrs": ()}, r"2 problems:\n.*depths.*\n.*lrs"),
+        ({"channels": 10, "heads": 3}, "heads: 3 heads do not divide 10 channels"),
+        ({"examples": 3}, "examples: 3 are not one batch of 8"),
+        ({"cache": True}, "cache: augmented clips are never the same twice"),
+        ({"task": "segmentation"}, "task: 'segmentation' is not one of action, depth, retrieval"),
+        ({"data": ""}, "data: it is empty"),
+        ({"validation_share": 0.5, "test_share": 0.5}, "leave too little"),
+        ({"jitter": 1.5, "resize": 0.5}, r"2 problems:\n.*jitter.*\n.*resize"),
+        ({"warmup": 2.0, "end_lr": -1.0, "workers": -1, "batch": 0, "query_patch": (0, 1, 1)}, "5 problems"),
+    ],
+)
+def test_a_config_that_cannot_be_lists_its_problems(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings(**changes).check()
+
+
+def test_what_a_resume_may_not_change_is_named(tmp_path: Path, world: Path, encoder: Path) -> None:
+    run(tmp_path / "out", world, encoder, readout="linear", baselines="no")
+    with pytest.raises(ConfigError, match=r"lrs: the evaluation to resume has \[0\.001, 0\.003\], now \[0\.001\]"):
+        run(tmp_path / "out", world, encoder, readout="linear", baselines="no", lrs=(1e-3,), resume=True)
+    config = settings(tmp_path / "out", data=str(world), encoder=str(encoder), readout="linear", baselines="no")
+    with pytest.raises(ConfigError, match="encoder: it was"):
+        evaluate(config, tiny_encoder(seed=8), resume=True, quiet=True)
+    (tmp_path / "out" / "readouts.safetensors").write_bytes(b"torn")
+    with pytest.raises(LayerlockError, match=r"readouts\.safetensors: damaged"):
+        evaluate(config, resume=True, quiet=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    with pytest.raises(LayerlockError, match="there, and not an evaluation"):
+        run(tmp_path / "mine", world, encoder)
+
+
+def test_an_encoder_that_is_not_what_it_says_is_refused(tmp_path: Path, world: Path) -> None:
+    class Odd:
+        name, clip, grid, depth, width = "odd", tiny_encoder().clip, (4, 3, 3), 6, 25
+
+        def prepare(self, device: Any, compute: Any) -> Odd:
+            return self
+
+        def forward_intermediates(self, video: torch.Tensor, indices: Any) -> list[torch.Tensor]:
+            return [torch.zeros(len(video), 36, 24) for _ in indices]
+
+    with pytest.raises(LayerlockError, match=r"features of one clip are \[1, 36, 24\].*width 25"):
+        evaluate(settings(tmp_path / "out", data=str(world), baselines="no"), Odd(), quiet=True)
+
+
+def test_defaults_are_the_papers() -> None:
+    config = EvaluateConfig(encoder="e", data="d")
+    config.check()
+    assert config.steps == 40_000
+    assert round(config.warmup * config.steps) == 1_000
+    assert len(config.depths) * len(config.lrs) == 18
+    optim = config.optim(3e-4)
+    assert (optim.lr, optim.end_lr, optim.start_lr) == (3e-4, 1e-7, 0.0)
+    assert replace(config, readout="linear").kinds == ("linear",)

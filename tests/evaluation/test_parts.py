@@ -1,0 +1,155 @@
+"""How data become three parts that have nothing in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from evaluations import index
+
+from layerlock.data.index import Index
+from layerlock.errors import LayerlockError
+from layerlock.evaluation.cutting import Cutting, Part
+from layerlock.evaluation.own_parts import own_parts
+from layerlock.evaluation.parts import Parts, open_parts
+
+CUTTING = Cutting(by="auto", validation=0.1, test=0.2, seed=0, labelled=True, span=lambda fps: 8)
+
+
+def opened(found: Index | dict[str, Index], cutting: Cutting = CUTTING, test_data: str | None = None) -> Parts:
+    """Parts of indices that would be found at these paths."""
+    read: Callable[[str], Index] = (lambda path: found) if isinstance(found, Index) else found.__getitem__
+    return open_parts("/data", test_data, cutting, read)
+
+
+def paths(part: Part) -> set[str]:
+    return {video.path for video in part.index.videos}
+
+
+def test_every_class_has_its_share_of_every_part_and_no_video_two() -> None:
+    data = index([0] * 40 + [1] * 20 + [2] * 3, 3)
+    parts = opened(data)
+    train, validation, test = (Counter(p.index.labels) for p in (parts.train, parts.validation, parts.test))
+    assert test == {0: 8, 1: 4, 2: 1}
+    assert validation == {0: 4, 1: 2, 2: 1}
+    assert train == {0: 28, 1: 14, 2: 1}
+    assert paths(parts.train) | paths(parts.validation) | paths(parts.test) == {v.path for v in data.videos}
+    label_of = dict(zip((v.path for v in data.videos), data.labels, strict=True))
+    for part in (parts.train, parts.validation, parts.test):
+        assert [label_of[video.path] for video in part.index.videos] == list(part.index.labels)
+    assert not parts.notes
+
+
+def test_parts_depend_on_the_seed_and_the_names_alone() -> None:
+    data = index([0] * 30 + [1] * 30, 2)
+    first = opened(data)
+    moved = index([0] * 30 + [1] * 30, 2, root="/elsewhere")
+    assert {p.replace("/elsewhere", "/data") for p in paths(opened(moved).test)} == paths(first.test)
+    shuffled = replace(data, videos=data.videos[::-1], labels=data.labels[::-1])
+    assert paths(opened(shuffled).test) == paths(first.test)
+    assert paths(opened(data, replace(CUTTING, seed=1)).test) != paths(first.test)
+
+
+def test_a_class_with_one_video_is_trained_on_and_named() -> None:
+    parts = opened(index([0] * 10 + [1], 2))
+    assert 1 in parts.train.index.labels
+    assert 1 not in (*parts.validation.index.labels, *parts.test.index.labels)
+    assert parts.notes == (
+        "1 classes have too few videos to be in the test part: class 1",
+        "1 classes have too few videos to be in the validation part: class 1",
+    )
+
+
+def test_scans_of_one_room_stay_together() -> None:
+    data = index([-1] * 30)
+    named = [f"/data/scene{row // 3:04d}_{row % 3:02d}/x.sens" for row in range(30)]
+    data = replace(data, videos=tuple(replace(v, path=p) for v, p in zip(data.videos, named, strict=True)))
+    parts = opened(data, replace(CUTTING, labelled=False, by="video"))
+    rooms = [{path[6:15] for path in paths(p)} for p in (parts.train, parts.validation, parts.test)]
+    assert [len(room) for room in rooms] == [7, 1, 2]
+    assert not rooms[0] & rooms[1]
+    assert not rooms[0] & rooms[2]
+    assert not rooms[1] & rooms[2]
+
+
+def test_one_scene_is_cut_in_time_with_a_clip_between_the_parts() -> None:
+    parts = opened(index([-1], frames=200), replace(CUTTING, labelled=False))
+    assert parts.train.stretches == ((0, 124),)
+    assert parts.validation.stretches == ((132, 140), (140, 148))
+    assert parts.test.stretches == tuple((at, at + 8) for at in range(160, 200, 8))
+    assert len(parts.test) == 5
+    with pytest.raises(LayerlockError, match="39 frames are too few to be cut in time for clips that span 8"):
+        opened(index([-1], frames=39), replace(CUTTING, labelled=False))
+
+
+def test_test_data_of_its_own_is_the_test_part_and_its_classes_are_told_by_name() -> None:
+    train, test = index([0] * 10 + [1] * 10, 2), index([0, 1, 1], 2, root="/test")
+    test = replace(test, classes=("class 1", "class 0"))
+    parts = opened({"/data": train, "/test": test}, test_data="/test")
+    assert parts.test.index.labels == (1, 0, 0)
+    assert len(parts.train) + len(parts.validation) == 20
+    assert Counter(parts.validation.index.labels) == {0: 1, 1: 1}
+    assert "its own training and test part" in parts.how
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (index([0] * 9, 1), replace(index([0], 1, root="/t"), classes=("dog",)), "no training video has.*dog"),
+        (index([0] * 9, 2), index([1], 2, root="/t"), "classes of the test part that no training video has: class 1"),
+        (index([0] * 9, 1), index([0], 1), "/data/000.mp4: in the train and in the test part"),
+        (index([-1] * 9), index([0], 1, root="/t"), "no video has a label"),
+        (index([0], 1), index([0], 1, root="/t"), "no video is left for the validation part"),
+    ],
+    ids=["another class", "a class without training", "a shared video", "no labels", "one video"],
+)
+def test_what_cannot_be_tested_fairly_is_an_error(train: Index, test: Index, message: str) -> None:
+    with pytest.raises(LayerlockError, match=message):
+        opened({"/data": train, "/t": test}, test_data="/t")
+
+
+def test_videos_without_a_label_are_left_out_and_named() -> None:
+    parts = opened(index([0] * 20 + [-1], 1))
+    assert parts.rejected == (("/data/020.mp4", "it has no label"),)
+    assert "/data/020.mp4" not in paths(parts.train) | paths(parts.validation) | paths(parts.test)
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [
+        (["train/", "val/", "test/"], {"train": "train", "validation": "val", "test": "test"}),
+        (["train/", "test/", "other/"], {"train": "train", "test": "test"}),
+        (["cat/", "dog/"], {"train": ""}),
+        (["train/", "cat/"], {"train": ""}),
+        (
+            ["something-something-v2-train.json", "something-something-v2-validation.json", "videos/"],
+            {"train": "something-something-v2-train.json", "validation": "something-something-v2-validation.json"},
+        ),
+        (
+            ["train.csv", "train.json", "validate.csv", "train/", "validate/"],
+            {"train": "train.csv", "validation": "validate.csv"},
+        ),
+        (["contest.csv", "train.csv", "interval.csv"], {"train": ""}),
+    ],
+    ids=["three folders", "two folders", "classes", "a class called train", "SSv2", "Kinetics", "other words"],
+)
+def test_the_datas_own_parts_are_found(tmp_path: Path, there: list[str], wanted: dict[str, str]) -> None:
+    for name in there:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("")
+    assert own_parts(str(tmp_path)) == {role: str(tmp_path / name) for role, name in wanted.items()}
+
+
+def test_own_parts_are_used_and_two_of_them_mean_that_the_second_is_tested_on(tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):
+        (tmp_path / name).mkdir()
+    train, val, test = index([0] * 10, 1), index([0] * 2, 1, root="/val"), index([0] * 3, 1, root="/test")
+    found = {str(tmp_path / "train"): train, str(tmp_path / "val"): val, str(tmp_path / "test"): test}
+    three = open_parts(str(tmp_path), None, CUTTING, found.__getitem__)
+    assert [len(p) for p in (three.train, three.validation, three.test)] == [10, 2, 3]
+    unlabelled = found | {str(tmp_path / "test"): index([-1] * 3, root="/test")}
+    two = open_parts(str(tmp_path), None, CUTTING, unlabelled.__getitem__)
+    assert [len(p) for p in (two.train, two.validation, two.test)] == [9, 1, 2]
+    assert paths(two.test) == paths(three.validation)

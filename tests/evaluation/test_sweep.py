@@ -1,0 +1,138 @@
+"""Readouts trained side by side: each as if alone, on one pass of the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from evaluations import clips, settings, tiny_encoder
+
+from layerlock.data import Batch
+from layerlock.errors import LayerlockError
+from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.frozen import FrozenEncoder
+from layerlock.evaluation.readouts import Reader, Setting, blocks_of, settings_of
+from layerlock.evaluation.sweep import Sweep
+from layerlock.evaluation.tasks import ActionTask, DepthTask
+from layerlock.evaluation.tasks.depth import valid_depth
+
+CPU = torch.device("cpu")
+
+
+def action_sweep(config: EvaluateConfig, members: tuple[Setting, ...], encoders: Mapping[str, FrozenEncoder]) -> Sweep:
+    return Sweep(config, ActionTask(config, classes=4, layout="class folders"), members, encoders, CPU)
+
+
+def weights(sweep: Sweep, setting: Setting) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in sweep.readouts[setting].parameters()])
+
+
+def depth_batch(count: int) -> Batch:
+    generator = torch.Generator().manual_seed(5)
+    depth_bthw = 20 * torch.rand(count, 8, 24, 24, generator=generator) - 5
+    return Batch(
+        index_b=torch.arange(count),
+        names=("clip",) * count,
+        video_btchw=clips(count),
+        crop_b4=torch.tensor([[0.0, 0.0, 24.0, 24.0]]).expand(count, 4),
+        flip_b=torch.zeros(count, dtype=torch.bool),
+        label_b=torch.full((count,), -1),
+        size=24,
+        depth_bthw=depth_bthw,
+    )
+
+
+@pytest.mark.parametrize("task", ["action", "depth"])
+def test_every_readout_learns_exactly_what_it_learns_alone(task: str) -> None:
+    config, encoders = settings(task=task, query_patch=(2, 12, 12)), {"encoder": tiny_encoder()}
+    members = settings_of(config, encoders)
+    assert len(members) == 2 * 2 * 2
+    batch = depth_batch(8)
+    target = valid_depth(batch) if task == "depth" else torch.arange(8) % 4
+
+    def trained(chosen: tuple[Setting, ...]) -> Sweep:
+        made = (
+            DepthTask(config, encoders["encoder"].clip)
+            if task == "depth"
+            else ActionTask(config, classes=4, layout="class folders")
+        )
+        sweep = Sweep(config, made, chosen, encoders, CPU)
+        features = Reader(encoders, chosen).read(batch.video_btchw)
+        for _ in range(4):
+            sweep.train_step(features, target)
+        return sweep
+
+    together = trained(members)
+    for member in members:
+        assert torch.equal(weights(together, member), weights(trained((member,)), member)), member
+
+
+def test_learning_rates_begin_alike_depths_do_not_and_they_end_apart() -> None:
+    config, encoders = settings(), {"encoder": tiny_encoder()}
+    members = settings_of(replace(config, readout="attention"), encoders)
+    sweep = action_sweep(config, members, encoders)
+    slow_3, fast_3, slow_6, _ = sorted(members, key=lambda member: (member.block, member.lr))
+    assert torch.equal(weights(sweep, slow_3), weights(sweep, fast_3))
+    assert not torch.equal(weights(sweep, slow_3), weights(sweep, slow_6))
+    sweep.train_step(Reader(encoders, members).read(clips(8)), torch.arange(8) % 4)
+    assert not torch.equal(weights(sweep, slow_3), weights(sweep, fast_3))
+
+
+def test_readouts_learn_32_clips_by_heart() -> None:
+    config = settings(examples=32 * 150, batch=32, lrs=(1e-3, 1e-2), depths=(1.0,), readout="attention", warmup=0.1)
+    encoders = {"encoder": tiny_encoder()}
+    members = settings_of(config, encoders)
+    sweep, label = action_sweep(config, members, encoders), torch.arange(32) * 7 % 4
+    features = Reader(encoders, members).read(clips(32))
+    first = sweep.train_step(features, label)
+    for _ in range(config.steps - 1):
+        last = sweep.train_step(features, label)
+    fast = max(members, key=lambda member: member.lr)
+    assert (sweep.predict(fast, features).argmax(1) == label).all()
+    assert last[fast] < 0.1 * first[fast]
+
+
+def test_the_encoder_runs_once_a_batch_and_no_deeper_than_its_deepest_readout(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, asked = tiny_encoder(), list[list[int]]()
+    original = encoder.forward_intermediates
+
+    def counted(video: torch.Tensor, indices: Any, **more: Any) -> Any:
+        asked.append(list(indices))
+        return original(video, indices, **more)
+
+    monkeypatch.setattr(encoder, "forward_intermediates", counted)
+    config = settings(depths=(0.2, 0.5, 0.7), lrs=(1e-4, 3e-4, 1e-3))
+    members = settings_of(config, {"encoder": encoder})
+    assert len(members) == 18
+    features = Reader({"encoder": encoder}, members).read(clips(2))
+    assert len(asked) == 1
+    assert sorted(asked[0]) == [1, 3, 4]
+    assert not any(x.requires_grad for x in features.values())
+    for block in (1, 3, 4):
+        x = features["encoder", block]
+        torch.testing.assert_close(x.mean(-1), torch.zeros_like(x[..., 0]), atol=1e-5, rtol=0)
+
+
+def test_fractions_that_mean_one_block_are_one() -> None:
+    assert blocks_of((0.25, 0.5, 0.75, 0.85, 0.95, 1.0), tiny_encoder()) == {6: 1.0, 5: 0.85, 4: 0.75, 3: 0.5, 1: 0.25}
+
+
+def test_a_loss_that_is_not_finite_names_its_readout() -> None:
+    config, encoders = settings(readout="linear"), {"encoder": tiny_encoder()}
+    members = settings_of(config, encoders)
+    sweep = action_sweep(config, members, encoders)
+    features = {place: x * torch.nan for place, x in Reader(encoders, members).read(clips(4)).items()}
+    with pytest.raises(LayerlockError, match=r"step 0: the loss of readout encoder/linear/6/0\.001 is not finite"):
+        sweep.train_step(features, torch.arange(4))
+
+
+def test_matrices_decay_and_norms_biases_queries_and_times_do_not() -> None:
+    config, encoders = settings(readout="attention", lrs=(1e-3,), depths=(1.0,)), {"encoder": tiny_encoder()}
+    sweep = action_sweep(config, settings_of(config, encoders), encoders)
+    (readout,) = sweep.readouts.values()
+    decayed = {id(p) for group in sweep.optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    names = {name for name, parameter in readout.named_parameters() if id(parameter) in decayed}
+    assert names == {f"{part}.weight" for part in ("key", "value", "mix", "fc1", "fc2", "out")}
