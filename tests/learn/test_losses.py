@@ -129,9 +129,9 @@ def test_watching_adds_figures_and_changes_nothing() -> None:
     plain, watched = ready(lock_stage(2)), ready(lock_stage(2))
     a, b = plain.step(video(2), INDEX), watched.step(video(2), INDEX, watch=True)
     assert a.losses == b.losses
-    assert a.features_bkd is None
-    assert b.features_bkd is not None
-    assert b.features_bkd.shape == (2, round(36 * MASKING.keep), 24)
+    assert a.features_nd is None
+    assert b.features_nd is not None
+    assert b.features_nd.shape == (2 * round(36 * MASKING.keep), 24)
     oracle = Oracle(watched)
     targets = torch.cat([oracle.latent(oracle.patches(clip), 2, list(range(36))) for clip in video(2)])
     variance = targets.detach().var(dim=0, unbiased=False).mean()

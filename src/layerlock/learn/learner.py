@@ -80,7 +80,8 @@ class StepFigures:
 
     losses: dict[str, Tensor]
     target_variance: dict[str, Tensor]
-    features_bkd: Tensor | None
+    features_nd: Tensor | None
+    """the deepest features that a loss is taken from, of all context tokens"""
 
 
 class Learner(nn.Module):
@@ -207,7 +208,7 @@ class Learner(nn.Module):
         factor in `weights`, by its label; figures are without.
         """
         parts = self.masking.parts(index_b)
-        figures = StepFigures(losses={}, target_variance={}, features_bkd=None)
+        figures = StepFigures(losses={}, target_variance={}, features_nd=None)
         assert self.stage is not None, "enter a stage first"
         for part in parts:
             share = len(index_b[part]) / len(index_b)
@@ -246,8 +247,10 @@ class Learner(nn.Module):
             if group.closed and pending is not None:
                 (pending * scale).backward()
                 pending = None
-            features = group.features_bkd.detach() if watch else None
-        return StepFigures(losses=losses, target_variance=variance, features_bkd=features)
+            features = group.features_bkd.detach().flatten(0, 1) if watch else None
+        if features is not None and before.features_nd is not None:
+            features = torch.cat([before.features_nd, features])
+        return StepFigures(losses=losses, target_variance=variance, features_nd=features)
 
     def groups(
         self, video_btchw: Tensor, index_b: Tensor, masks: Masks | None = None, latents: Latents | None = None

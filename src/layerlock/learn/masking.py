@@ -262,10 +262,13 @@ class MultiBlockMasking:
         """The masks of a first attempt, those without context drawn again."""
         for attempt in range(1, ATTEMPTS + 1):
             full_gm = covered_gmp.all(dim=2)
-            if not full_gm.any():
+            some = full_gm.any(dim=1).nonzero().flatten()
+            if len(some) == 0:
                 break
-            again_gmp = self._attempt(seed, group_g, grid, attempt)
-            covered_gmp = torch.where(full_gm[:, :, None], again_gmp, covered_gmp)
+            again_smp = self._attempt(seed, group_g[some], grid, attempt)
+            covered_gmp = covered_gmp.index_copy(
+                0, some, torch.where(full_gm[some, :, None], again_smp, covered_gmp[some])
+            )
         return covered_gmp
 
     def _attempt(self, seed: int, group_g: Tensor, grid: Grid, attempt: int) -> Tensor:

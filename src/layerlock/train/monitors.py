@@ -14,19 +14,19 @@ ROWS = 4096
 """At most so many tokens enter the collapse figures of one step."""
 
 
-def token_cosine(features_bkd: Tensor) -> float:
-    """Mean cosine between different layer-normed tokens of a batch, in [-1, 1]: 1 when all tokens are one vector."""
-    x = features_bkd.float().flatten(0, 1)[:ROWS]
+def token_cosine(features: Tensor) -> float:
+    """Mean cosine between different layer-normed tokens `[..., D]`, in [-1, 1]: 1 when all tokens are one vector."""
+    x = features.float().flatten(0, -2)[:ROWS]
     x = F.normalize(F.layer_norm(x, x.shape[-1:]), dim=-1)
     rows = x.shape[0]
     return float((x.sum(0).square().sum() - x.square().sum()) / max(rows * (rows - 1), 1))
 
 
-def effective_rank(features_bkd: Tensor) -> float:
-    """Exponential of the entropy of the eigenvalues of the centred covariance of tokens, in [1, D] (Roy and Vetterli,
-    2007, on eigenvalues).
+def effective_rank(features: Tensor) -> float:
+    """Exponential of the entropy of the eigenvalues of the centred covariance of tokens `[..., D]`, in [1, D]
+    (Roy and Vetterli, 2007, on eigenvalues).
     """
-    x = features_bkd.float().flatten(0, 1)[:ROWS]
+    x = features.float().flatten(0, -2)[:ROWS]
     x = x - x.mean(0)
     gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
     share = torch.linalg.eigvalsh(gram).clamp(min=0)
@@ -63,12 +63,12 @@ class CollapseMonitor:
 
     def figures(self, step: StepFigures) -> dict[str, Any]:
         """The collapse figures of a watched step."""
-        if step.features_bkd is None:
+        if step.features_nd is None:
             return {}
         variance = {name: float(value) for name, value in step.target_variance.items()}
         return {
-            "effective_rank": effective_rank(step.features_bkd),
-            "token_cosine": token_cosine(step.features_bkd),
+            "effective_rank": effective_rank(step.features_nd),
+            "token_cosine": token_cosine(step.features_nd),
             "target_variance": variance,
         }
 
