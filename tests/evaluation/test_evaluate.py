@@ -25,13 +25,15 @@ from layerlock.data import ClipConfig, open_source
 from layerlock.data.folder import FolderSource
 from layerlock.data.synth import SynthConfig, depth_path, write_videos
 from layerlock.errors import ConfigError, LayerlockError
-from layerlock.evaluation import scoring
+from layerlock.evaluation import retrieve, scoring
 from layerlock.evaluation.clips import SpreadViews
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.feature_cache import Array
+from layerlock.evaluation.frozen import fingerprint
 from layerlock.evaluation.results import Evaluation
 from layerlock.evaluation.run import evaluate
 from layerlock.evaluation.sweep import Sweep
+from layerlock.model.encoder import Encoder
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +192,53 @@ def test_cached_features_give_what_decoding_gives_and_are_used_again(
         evaluate(settings(tmp_path / "other", data=str(world), augment="no", cache=True), other, quiet=True)
 
 
+def test_cached_features_stay_as_they_are_when_more_are_asked_for(
+    tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"augment": "no", "cache": True, "baselines": "no", "readout": "linear", "seed": 3}
+    monkeypatch.setenv("LAYERLOCK_CACHE", str(tmp_path / "cache"))
+    gone = run(tmp_path / "first", world, encoder, depths=(0.5,), **changes)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("features/*/*")}
+    assert len(before) == 4
+    run(tmp_path / "second", world, encoder, depths=(0.5, 1.0), **changes)
+    after = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("features/*/*")}
+    assert len(after) == 6
+    assert before.items() <= after.items()
+    assert gone.left_out == ()
+
+
+def test_what_a_cache_lacks_is_named_by_later_runs_too(tmp_path: Path, encoder: Path) -> None:
+    paths = write_videos(tmp_path / "world", SynthConfig(videos=30, size=32, frames=12), workers=1)
+    for path in paths[::2]:
+        depth_path(path).unlink()
+    changes: dict[str, Any] = {"task": "depth", "readout": "linear", "baselines": "no", "augment": "no"}
+    first, second = (
+        run(tmp_path / name, tmp_path / "world", encoder, cache=True, **changes) for name in ("first", "second")
+    )
+    assert len(first.left_out) == 15
+    assert second.left_out == first.left_out
+
+
+def test_weights_alone_do_not_make_an_encoder() -> None:
+    encoder = tiny_encoder()
+    config = encoder.vit.config
+    other = Encoder(replace(config, mean=(0.5, 0.5, 0.5)), encoder.clip)
+    other.load_state_dict(encoder.state_dict())
+    assert fingerprint(other) != fingerprint(encoder)
+    assert fingerprint(tiny_encoder()) == fingerprint(encoder)
+
+
+def test_data_that_cannot_be_read_cost_no_results(tmp_path: Path, world: Path, encoder: Path) -> None:
+    out, changes = tmp_path / "out", {"encoder": str(encoder), "readout": "linear", "baselines": "no"}
+    wrong, right = settings(out, **changes), settings(out, data=str(world), **changes)
+    with pytest.raises(LayerlockError, match="nowhere"):
+        evaluate(wrong, quiet=True)
+    evaluate(right, quiet=True)
+    with pytest.raises(LayerlockError, match="nowhere"):
+        evaluate(wrong, overwrite=True, quiet=True)
+    assert (out / "results.json").exists()
+
+
 def test_depth_of_the_synthetic_world(tmp_path: Path, world: Path, encoder: Path) -> None:
     config = vars(settings(examples=80, task="depth", out=tmp_path / "out"))
     chosen = {name: config[name] for name in ("task", "out", "depths", "lrs", "channels", "heads", "workers", "batch")}
@@ -236,6 +285,25 @@ def test_retrieval_chooses_a_depth_and_trains_nothing(tmp_path: Path, world: Pat
     assert figures(run(tmp_path / "out", world, encoder, task="retrieval", test_share=0.5, resume=True)) == figures(
         found
     )
+
+
+def test_retrieval_cut_in_time_finds_other_clips_and_never_one_twice(
+    tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[SpreadViews] = []
+    pooled = retrieve._pooled
+
+    def noted(opened: Any, found: Any, views: SpreadViews, file: Path) -> Any:
+        asked.append(views)
+        return pooled(opened, found, views, file)
+
+    write_videos(tmp_path / "long", SynthConfig(videos=20, size=32, frames=44), workers=1)
+    monkeypatch.setattr(retrieve, "_pooled", noted)
+    run(tmp_path / "out", tmp_path / "long", encoder, task="retrieval", split="time", baselines="no")
+    for views in asked:
+        clips = [(video.path, views.folder._room(row)[0]) for row, video in enumerate(views.folder.index.videos)]
+        assert len(clips) == len(set(clips))
+        assert views.folder.stretches is not None
 
 
 def test_clips_that_cannot_be_used_are_left_out_and_named(tmp_path: Path, encoder: Path) -> None:
@@ -303,6 +371,8 @@ def test_several_clips_of_a_video_are_one_figure(tmp_path: Path, world: Path, en
     [
         ({"depths": (0.0,), "lrs": ()}, r"2 problems:\n.*depths.*\n.*lrs"),
         ({"channels": 10, "heads": 3}, "heads: 3 heads do not divide 10 channels"),
+        ({"channels": 200, "heads": None}, "heads: 3 heads do not divide 200 channels"),
+        ({"task": "depth", "views": 3}, "views: only for actions"),
         ({"examples": 3}, "examples: 3 are not one batch of 8"),
         ({"cache": True}, "cache: augmented clips are never the same twice"),
         ({"task": "segmentation"}, "task: 'segmentation' is not one of action, depth, retrieval"),

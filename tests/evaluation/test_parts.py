@@ -102,9 +102,17 @@ def test_test_data_of_its_own_is_the_test_part_and_its_classes_are_told_by_name(
         (index([0] * 9, 2), index([1], 2, root="/t"), "classes of the test part that no training video has: class 1"),
         (index([0] * 9, 1), index([0], 1), "/data/000.mp4: in the train and in the test part"),
         (index([-1] * 9), index([0], 1, root="/t"), "no video has a label"),
+        (index([0] * 9, 1), index([-1] * 2, root="/t"), "no video has a label"),
         (index([0], 1), index([0], 1, root="/t"), "no video is left for the validation part"),
     ],
-    ids=["another class", "a class without training", "a shared video", "no labels", "one video"],
+    ids=[
+        "another class",
+        "a class without training",
+        "a shared video",
+        "no labels",
+        "no labels to test on",
+        "one video",
+    ],
 )
 def test_what_cannot_be_tested_fairly_is_an_error(train: Index, test: Index, message: str) -> None:
     with pytest.raises(LayerlockError, match=message):

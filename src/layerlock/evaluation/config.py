@@ -98,6 +98,10 @@ class EvaluateConfig:
         """The kinds of readout."""
         return ("attention", "linear") if self.readout == "both" else (self.readout,)
 
+    def heads_of(self, channels: int) -> int:
+        """Heads of an attention readout of so many channels."""
+        return self.heads or max(1, channels // 64)
+
     @property
     def augmented(self) -> bool:
         """Whether readouts are trained on random clips."""
@@ -132,10 +136,17 @@ class EvaluateConfig:
         ]
         if min(self.query_patch) < 1:
             found.append(f"query_patch: {self.query_patch} are not all positive")
+        if self.views is not None and self.task != "action":
+            found.append(f"views: only for actions; of a video for {self.task} the middle clip is taken")
         if self.workers < 0:
             found.append(f"workers: {self.workers} is negative")
-        if self.channels and self.heads and self.channels % self.heads:
-            found.append(f"heads: {self.heads} heads do not divide {self.channels} channels")
+        if (
+            self.channels
+            and self.channels > 0
+            and (heads := self.heads_of(self.channels)) > 0
+            and self.channels % heads
+        ):
+            found.append(f"heads: {heads} heads do not divide {self.channels} channels")
         if self.batch > 0 and self.steps < 1:
             found.append(f"examples: {self.examples} are not one batch of {self.batch}")
         return found

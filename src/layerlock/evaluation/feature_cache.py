@@ -7,6 +7,8 @@ there. bfloat16 is kept as the 16-bit integers of the same bits, so that nothing
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
 from collections.abc import Generator
 from contextlib import closing
@@ -14,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerlock.data import batches, crop_and_flip
+from layerlock.data.decode.beside import depth_path
 from layerlock.data.index.cache import cache_folder
 from layerlock.data.order import video_at
 from layerlock.errors import LayerlockError
@@ -26,6 +29,7 @@ from layerlock.evaluation.opened import Opened
 from layerlock.evaluation.readouts import Place, Reader
 from layerlock.evaluation.sweep import Sweep
 from layerlock.evaluation.training import Step, Stream
+from layerlock.files import write_whole
 
 SPARE = 0.9
 """share of the free disk that features may take"""
@@ -54,11 +58,18 @@ class Array:
         stop = min(self.rows, start + len(x))
         self._file[start:stop] = x[: stop - start].numpy()
 
-    def finish(self) -> None:
-        """Says that all rows are there."""
+    def finish(self, lost: dict[str, str]) -> None:
+        """Says that all rows are there, and which videos could not be decoded."""
         if self._file is not None:
             self._file.flush()
-        (self.folder / "done").write_text("")
+        write_whole(self.folder / "done", lambda part: part.write_text(json.dumps(lost)))
+
+    def lost(self) -> dict[str, str]:
+        """Videos that could not be decoded, and why."""
+        try:
+            return dict(json.loads((self.folder / "done").read_text()))
+        except (OSError, ValueError) as error:
+            raise LayerlockError(f"{self.folder}: damaged features ({error}); remove the folder") from None
 
     def take(self, rows: list[int], dtype: torch.dtype | None = None) -> Tensor:
         """Rows, as they were put; int16 as `dtype` where that is given."""
@@ -73,13 +84,19 @@ class Array:
 
 def cached_stream(opened: Opened, sweep: Sweep, views: SpreadViews, reader: Reader, skipped: dict[str, str]) -> Stream:
     """The batches of `decoded_stream` over `RepeatedViews`, from features on the disk; missing ones are made first."""
+    if not isinstance(opened.ours, nn.Module):
+        raise LayerlockError("cache: an encoder that is no torch module has no weights to tell its features by")
     root = cache_folder() / "features"
     arrays: dict[Place | str, Array] = {
         place: Array(root / _key(opened, views, place), len(views)) for place in reader.places
     }
     arrays["target"] = Array(root / _key(opened, views, None), len(views))
-    if not all(array.done for array in arrays.values()):
-        _fill(opened, sweep, views, reader, arrays, skipped)
+    missing = {name: array for name, array in arrays.items() if not array.done}
+    if missing:
+        places = [name for name in missing if name != "target"]
+        settings = [setting for setting in sweep.readouts if setting.place in places]
+        _fill(opened, sweep, views, Reader(opened.encoders, settings), missing)
+    skipped.update(arrays["target"].lost())
     config, device, count = opened.config, opened.device, len(views)
 
     def stream(start: int) -> Generator[Step]:
@@ -97,10 +114,21 @@ def _key(opened: Opened, views: SpreadViews, place: Place | None) -> str:
     facts = [views.source.fingerprint, repr(views.clip), repr(views.folder.stretches), opened.config.task]
     if place is None:
         facts += [repr(views.folder.index.labels)]
+        if views.folder.with_depth:
+            facts += [_changed(depth_path(video.path)) for video in views.folder.index.videos]
     else:
         encoder = opened.encoders[place[0]]
         facts += [fingerprint(encoder), str(place[1]), opened.config.precision, str(opened.device)]
     return hashlib.blake2b("\0".join(facts).encode(), digest_size=12).hexdigest()
+
+
+def _changed(path: Path) -> str:
+    """Size and time of a file, nothing where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _fill(
@@ -109,24 +137,24 @@ def _fill(
     views: SpreadViews,
     reader: Reader,
     arrays: dict[Place | str, Array],
-    skipped: dict[str, str],
 ) -> None:
-    size = opened.config.batch
+    size, lost = opened.config.batch, dict[str, str]()
     count = -(-len(views) // size)
     loader = batches(views, batch=size, start=0, stop=count, workers=opened.config.workers)
     with opened.progress("computing features") as progress, closing(loader):
         for done, batch in enumerate(loader):
-            skipped.update(batch.skipped)
             clips = batch.to(opened.device)
-            found: dict[Place | str, Tensor] = dict(reader.read(crop_and_flip(clips)).items())
-            found["target"] = sweep.task.target(clips)
+            read: dict[Place | str, Tensor] = dict(reader.read(crop_and_flip(clips)).items())
+            read["target"] = sweep.task.target(clips)
+            found = {name: read[name] for name in arrays}
             if done == 0:
                 _check_room(next(iter(arrays.values())).folder.parent, found, len(views))
             for name, x in found.items():
                 arrays[name].put(done * size, x)
+            lost |= dict(batch.skipped)
             progress(done + 1, count)
     for array in arrays.values():
-        array.finish()
+        array.finish(lost)
 
 
 def _check_room(root: Path, found: dict[Place | str, Tensor], rows: int) -> None:

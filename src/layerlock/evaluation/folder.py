@@ -39,12 +39,8 @@ class EvaluationFolder:
         """Whether an evaluation has been here."""
         return self.config.exists()
 
-    def begin(self, config: EvaluateConfig, *, resume: bool, overwrite: bool) -> None:
-        """Makes the folder ready.
-
-        Raises LayerlockError where an evaluation is there and neither is said, or something else is, and ConfigError
-        where one that goes on would have another config.
-        """
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Raises LayerlockError where an evaluation is there and neither is said, or something else is."""
         if resume and overwrite:
             raise LayerlockError("--resume continues an evaluation and --overwrite replaces it: say one of them")
         if not self.exists and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
@@ -56,6 +52,12 @@ class EvaluationFolder:
                 f"{self.path}: an evaluation is there already; continue it with --resume, replace it with --overwrite, "
                 "or name another --out"
             )
+
+    def begin(self, config: EvaluateConfig, *, resume: bool) -> None:
+        """Makes the folder ready, without what was there unless it is to go on.
+
+        Raises ConfigError where one that goes on would have another config.
+        """
         if resume:
             self._same("the evaluation to resume has", flat(self._read()["config"]), flat(to_dict(config)))
             return

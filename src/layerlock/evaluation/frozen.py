@@ -17,13 +17,19 @@ def at_depth(encoder: FrozenEncoder, fraction: float) -> int:
 
 
 def fingerprint(encoder: FrozenEncoder) -> str:
-    """Sixteen hexadecimal digits of an encoder's kind, clip and weights."""
+    """Sixteen hexadecimal digits of an encoder's kind, clip, settings and weights."""
     total = hashlib.blake2b(f"{type(encoder).__name__} {encoder.clip} {encoder.grid}".encode(), digest_size=8)
     if isinstance(encoder, nn.Module):
-        for name, value in sorted(encoder.state_dict().items()):
+        total.update(_settings(encoder).encode())
+        for name, value in sorted({**encoder.state_dict(), **dict(encoder.named_buffers())}.items()):
             total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
             total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def _settings(encoder: nn.Module) -> str:
+    """What a model computes beside its weights, as far as its parts have a `config`."""
+    return "\n".join(sorted({repr(part.config) for part in encoder.modules() if hasattr(part, "config")}))
 
 
 @torch.no_grad()

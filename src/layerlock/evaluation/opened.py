@@ -67,8 +67,9 @@ def open_evaluation(
     for made in (*others.values(), *(() if encoder else (ours,))):
         made.prepare(device, compute)
     check_features(ours, device)
-    folder.begin(config, resume=resume, overwrite=overwrite)
+    folder.check(resume=resume, overwrite=overwrite)
     parts = _parts(config, ours, quiet)
+    folder.begin(config, resume=resume)
     folder.bind({"encoder": weights, "data": parts.fingerprint(plain_clip(config, ours.clip))})
     return Opened(
         config=config, folder=folder, device=device, encoders={OURS: ours, **others}, parts=parts, quiet=quiet

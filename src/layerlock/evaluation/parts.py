@@ -46,7 +46,8 @@ def open_parts(data: str, test_data: str | None, cutting: Cutting, read: Callabl
     if test_data is not None:
         found["test"] = read(test_data)
     if cutting.labelled:
-        found = {role: index for role, index in found.items() if role == "train" or set(index.labels) != {-1}}
+        asked = {"train"} if test_data is None else {"train", "test"}
+        found = {role: index for role, index in found.items() if role in asked or set(index.labels) != {-1}}
         found = {role: _labelled(index) for role, index in found.items()}
     if "validation" in found and "test" not in found:
         found["test"] = found.pop("validation")

@@ -58,8 +58,9 @@ def _views(opened: Opened, part: Part) -> SpreadViews:
 
 
 def _together(a: Part, b: Part) -> Part:
-    index = a.index
-    return Part(index=replace(index, videos=index.videos + b.index.videos, labels=index.labels + b.index.labels))
+    index = replace(a.index, videos=a.index.videos + b.index.videos, labels=a.index.labels + b.index.labels)
+    apart = None if a.stretches is None or b.stretches is None else a.stretches + b.stretches
+    return Part(index=index, stretches=apart)
 
 
 def _scores(opened: Opened, settings: Sequence[Setting], part: Part, file: Path) -> Scores:

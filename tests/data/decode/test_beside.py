@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +42,13 @@ def test_a_source_gives_it_with_its_clips(written: Path) -> None:
     assert view.depth_thw.equal(whole[1:8:2])
 
 
+def written_as(save: Callable[..., None], *given: np.ndarray, **named: np.ndarray) -> bytes:
+    """The bytes that numpy writes."""
+    file = io.BytesIO()
+    save(file, *given, **named)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -47,8 +56,11 @@ def test_a_source_gives_it_with_its_clips(written: Path) -> None:
         (b"no archive", "is damaged"),
         (np.zeros((10, 4, 4), np.float32), "is float32 [10, 4, 4]; wanted uint16 [10, H, W]"),
         (np.zeros((9, 4, 4), np.uint16), "is uint16 [9, 4, 4]; wanted uint16 [10, H, W]"),
+        (np.zeros((10, 0, 4), np.uint16), "is uint16 [10, 0, 4]; wanted uint16 [10, H, W]"),
+        (written_as(np.savez, depth_mm=np.zeros((10, 4, 4), np.uint16))[:200], "is damaged"),
+        (written_as(np.save, np.zeros((10, 4, 4), np.uint16)), "is damaged"),
     ],
-    ids=["missing", "damaged", "another type", "fewer frames"],
+    ids=["missing", "damaged", "another type", "fewer frames", "no pixels", "cut off", "a bare array"],
 )
 def test_depth_that_does_not_belong_to_the_video_is_refused(
     tmp_path: Path, written: Path, content: np.ndarray | bytes | None, message: str

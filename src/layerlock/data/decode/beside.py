@@ -5,6 +5,8 @@ ROOT/<class>/<name>.mp4 has its depth in ROOT/depth/<class>/<name>.npz: `depth_m
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,13 +31,13 @@ def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
     """
     path = depth_path(video.path)
     try:
-        with np.load(path) as arrays:
+        with open(path, "rb") as file, np.load(file) as arrays:
             depth_mm = arrays[ARRAY]
     except FileNotFoundError:
         raise UnreadableVideo(video.path, f"it has no depth: there is no {path}") from None
-    except (OSError, KeyError, ValueError, EOFError) as error:
+    except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise UnreadableVideo(video.path, f"its depth {path} is damaged: {error}") from None
-    if depth_mm.dtype != np.uint16 or depth_mm.ndim != 3 or len(depth_mm) != video.frames:
+    if depth_mm.dtype != np.uint16 or depth_mm.ndim != 3 or len(depth_mm) != video.frames or not depth_mm.size:
         raise UnreadableVideo(
             video.path,
             f"its depth {path} is {depth_mm.dtype} {list(depth_mm.shape)}; wanted uint16 [{video.frames}, H, W]",

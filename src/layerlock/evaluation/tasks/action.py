@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from layerlock.data import Batch
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.encoders import FrozenEncoder
-from layerlock.evaluation.tasks.task import Metric, Scored, Shape
+from layerlock.evaluation.tasks.task import Metric, Scored, Shape, heads_of
 
 KINETICS_VIEWS = 7
 
@@ -26,7 +26,7 @@ class ActionTask:
         self.top = min(5, self.classes)
         self.views = config.views or (KINETICS_VIEWS if layout == "Kinetics" else 1)
         self.channels = config.channels or (768 if layout == "Something-Something v2" else 1024)
-        self.heads = config.heads or max(1, self.channels // 64)
+        self.heads = heads_of(config, self.channels)
         self.metrics: tuple[Metric, ...] = (
             Metric(name="top-1", higher_is_better=True, percent=True),
             Metric(name=f"top-{self.top}", higher_is_better=True, percent=True),

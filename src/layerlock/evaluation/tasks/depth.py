@@ -9,7 +9,7 @@ from layerlock.data import Batch, crop_and_flip_depth
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.encoders import FrozenEncoder
-from layerlock.evaluation.tasks.task import Metric, Scored, Shape
+from layerlock.evaluation.tasks.task import Metric, Scored, Shape, heads_of
 from layerlock.model.encoder import ClipShape
 from layerlock.model.patches import token_grid, unpatchify
 
@@ -43,7 +43,7 @@ class DepthTask:
     def __init__(self, config: EvaluateConfig, clip: ClipShape) -> None:
         self.patch = config.query_patch
         self.channels = config.channels or 1024
-        self.heads = config.heads or max(1, self.channels // 64)
+        self.heads = heads_of(config, self.channels)
         self.size = (clip.frames, clip.size, clip.size)
         try:
             self.grid = token_grid(*self.size, self.patch)

@@ -8,6 +8,8 @@ from typing import Protocol
 from torch import Tensor
 
 from layerlock.data import Batch
+from layerlock.errors import ConfigError
+from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.model.patches import Grid
 
@@ -86,3 +88,11 @@ class Task(Protocol):
     def constant_prediction(self, summary: Tensor, clips: int) -> Tensor:
         """The constant prediction, in the target's terms, for so many clips."""
         ...
+
+
+def heads_of(config: EvaluateConfig, channels: int) -> int:
+    """Heads of an attention readout. ConfigError where they do not divide the channels."""
+    heads = config.heads_of(channels)
+    if channels % heads:
+        raise ConfigError([f"heads: {heads} heads do not divide {channels} channels"])
+    return heads
