@@ -36,10 +36,14 @@ SPARE = 0.9
 
 
 class Array:
-    """Rows of one tensor on the disk, `[V, ...]`, in a folder of their own."""
+    """Rows of one tensor on the disk, `[V, ...]`, in a folder of their own, which is there whole or not at all.
+
+    They are made in a folder beside it, a process its own: two evaluations at once do not write into each other's.
+    """
 
     def __init__(self, folder: Path, rows: int) -> None:
         self.folder, self.rows = folder, rows
+        self._making = folder.with_name(f"{folder.name}.{os.getpid()}.part")
         self._file: np.memmap | None = None
 
     @property
@@ -51,10 +55,11 @@ class Array:
         """Writes rows from `start` on."""
         x = (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).cpu()
         if self._file is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._remove_left_behind()
+            self._making.mkdir(parents=True)
             kind = x.numpy().dtype
             shape = (self.rows, *x.shape[1:])
-            self._file = np.lib.format.open_memmap(self.folder / "rows.npy", mode="w+", dtype=kind, shape=shape)
+            self._file = np.lib.format.open_memmap(self._making / "rows.npy", mode="w+", dtype=kind, shape=shape)
         stop = min(self.rows, start + len(x))
         self._file[start:stop] = x[: stop - start].numpy()
 
@@ -62,7 +67,19 @@ class Array:
         """Says that all rows are there, and which videos could not be decoded."""
         if self._file is not None:
             self._file.flush()
-        write_whole(self.folder / "done", lambda part: part.write_text(json.dumps(lost)))
+            self._file = None
+        write_whole(self._making / "done", lambda part: part.write_text(json.dumps(lost)))
+        if self.done:  # another evaluation was faster
+            shutil.rmtree(self._making)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._making.rename(self.folder)
+
+    def _remove_left_behind(self) -> None:
+        """What a process of this machine that is no more had begun."""
+        for part in self.folder.parent.glob(f"{self.folder.name}.*.part"):
+            if part == self._making or not _runs(int(part.suffixes[-2][1:])):
+                shutil.rmtree(part, ignore_errors=True)
 
     def lost(self) -> dict[str, str]:
         """Videos that could not be decoded, and why."""
@@ -80,6 +97,16 @@ class Array:
                 raise LayerlockError(f"{self.folder}: damaged features ({error}); remove the folder") from None
         found = torch.from_numpy(self._file[rows])
         return found.view(torch.bfloat16) if found.dtype == torch.int16 else found
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def cached_stream(opened: Opened, sweep: Sweep, views: SpreadViews, reader: Reader, skipped: dict[str, str]) -> Stream:

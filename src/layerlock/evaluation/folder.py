@@ -32,7 +32,6 @@ class EvaluationFolder:
         self.path = Path(path)
         self.config, self.readouts, self.validation, self.test = (self.path / name for name in PARTS[:4])
         self.examples, self.results, self.report = (self.path / name for name in PARTS[4:])
-        self.features = self.path / "features"
 
     @property
     def exists(self) -> bool:

@@ -18,6 +18,7 @@ from layerlock.evaluation.encoders import FrozenEncoder, open_encoder
 from layerlock.evaluation.folder import EvaluationFolder
 from layerlock.evaluation.frozen import check_features, fingerprint
 from layerlock.evaluation.parts import Parts, open_parts
+from layerlock.evaluation.tasks import Task, build_task
 from layerlock.evaluation.tasks.clip import plain_clip
 from layerlock.train.device import pick_device, pick_precision
 
@@ -34,6 +35,8 @@ class Opened:
     device: torch.device
     encoders: Mapping[str, FrozenEncoder]
     parts: Parts
+    task: Task | None
+    """None where nothing is trained"""
     quiet: bool
 
     @property
@@ -69,11 +72,11 @@ def open_evaluation(
     check_features(ours, device)
     folder.check(resume=resume, overwrite=overwrite)
     parts = _parts(config, ours, quiet)
+    task = None if config.task == "retrieval" else build_task(config, parts, ours)
     folder.begin(config, resume=resume)
     folder.bind({"encoder": weights, "data": parts.fingerprint(plain_clip(config, ours.clip))})
-    return Opened(
-        config=config, folder=folder, device=device, encoders={OURS: ours, **others}, parts=parts, quiet=quiet
-    )
+    encoders = {OURS: ours, **others}
+    return Opened(config=config, folder=folder, device=device, encoders=encoders, parts=parts, task=task, quiet=quiet)
 
 
 def _parts(config: EvaluateConfig, encoder: FrozenEncoder, quiet: bool) -> Parts:

@@ -15,7 +15,7 @@ from layerlock.evaluation.retrieve import retrieve
 from layerlock.evaluation.scoring import Scores, score_part
 from layerlock.evaluation.sweep import Sweep
 from layerlock.evaluation.tables import choose, head, tabled
-from layerlock.evaluation.tasks import Task, build_task
+from layerlock.evaluation.tasks import Task
 from layerlock.evaluation.tasks.clip import plain_clip, training_clip
 from layerlock.evaluation.training import Stream, decoded_stream, train
 
@@ -33,16 +33,15 @@ def evaluate(
     Raises ConfigError for a config that cannot be, LayerlockError for data, encoders and files that cannot be used.
     """
     opened = open_evaluation(config, encoder, resume=resume, overwrite=overwrite, quiet=quiet)
-    found = retrieve(opened) if config.task == "retrieval" else _read_out(opened)
+    found = retrieve(opened) if opened.task is None else _read_out(opened, opened.task)
     if found.signal is None:
         found.save()
     return found
 
 
-def _read_out(opened: Opened) -> Evaluation:
+def _read_out(opened: Opened, task: Task) -> Evaluation:
     """Trains the sweep, chooses on the validation part, tests what was chosen on the test part."""
     config, folder, skipped = opened.config, opened.folder, dict[str, str]()
-    task = build_task(config, opened.parts, opened.ours)
     settings = settings_of(config, opened.encoders)
     sweep = Sweep(config, task, settings, opened.encoders, opened.device)
     with opened.progress(f"training {len(settings)} readouts") as progress:

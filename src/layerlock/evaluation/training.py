@@ -70,9 +70,11 @@ def restore(sweep: Sweep, folder: EvaluationFolder, skipped: dict[str, str]) -> 
     """Puts the folder's checkpoint into a sweep, if there is one. Raises LayerlockError where it does not fit."""
     found = load_tensors(folder.readouts)
     if found is None:
+        for scores in (folder.validation, folder.test):  # they would be of readouts that are gone
+            scores.unlink(missing_ok=True)
         return
     try:
         sweep.load(found[0], int(found[1]["step"]))
         skipped.update(found[1]["skipped"])
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise LayerlockError(f"{folder.readouts}: not the readouts of this evaluation ({error})") from None
