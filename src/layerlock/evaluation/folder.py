@@ -10,7 +10,7 @@ from layerlock.config import from_dict, to_dict
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.files import write_whole
-from layerlock.train.folder import flat, versions
+from layerlock.train.folder import check_place, flat, versions
 
 FREE = ("out", "device", "precision", "workers", "threads", "checkpoint_every")
 """fields that may differ when an evaluation goes on"""
@@ -40,17 +40,7 @@ class EvaluationFolder:
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Raises LayerlockError where an evaluation is there and neither is said, or something else is."""
-        if resume and overwrite:
-            raise LayerlockError("--resume continues an evaluation and --overwrite replaces it: say one of them")
-        if not self.exists and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise LayerlockError(f"{self.path}: there, and not an evaluation; name another --out")
-        if resume and not self.exists:
-            raise LayerlockError(f"{self.path}: no evaluation to resume here")
-        if self.exists and not resume and not overwrite:
-            raise LayerlockError(
-                f"{self.path}: an evaluation is there already; continue it with --resume, replace it with --overwrite, "
-                "or name another --out"
-            )
+        check_place(self.path, self.exists, "an evaluation", resume=resume, overwrite=overwrite)
 
     def begin(self, config: EvaluateConfig, *, resume: bool) -> None:
         """Makes the folder ready, without what was there unless it is to go on.
@@ -90,9 +80,3 @@ class EvaluationFolder:
             write_whole(self.config, lambda part: part.write_text(json.dumps(values, indent=2) + "\n"))
         except OSError as error:
             raise LayerlockError(f"{self.path}: cannot be written ({error.strerror})") from None
-
-
-def load_evaluate_config(path: str | Path) -> EvaluateConfig:
-    """The config of the evaluation at a folder. Raises LayerlockError where there is none."""
-    config: EvaluateConfig = from_dict(EvaluateConfig, EvaluationFolder(path)._read()["config"])
-    return config

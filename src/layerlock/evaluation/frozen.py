@@ -1,4 +1,4 @@
-"""Which block a fraction means, how an encoder's weights are told apart from others, and whether it keeps its word."""
+"""How an encoder's weights are told apart from others, and whether it keeps its word."""
 
 from __future__ import annotations
 
@@ -9,11 +9,6 @@ from torch import nn
 
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.encoders import FrozenEncoder
-
-
-def at_depth(encoder: FrozenEncoder, fraction: float) -> int:
-    """The block `floor(fraction * L)`, at least 1 (LayerLock sec. 3.6)."""
-    return max(1, int(fraction * encoder.depth + 1e-9))
 
 
 def fingerprint(encoder: FrozenEncoder) -> str:

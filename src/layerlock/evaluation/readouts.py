@@ -11,8 +11,8 @@ from torch import Tensor
 from layerlock import draws
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.encoders import FrozenEncoder
-from layerlock.evaluation.frozen import at_depth
 from layerlock.evaluation.tasks import Shape, Task
+from layerlock.model.encoder import block_at
 from layerlock.model.readout import AttentionReadout, LinearReadout, Readout, standardized
 from layerlock.model.vit import initialize
 
@@ -54,7 +54,7 @@ def settings_of(config: EvaluateConfig, encoders: Mapping[str, FrozenEncoder]) -
 
 def blocks_of(fractions: Sequence[float], encoder: FrozenEncoder) -> dict[int, float]:
     """The blocks that fractions of an encoder's depth mean, each with the smallest fraction that means it."""
-    return {at_depth(encoder, fraction): fraction for fraction in sorted(set(fractions), reverse=True)}
+    return {block_at(fraction, encoder.depth): fraction for fraction in sorted(set(fractions), reverse=True)}
 
 
 def build_readout(setting: Setting, encoder: FrozenEncoder, shape: Shape, seed: int) -> Readout:

@@ -54,10 +54,8 @@ class Retrieval:
 def leave_one_out(features_vd: Tensor, label_v: Tensor, ks: tuple[int, ...] = (1, 5, 10)) -> Retrieval:
     """Every video queries all others; a label that stands alone cannot be found and is left out of the queries."""
     label_v = label_v.to(features_vd.device)
-    count_v = (
-        (label_v[:, None] == label_v[None, :]).sum(1) if len(label_v) <= BLOCK else torch.bincount(label_v)[label_v]
-    )
-    queries = (count_v > 1).nonzero().flatten()
+    _, class_v, count_c = label_v.unique(return_inverse=True, return_counts=True)
+    queries = (count_c[class_v] > 1).nonzero().flatten()
     if len(queries) == 0:
         raise ValueError("no label occurs twice")
     order, _ = neighbours(features_vd, len(features_vd) - 1, queries)

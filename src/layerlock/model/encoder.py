@@ -39,6 +39,11 @@ class ClipShape:
     fps: float | None = None
 
 
+def block_at(fraction: float, depth: int) -> int:
+    """The block `floor(fraction * depth)` of `depth`, at least 1 (LayerLock section 3.6)."""
+    return max(1, int(fraction * depth + 1e-9))
+
+
 class Encoder(nn.Module):
     """A backbone with the shape of its clips.
 
@@ -90,7 +95,7 @@ class Encoder(nn.Module):
 
     def at_depth(self, fraction: float) -> int:
         """The block `floor(fraction * L)`, at least 1 (section 3.6)."""
-        return max(1, int(fraction * self.depth + 1e-9))
+        return block_at(fraction, self.depth)
 
     def forward(self, video_btchw: Tensor, depth: int | None = None) -> Tensor:
         """Features `[B, N, D]` of whole clips after block `depth` (without one: `floor(0.95 L)`); clips as for

@@ -9,15 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from layerlock.errors import LayerlockError
 from layerlock.evaluation import words
 from layerlock.evaluation.folder import EvaluationFolder
 from layerlock.evaluation.opened import OURS
 from layerlock.evaluation.results import Clip, Evaluation, Swept
 from layerlock.evaluation.saved import load_tensors
-from layerlock.files import write_whole
 from layerlock.report import heatmaps, pictures
-from layerlock.report.markup import card, cards, document, image, note, paragraph, row, section, table, text
+from layerlock.report.markup import card, cards, image, note, paragraph, row, section, table, text, write_page
 from layerlock.report.neighbours import short
 
 LEFT_OUT = 50
@@ -32,12 +30,7 @@ def write_evaluation(found: Evaluation) -> Path:
     import matplotlib  # noqa: F401 - before any work, so that a missing extra is told at once
 
     folder = EvaluationFolder(found.out)
-    page = document(f"{found.encoder}: {found.task} - layerlock", _body(folder, found))
-    try:
-        write_whole(folder.report, lambda part: part.write_text(page, encoding="utf-8"))
-    except OSError as error:
-        raise LayerlockError(f"{folder.report}: cannot be written ({error.strerror})") from None
-    return folder.report
+    return write_page(folder.report, f"{found.encoder}: {found.task} - layerlock", _body(folder, found))
 
 
 def _body(folder: EvaluationFolder, found: Evaluation) -> str:
@@ -105,8 +98,8 @@ def _clips(folder: EvaluationFolder, found: Evaluation) -> list[str]:
         return [note("No pictures were kept.")]
     shown = [*found.best, *found.worst]
     near_far = _range(loaded[0].get("true"))
-    drawn = [card(*_strips({name: x[at] for name, x in loaded[0].items()}, near_far), caption=_caption(found, clip))
-             for at, clip in enumerate(shown)]  # fmt: skip
+    strips = [_strips({name: x[at] for name, x in loaded[0].items()}, near_far) for at in range(len(shown))]
+    drawn = [card(*strip, caption=_caption(found, clip)) for strip, clip in zip(strips, shown, strict=True)]
     count = len(found.best)
     return ["<h3>Best</h3>", cards(drawn[:count], "clips"), "<h3>Worst</h3>", cards(drawn[count:], "clips")]
 
@@ -125,7 +118,7 @@ def _range(true_kfhw: Tensor | None) -> tuple[float, float]:
 
 
 def _depth_picture(depth_fhw: Tensor, near_far: tuple[float, float]) -> Tensor:
-    """Near is bright, far is dark, nothing measured is grey: uint8 `[F, 3, H, W]`."""
+    """Near is bright, far is dark, nothing measured is dark blue: uint8 `[F, 3, H, W]`."""
     near, far = near_far
     share = 1 - ((depth_fhw - near) / max(far - near, 1e-6)).clamp(0, 1)
     grey_fhw = (share * 255).round().to(torch.uint8)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from layerlock.errors import LayerlockError
+from layerlock.files import write_whole
 
 
 def text(value: object) -> str:
@@ -70,6 +74,16 @@ def document(title: str, body: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def write_page(path: Path, title: str, body: str) -> Path:
+    """Writes a whole page, or leaves the one that was there; returns its path. LayerlockError where it cannot be."""
+    page = document(title, body)
+    try:
+        write_whole(path, lambda part: part.write_text(page, encoding="utf-8"))
+    except OSError as error:
+        raise LayerlockError(f"{path}: cannot be written ({error.strerror})") from None
+    return path
 
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

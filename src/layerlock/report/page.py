@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 
 from layerlock.config import load_config
-from layerlock.errors import LayerlockError
-from layerlock.files import write_whole
 from layerlock.report import charts, neighbours, tables, views
 from layerlock.report.history import History, read_history
-from layerlock.report.markup import document, section, text
+from layerlock.report.markup import section, text, write_page
 from layerlock.train.folder import RunFolder
 
 SECTIONS = (
@@ -33,12 +31,7 @@ def write_report(folder: RunFolder) -> Path:
     import matplotlib  # noqa: F401 - before any work, so that a missing extra is told at once
 
     history = _read(folder)
-    page = document(f"{history.config.recipe} - layerlock", body(folder, history))
-    try:
-        write_whole(folder.report, lambda part: part.write_text(page, encoding="utf-8"))
-    except OSError as error:
-        raise LayerlockError(f"{folder.report}: cannot be written ({error.strerror})") from None
-    return folder.report
+    return write_page(folder.report, f"{history.config.recipe} - layerlock", body(folder, history))
 
 
 def _read(folder: RunFolder) -> History:

@@ -63,19 +63,9 @@ class RunFolder:
         Raises LayerlockError where one is there and neither is said, where the folder is not a run's, and ConfigError
         where a resumed run's config differs in anything that changes what is learned.
         """
-        if resume and overwrite:
-            raise LayerlockError("--resume continues a run and --overwrite replaces it: say one of them")
-        if not self.exists and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise LayerlockError(f"{self.path}: there, and not a run of ours; name another --out")
-        if resume and not self.exists:
-            raise LayerlockError(f"{self.path}: no run to resume here")
+        check_place(self.path, self.exists, "a run", resume=resume, overwrite=overwrite)
         if resume:
             self._same(config)
-        elif self.exists and not overwrite:
-            raise LayerlockError(
-                f"{self.path}: a run is there already; continue it with --resume, replace it with --overwrite, "
-                "or name another --out"
-            )
         elif self.exists:
             self._clear()
         try:
@@ -144,3 +134,20 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found
+
+
+def check_place(path: Path, exists: bool, what: str, *, resume: bool, overwrite: bool) -> None:
+    """Raises LayerlockError where `what` (`a run`, `an evaluation`) is at `path` and neither is said, where none is
+    there to resume, and where something else is there.
+    """
+    if resume and overwrite:
+        raise LayerlockError(f"--resume continues {what} and --overwrite replaces it: say one of them")
+    if not exists and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise LayerlockError(f"{path}: there, and not {what} of ours; name another --out")
+    if resume and not exists:
+        raise LayerlockError(f"{path}: no {what.split()[1]} to resume here")
+    if exists and not resume and not overwrite:
+        raise LayerlockError(
+            f"{path}: {what} is there already; continue it with --resume, replace it with --overwrite, or name another "
+            "--out"
+        )

@@ -8,27 +8,25 @@ from layerlock.data import ClipConfig
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.model.encoder import ClipShape
 
-ACTION = {"flip": False, "jitter": 0.8, "grey": 0.1}
-"""what becomes of training clips of actions (A.4.1); without flips, since an action can have a left and a right"""
-DEPTH = {"flip": True, "jitter": 0.0, "grey": 0.0}
-"""and of depth (A.4.3)"""
+JITTER, GREY = 0.8, 0.1
+"""how often colours of training clips change, and are lost (A.4.1); never for depth (A.4.3), which is flipped instead:
+an action can have a left and a right
+"""
 
 
 def training_clip(config: EvaluateConfig, shape: ClipShape) -> ClipConfig:
     """Clips of the encoder's shape with random crops, flips and colours."""
-    usual = DEPTH if config.task == "depth" else ACTION
-    flip, jitter, grey = (
-        usual[name] if (value := getattr(config, name)) is None else value for name in ("flip", "jitter", "grey")
-    )
+    depth = config.task == "depth"
+    jitter, grey = (0.0, 0.0) if depth else (JITTER, GREY)
     return ClipConfig(
         frames=shape.frames,
         stride=config.stride or shape.stride,
         fps=None if config.stride else shape.fps,
         size=shape.size,
         resize=config.resize,
-        flip=flip in (True, "yes"),
-        jitter=float(jitter),
-        grey=float(grey),
+        flip=depth if config.flip is None else config.flip == "yes",
+        jitter=jitter if config.jitter is None else config.jitter,
+        grey=grey if config.grey is None else config.grey,
     )
 
 
