@@ -10,7 +10,7 @@ from tiny import MODEL
 
 from layerlock.data.decode.video import VideoInfo
 from layerlock.data.index import Index
-from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.config import TRAINING, EvaluateConfig
 from layerlock.model.encoder import ClipShape, Encoder
 
 SHAPE = ClipShape(frames=8, stride=1, size=24)
@@ -42,6 +42,10 @@ def settings(out: Path | str = "out", **changes: Any) -> EvaluateConfig:
         "device": "cpu",
         "precision": "fp32",
     }
+    if changes.get("readout") == "linear":
+        fields = {name: value for name, value in fields.items() if name not in ("channels", "heads")}
+    if changes.get("task") == "retrieval":
+        fields = {name: value for name, value in fields.items() if name not in TRAINING}
     return EvaluateConfig(**(fields | changes))
 
 

@@ -373,13 +373,21 @@ def test_several_clips_of_a_video_are_one_figure(tmp_path: Path, world: Path, en
         ({"channels": 10, "heads": 3}, "heads: 3 heads do not divide 10 channels"),
         ({"channels": 200, "heads": None}, "heads: 3 heads do not divide 200 channels"),
         ({"task": "depth", "views": 3}, "views: only for actions"),
+        ({"readout": "linear", "channels": 8}, "channels: a linear readout has none"),
+        ({"augment": "no", "jitter": 0.5, "flip": "yes"}, r"2 problems:\n.*flip.*not augmented\n.*jitter"),
+        ({"query_patch": (2, 4, 4)}, "query_patch: only for depth"),
+        (
+            {"task": "retrieval", "cache": True, "lrs": (1e-2,), "readout": "linear"},
+            r"3 problems:\n.*lrs.*nothing is trained for retrieval\n.*readout.*\n.*cache",
+        ),
         ({"examples": 3}, "examples: 3 are not one batch of 8"),
         ({"cache": True}, "cache: augmented clips are never the same twice"),
         ({"task": "segmentation"}, "task: 'segmentation' is not one of action, depth, retrieval"),
         ({"data": ""}, "data: it is empty"),
         ({"validation_share": 0.5, "test_share": 0.5}, "leave too little"),
         ({"jitter": 1.5, "resize": 0.5}, r"2 problems:\n.*jitter.*\n.*resize"),
-        ({"warmup": 2.0, "end_lr": -1.0, "workers": -1, "batch": 0, "query_patch": (0, 1, 1)}, "5 problems"),
+        ({"task": "depth", "warmup": 2.0, "end_lr": -1.0}, r"2 problems:\n.*warmup.*\n.*end_lr"),
+        ({"task": "depth", "workers": -1, "batch": 0, "query_patch": (0, 1, 1)}, "3 problems"),
     ],
 )
 def test_a_config_that_cannot_be_lists_its_problems(changes: dict[str, Any], message: str) -> None:
@@ -415,6 +423,35 @@ def test_an_encoder_that_is_not_what_it_says_is_refused(tmp_path: Path, world: P
 
     with pytest.raises(LayerlockError, match=r"features of one clip are \[1, 36, 24\].*width 25"):
         evaluate(settings(tmp_path / "out", data=str(world), baselines="no"), Odd(), quiet=True)
+
+
+def test_an_encoder_that_is_no_module_is_told_by_its_features(tmp_path: Path, world: Path) -> None:
+    class Pixels:
+        name, clip, grid, depth, width = "pixels", tiny_encoder().clip, (4, 3, 3), 1, 24
+
+        def __init__(self, gain: float) -> None:
+            self.gain = gain
+
+        def prepare(self, device: Any, compute: Any) -> Pixels:
+            return self
+
+        def forward_intermediates(self, video: torch.Tensor, indices: Any) -> list[torch.Tensor]:
+            return [video.float().reshape(len(video), 36, -1)[..., :24] * self.gain for _ in indices]
+
+    config = settings(tmp_path / "out", data=str(world), baselines="no", readout="linear", depths=(1.0,))
+    evaluate(config, Pixels(1.0), quiet=True)
+    evaluate(config, Pixels(1.0), quiet=True, resume=True)
+    with pytest.raises(ConfigError, match="encoder: it was"):
+        evaluate(config, Pixels(2.0), quiet=True, resume=True)
+
+
+def test_depth_that_was_changed_is_other_data(tmp_path: Path, encoder: Path) -> None:
+    paths = write_videos(tmp_path / "world", SynthConfig(videos=30, size=32, frames=12), workers=1)
+    changes: dict[str, Any] = {"task": "depth", "readout": "linear", "baselines": "no"}
+    run(tmp_path / "out", tmp_path / "world", encoder, **changes)
+    np.savez(depth_path(paths[1]), depth_mm=np.full((12, 32, 32), 900, np.uint16))
+    with pytest.raises(ConfigError, match="data: it was"):
+        run(tmp_path / "out", tmp_path / "world", encoder, **changes, resume=True)
 
 
 def test_defaults_are_the_papers() -> None:

@@ -161,3 +161,10 @@ def test_own_parts_are_used_and_two_of_them_mean_that_the_second_is_tested_on(tm
     two = open_parts(str(tmp_path), None, CUTTING, unlabelled.__getitem__)
     assert [len(p) for p in (two.train, two.validation, two.test)] == [9, 1, 2]
     assert paths(two.test) == paths(three.validation)
+
+
+def test_a_class_whose_videos_are_all_unusable_is_named() -> None:
+    parts = opened(index([0] * 10 + [2] * 10, 4))
+    assert parts.classes == ("class 0", "class 1", "class 2", "class 3")
+    assert parts.notes == ("2 classes have no usable video to train on: class 1, class 3",)
+    assert not opened(index([-1] * 10), replace(CUTTING, labelled=False)).notes

@@ -136,3 +136,21 @@ def test_matrices_decay_and_norms_biases_queries_and_times_do_not() -> None:
     decayed = {id(p) for group in sweep.optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     names = {name for name, parameter in readout.named_parameters() if id(parameter) in decayed}
     assert names == {f"{part}.weight" for part in ("key", "value", "mix", "fc1", "fc2", "out")}
+
+
+@pytest.mark.parametrize("kind", ["attention", "linear"])
+def test_readouts_of_depth_begin_at_the_mean_depth(kind: str) -> None:
+    config = settings(task="depth", query_patch=(2, 12, 12), readout=kind, lrs=(1e-9,))
+    encoders = {"encoder": tiny_encoder()}
+    members, batch = settings_of(config, encoders), depth_batch(8)
+    sweep = Sweep(config, DepthTask(config, encoders["encoder"].clip), members, encoders, CPU)
+    target, features = valid_depth(batch), Reader(encoders, members).read(batch.video_btchw)
+    mean = target[target > 0].mean()
+    losses = sweep.train_step(features, target)
+    for setting, loss in losses.items():
+        torch.testing.assert_close(sweep.readouts[setting].out.bias, mean.expand(sweep.shapes[setting].outputs))
+        assert loss < 0.5 * target[target > 0].square().mean()
+    first = {setting: readout.out.bias.clone() for setting, readout in sweep.readouts.items()}
+    sweep.train_step(features, target + 1)
+    for setting, bias in first.items():
+        torch.testing.assert_close(sweep.readouts[setting].out.bias, bias)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from layerlock.config import OptimConfig, RunConfig, type_problems
 from layerlock.errors import ConfigError
 
 YesNo = Literal["yes", "no"]
+
+TRAINING = (
+    *("lrs", "readout", "channels", "heads", "query_patch", "examples", "warmup", "end_lr", "weight_decay"),
+    *("augment", "flip", "jitter", "grey", "cache", "checkpoint_every"),
+)
+"""fields of how readouts are trained"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +127,7 @@ class EvaluateConfig:
         """Raises ConfigError with every problem there is."""
         found = type_problems(self)
         if not found:
-            found = [*self._texts(), *self._numbers(), *self._shares(), *self._training()]
+            found = [*self._texts(), *self._numbers(), *self._shares(), *self._training(), *self._unused()]
         if found:
             raise ConfigError(found)
 
@@ -136,8 +142,6 @@ class EvaluateConfig:
         ]
         if min(self.query_patch) < 1:
             found.append(f"query_patch: {self.query_patch} are not all positive")
-        if self.views is not None and self.task != "action":
-            found.append(f"views: only for actions; of a video for {self.task} the middle clip is taken")
         if self.workers < 0:
             found.append(f"workers: {self.workers} is negative")
         if (
@@ -184,3 +188,19 @@ class EvaluateConfig:
         if self.cache and self.augmented and self.task != "retrieval":
             found.append("cache: augmented clips are never the same twice; say --augment no with it")
         return found
+
+    def _unused(self) -> list[str]:
+        """Fields that were given and that nothing would come of."""
+        reasons: dict[str, str] = {}
+        if not self.augmented:
+            reasons |= dict.fromkeys(("flip", "jitter", "grey"), "clips are not augmented")
+        if self.readout == "linear":
+            reasons |= dict.fromkeys(("channels", "heads", "query_patch"), "a linear readout has none")
+        if self.task != "depth":
+            reasons["query_patch"] = "only for depth"
+        if self.task != "action":
+            reasons["views"] = f"only for actions; of a video for {self.task} the middle clip is taken"
+        if self.task == "retrieval":
+            reasons |= dict.fromkeys(TRAINING, "nothing is trained for retrieval")
+        plain = {field.name: field.default for field in fields(self)}
+        return [f"{name}: {why}" for name, why in reasons.items() if getattr(self, name) != plain[name]]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from layerlock.data import batches, crop_and_flip
-from layerlock.data.decode.beside import depth_path
+from layerlock.data.decode.beside import depth_states
 from layerlock.data.index.cache import cache_folder
 from layerlock.data.order import video_at
 from layerlock.errors import LayerlockError
@@ -142,20 +142,11 @@ def _key(opened: Opened, views: SpreadViews, place: Place | None) -> str:
     if place is None:
         facts += [repr(views.folder.index.labels)]
         if views.folder.with_depth:
-            facts += [_changed(depth_path(video.path)) for video in views.folder.index.videos]
+            facts += depth_states(views.folder.index.videos)
     else:
         encoder = opened.encoders[place[0]]
         facts += [fingerprint(encoder), str(place[1]), opened.config.precision, str(opened.device)]
     return hashlib.blake2b("\0".join(facts).encode(), digest_size=12).hexdigest()
-
-
-def _changed(path: Path) -> str:
-    """Size and time of a file, nothing where there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _fill(

@@ -12,6 +12,7 @@ from layerlock.data import ClipConfig, Source, Views, batches, crop_and_flip, op
 from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import LayerlockError
 from layerlock.model.encoder import Encoder
+from layerlock.train.device import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ def embed_source(
 
     Samples whose own video could not be decoded are left out and listed. Raises LayerlockError where none is left.
     """
+    keep_freed_memory(encoder.vit.embed.weight.device)
     count = len(source)
     batch = min(batch, count)
     rows: list[Tensor] = []

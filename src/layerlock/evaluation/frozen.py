@@ -5,21 +5,40 @@ from __future__ import annotations
 import hashlib
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from layerlock import draws
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.encoders import FrozenEncoder
 
 
 def fingerprint(encoder: FrozenEncoder) -> str:
-    """Sixteen hexadecimal digits of an encoder's kind, clip, settings and weights."""
+    """Sixteen hexadecimal digits of an encoder's kind, clip, settings and weights; of one that is no torch module, of
+    what it says of one clip.
+    """
     total = hashlib.blake2b(f"{type(encoder).__name__} {encoder.clip} {encoder.grid}".encode(), digest_size=8)
     if isinstance(encoder, nn.Module):
         total.update(_settings(encoder).encode())
         for name, value in sorted({**encoder.state_dict(), **dict(encoder.named_buffers())}.items()):
             total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-            total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            total.update(_bits(value))
+    else:
+        total.update(_bits(_of_noise(encoder)))
     return total.hexdigest()
+
+
+def _bits(x: Tensor) -> memoryview:
+    return x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+@torch.no_grad()
+def _of_noise(encoder: FrozenEncoder) -> Tensor:
+    """Features of a clip of noise, always the same, after the last block."""
+    clip = encoder.clip
+    values = draws.generator(0, "fingerprint")
+    shape = (1, clip.frames, 3, clip.size, clip.size)
+    noise_btchw = torch.randint(0, 256, shape, dtype=torch.uint8, generator=values)
+    return encoder.forward_intermediates(noise_btchw, [encoder.depth])[0]
 
 
 def _settings(encoder: nn.Module) -> str:

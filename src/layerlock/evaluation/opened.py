@@ -20,7 +20,7 @@ from layerlock.evaluation.frozen import check_features, fingerprint
 from layerlock.evaluation.parts import Parts, open_parts
 from layerlock.evaluation.tasks import Task, build_task
 from layerlock.evaluation.tasks.clip import plain_clip
-from layerlock.train.device import pick_device, pick_precision
+from layerlock.train.device import keep_freed_memory, pick_device, pick_precision
 
 OURS = "encoder"
 """what the encoder under evaluation is called beside its baselines"""
@@ -61,6 +61,7 @@ def open_evaluation(
     config.check()
     folder, run = EvaluationFolder(config.out), config.run()
     device = pick_device(run.device)
+    keep_freed_memory(device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     compute = pick_precision(run, device)
@@ -74,7 +75,8 @@ def open_evaluation(
     parts = _parts(config, ours, quiet)
     task = None if config.task == "retrieval" else build_task(config, parts, ours)
     folder.begin(config, resume=resume)
-    folder.bind({"encoder": weights, "data": parts.fingerprint(plain_clip(config, ours.clip))})
+    data = parts.fingerprint(plain_clip(config, ours.clip), with_depth=task is not None and task.with_depth)
+    folder.bind({"encoder": weights, "data": data})
     encoders = {OURS: ours, **others}
     return Opened(config=config, folder=folder, device=device, encoders=encoders, parts=parts, task=task, quiet=quiet)
 

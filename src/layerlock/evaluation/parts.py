@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from layerlock.data import ClipConfig
+from layerlock.data.decode.beside import depth_states
 from layerlock.data.index import Index
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.cutting import Cutting, Part, by_time, by_video, subset
@@ -27,10 +28,18 @@ class Parts:
     rejected: tuple[tuple[str, str], ...] = ()
     """(path, reason) of videos that were found unusable before any clip was cut"""
 
-    def fingerprint(self, clip: ClipConfig) -> str:
-        """Sixteen hexadecimal digits of what is in the parts."""
+    def fingerprint(self, clip: ClipConfig, *, with_depth: bool) -> str:
+        """Sixteen hexadecimal digits of what is in the parts, depth beside videos included where it is read."""
         parts = (self.train, self.validation, self.test)
-        told = [(p.source(clip, 0, with_depth=False).fingerprint, p.stretches, p.index.labels) for p in parts]
+        told = [
+            (
+                part.source(clip, 0, with_depth=False).fingerprint,
+                part.stretches,
+                part.index.labels,
+                depth_states(part.index.videos) if with_depth else None,
+            )
+            for part in parts
+        ]
         return hashlib.blake2b(repr((told, self.classes)).encode(), digest_size=8).hexdigest()
 
 
@@ -59,24 +68,32 @@ def open_parts(data: str, test_data: str | None, cutting: Cutting, read: Callabl
 def _assemble(found: dict[str, Index], cutting: Cutting) -> Parts:
     train, told = found["train"], "the data's own parts"
     rejected = tuple(entry for index in found.values() for entry in index.rejected)
+    empty = _empty_classes(train) if cutting.labelled else ()
     facts = {"classes": train.classes, "layout": train.layout, "rejected": rejected}
     if len(found) == 3:
         parts = {role: Part(index=index) for role, index in found.items()}
-        return Parts(**parts, **facts, how=told)  # type: ignore[arg-type]
+        return Parts(**parts, **facts, how=told, notes=empty)  # type: ignore[arg-type]
     if "test" in found:
         rows, notes = by_video(train, replace(cutting, test=0.0))
         share = f"validation is {cutting.validation:.0%} of the training part, by a hash of the seed and the name"
         parts = {role: Part(index=subset(train, rows[role])) for role in ("train", "validation")}
         test = Part(index=found["test"])
-        return Parts(**parts, test=test, **facts, how=f"its own training and test part; {share}", notes=notes)  # type: ignore[arg-type]
+        return Parts(**parts, test=test, **facts, how=f"its own training and test part; {share}", notes=empty + notes)  # type: ignore[arg-type]
     if cutting.by == "time" or (cutting.by == "auto" and not cutting.labelled and len(train) < 3):
         parts = by_time(train, cutting)
         how = "cut in time: the first frames of each video train, the last test, a clip's length apart"
-        return Parts(**parts, **facts, how=how)  # type: ignore[arg-type]
+        return Parts(**parts, **facts, how=how, notes=empty)  # type: ignore[arg-type]
     rows, notes = by_video(train, cutting)
     parts = {role: Part(index=subset(train, chosen)) for role, chosen in rows.items()}
     how = "cut by video, by a hash of the seed and the name" + ", class by class" * cutting.labelled
-    return Parts(**parts, **facts, how=how, notes=notes)  # type: ignore[arg-type]
+    return Parts(**parts, **facts, how=how, notes=empty + notes)  # type: ignore[arg-type]
+
+
+def _empty_classes(train: Index) -> tuple[str, ...]:
+    """What is to be said of classes that have a name and no usable video to train on."""
+    seen = set(train.labels)
+    empty = [name for number, name in enumerate(train.classes) if number not in seen]
+    return (f"{len(empty)} classes have no usable video to train on: {', '.join(empty[:10])}",) if empty else ()
 
 
 def _labelled(index: Index) -> Index:

@@ -45,12 +45,14 @@ class Sweep:
 
     def train_step(self, features: Mapping[Place, Tensor], target: Tensor) -> dict[Setting, Tensor]:
         """One update of every readout; returns their losses. Raises LayerlockError where one is not finite."""
+        summary = self.task.summary(target)
+        if self.summary is None:
+            self._begin_at(self.task.first_output(summary))
         self._schedule()
         losses = {setting: self._backward(setting, features, target) for setting in self.readouts}
         self._check(losses)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        summary = self.task.summary(target)
         self.summary = summary if self.summary is None else self.summary + summary
         self.step += 1
         return losses
@@ -65,6 +67,11 @@ class Sweep:
         loss = self.task.loss(self.task.predict(self.shapes[setting], output_bqo), target)
         loss.backward()
         return loss.detach()
+
+    @torch.no_grad()
+    def _begin_at(self, output: float) -> None:
+        for readout in self.readouts.values():
+            readout.out.bias.fill_(output)
 
     def _groups(self) -> list[dict[str, object]]:
         groups: list[dict[str, object]] = []

@@ -40,10 +40,10 @@ def pick_compile(run: RunConfig, device: torch.device) -> bool:
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """Lets glibc keep what a step on the CPU frees, for the next step to use; no effect elsewhere.
+    """Lets glibc keep what is freed on the CPU, for the next step or clip to use; no effect elsewhere.
 
     As it stands it hands large blocks back to the system, which gives them out again page by page, each cleared first:
-    a sixth of the time of a step (`docs/performance.md`).
+    a sixth of the time of a step, and of encoding in float32 (`docs/performance.md`).
     """
     if device.type == "cpu" and sys.platform == "linux":
         trim_threshold, most_mapped = -1, -4  # names of the two settings in <malloc.h>

@@ -58,6 +58,10 @@ class ActionTask:
         score_bm = torch.stack([hit_bk[:, 0], hit_bk.any(1)], 1).double()
         return Scored(score_bm=score_bm.masked_fill(label_b[:, None] < 0, torch.nan), predicted_b=best_bk[:, 0])
 
+    def first_output(self, summary: Tensor) -> float:
+        """Nothing: all classes are alike."""
+        return 0.0
+
     def summary(self, target: Tensor) -> Tensor:
         """How often each class was seen, `[C]`."""
         return torch.bincount(target[target >= 0], minlength=self.classes).double()

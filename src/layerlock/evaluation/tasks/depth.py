@@ -96,6 +96,11 @@ class DepthTask:
         score_bm = torch.stack([abs_rel_b, square_b.sqrt(), close_b.double()], 1)
         return Scored(score_bm=score_bm, predicted_b=torch.full_like(count_b, -1))
 
+    def first_output(self, summary: Tensor) -> float:
+        """The mean depth: a readout that begins at zero metres spends its first thousand steps on coming there."""
+        total, count = summary.flatten(1).sum(1)
+        return float(total / count.clamp(min=1))
+
     def summary(self, target: Tensor) -> Tensor:
         """Sum and number of the depths of each pixel, `[2, T, H, W]`."""
         return torch.stack([target.double().sum(0), (target > 0).double().sum(0)])

@@ -81,6 +81,10 @@ class Task(Protocol):
         """Figures of B / views videos; the clips of one are consecutive."""
         ...
 
+    def first_output(self, summary: Tensor) -> float:
+        """What every output of a readout is near before it has learned anything, after a `summary` of one batch."""
+        ...
+
     def summary(self, target: Tensor) -> Tensor:
         """What a constant prediction is made of, float64, to be added up over training batches."""
         ...
