@@ -1,6 +1,6 @@
 """What a sweep of readouts costs beside the encoder whose features it reads: ViT-B, clips of 16 x 224 x 224.
 
-    python benchmarks/readout.py [--device cuda] [--batch 32] [--depth-readouts 1 3 18]
+    python benchmarks/readout.py [--threads 4] [--device cuda] [--batch 32] [--depth-readouts 1 3 18]
 
 A step is one pass of the encoder, then forward, backward and AdamW of every readout. For actions (768 channels, 12
 heads, one query, 174 classes) prints the step with 1 and with 18 readouts (6 depths x 3 learning rates), and the same
@@ -10,11 +10,11 @@ of 128 outputs) the step with as many readouts as are asked for.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 
 import torch
+from measure import begin, options
 
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.readouts import Reader, settings_of
@@ -29,38 +29,38 @@ SHAPE = ClipShape(frames=16, stride=2, size=224)
 DEPTHS = (0.25, 0.5, 0.75, 0.85, 0.95, 1.0)
 LRS = (1e-4, 3e-4, 1e-3)
 CLASSES = 174
-REPEATS = 3
 
 
 def main() -> None:
     """Times both tasks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, default=2)
+    parser = options(__doc__, batch=2, rounds=5)
     parser.add_argument("--depth-readouts", type=int, nargs="*", default=[1, 3])
     given = parser.parse_args()
-    device = torch.device(given.device)
+    device = begin(given)
     encoder = Encoder.random(vit("B"), SHAPE)
-    encoder.prepare(device, pick_precision(EvaluateConfig().run(), device))
+    run = EvaluateConfig(device=given.device, precision=given.precision).run()
+    encoder.prepare(device, pick_precision(run, device))
     video = torch.randint(0, 256, (given.batch, 16, 3, 224, 224), dtype=torch.uint8, device=device)
-    print(f"{device}, {encoder.vit.compute}, batch {given.batch}, {torch.get_num_threads()} threads, seconds a step")
+    print(f"{encoder.vit.compute}, batch {given.batch}, fastest of {given.rounds} rounds, seconds a step")
     alone = seconds(
-        lambda: Reader({"encoder": encoder}, settings_of(config(18), {"encoder": encoder})).read(video), device
+        lambda: Reader({"encoder": encoder}, settings_of(config(18), {"encoder": encoder})).read(video),
+        device,
+        given.rounds,
     )
     print(f"encoder alone {alone:30.3f}")
 
     label = torch.arange(given.batch, device=device) % CLASSES
-    one, all_18 = (action(encoder, video, label, count) for count in (1, 18))
+    one, all_18 = (action(encoder, video, label, count, given.rounds) for count in (1, 18))
     print(f"actions: 1 readout {one:25.3f}\n        18 readouts {all_18:24.3f}   {all_18 / one:.2f} x one")
     folded = AttentionReadout._attended_by_few
     AttentionReadout._attended_by_few = AttentionReadout._attended  # type: ignore[method-assign]
-    written = action(encoder, video, label, 18)
+    written = action(encoder, video, label, 18, given.rounds)
     AttentionReadout._attended_by_few = folded  # type: ignore[method-assign]
     print(f"        18 readouts, all keys {written:14.3f}   {written / one:.2f} x one")
 
     depth = torch.rand(given.batch, 16, 224, 224, device=device) * 5 + 1
     for count in given.depth_readouts:
-        took = step_seconds(encoder, DepthTask(config(count, task="depth"), SHAPE), count, video, depth)
+        took = step_seconds(encoder, DepthTask(config(count, task="depth"), SHAPE), count, video, depth, given.rounds)
         print(f"depth: {count:2} readouts {took:25.3f}   {took / alone:.2f} x the encoder")
 
 
@@ -70,25 +70,27 @@ def config(count: int, **changes: str) -> EvaluateConfig:
     return EvaluateConfig(readout="attention", depths=DEPTHS if count == 18 else (1.0,), lrs=lrs, **changes)  # type: ignore[arg-type]
 
 
-def action(encoder: Encoder, video: torch.Tensor, label: torch.Tensor, count: int) -> float:
+def action(encoder: Encoder, video: torch.Tensor, label: torch.Tensor, count: int, rounds: int) -> float:
     """Seconds of a step with so many readouts of the size for Something-Something."""
     sizes = EvaluateConfig(channels=768, heads=12)
-    return step_seconds(encoder, ActionTask(sizes, classes=CLASSES, layout=""), count, video, label)
+    return step_seconds(encoder, ActionTask(sizes, classes=CLASSES, layout=""), count, video, label, rounds)
 
 
-def step_seconds(encoder: Encoder, task: Task, count: int, video: torch.Tensor, target: torch.Tensor) -> float:
+def step_seconds(
+    encoder: Encoder, task: Task, count: int, video: torch.Tensor, target: torch.Tensor, rounds: int
+) -> float:
     """Seconds of a step of a sweep."""
     encoders, device = {"encoder": encoder}, video.device
     members = settings_of(config(count), encoders)
     assert len(members) == count
     sweep, reader = Sweep(config(count), task, members, encoders, device), Reader(encoders, members)
-    return seconds(lambda: sweep.train_step(reader.read(video), target), device)
+    return seconds(lambda: sweep.train_step(reader.read(video), target), device, rounds)
 
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The fastest of a few runs, after one that is not counted."""
+def seconds(work: Callable[[], object], device: torch.device, rounds: int) -> float:
+    """The fastest of some runs, after one that is not counted."""
     taken = []
-    for _ in range(1 + REPEATS):
+    for _ in range(1 + rounds):
         begun = time.perf_counter()
         work()
         if device.type == "cuda":
