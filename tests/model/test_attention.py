@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from saved import saved_bytes
@@ -11,13 +13,14 @@ from torch.nn import functional as F
 from layerlock.model import attention
 from layerlock.model.attention import WRITTEN_OUT, attend
 
-LONG = WRITTEN_OUT + 6
+LONG = math.isqrt(WRITTEN_OUT) + 6
 
 
-def inputs(tokens: int, heads: int = 3) -> list[Tensor]:
+def inputs(tokens: int, heads: int = 3, queries: int | None = None) -> list[Tensor]:
     """Queries, keys and values whose softmax is far from even, as bfloat16 holds them; and a gradient."""
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(2, heads, tokens, 16, generator=generator).mul(2).bfloat16().float() for _ in range(4)]
+    generator, asking = torch.Generator().manual_seed(0), queries or tokens
+    counts = (asking, tokens, tokens, asking)
+    return [torch.randn(2, heads, n, 16, generator=generator).mul(2).bfloat16().float() for n in counts]
 
 
 def results(inputs: list[Tensor], dtype: torch.dtype, how: object) -> list[Tensor]:
@@ -31,13 +34,13 @@ def results(inputs: list[Tensor], dtype: torch.dtype, how: object) -> list[Tenso
     return [out.detach().float(), *(x.grad.float() for x in qkv)]
 
 
-@pytest.mark.parametrize("tokens", [9, LONG])
+@pytest.mark.parametrize(("tokens", "queries"), [(9, 9), (LONG, LONG), (9, 4), (LONG, 2 * LONG), (2 * LONG, LONG)])
 @pytest.mark.parametrize("scratch", [1, 2 * LONG**2, 2**30])
 def test_bfloat16_is_float32_rounded_with_its_gradients(
-    tokens: int, scratch: int, monkeypatch: pytest.MonkeyPatch
+    tokens: int, queries: int, scratch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "SCRATCH", scratch)
-    given = inputs(tokens)
+    given = inputs(tokens, queries=queries)
     wanted = results(given, torch.float32, F.scaled_dot_product_attention)
     found = results(given, torch.bfloat16, attend)
     for a, b in zip(wanted, found, strict=True):

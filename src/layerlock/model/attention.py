@@ -14,27 +14,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-WRITTEN_OUT = 384
-"""longest sequence whose softmax is kept for backward (`benchmarks/attention.py`)"""
+WRITTEN_OUT = 384**2
+"""most values of one head's softmax that are kept for backward (`benchmarks/attention.py`)"""
 SCRATCH = 2**21
 """so many values of a softmax are recomputed at a time, or one head's where those are more"""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention of `[B, heads, K, D / heads]` tensors, scaled by 1/sqrt(head dim).
+    """Softmax attention of queries `[B, heads, Q, D / heads]` and keys and values `[B, heads, K, D / heads]`, scaled by
+    1/sqrt(head dim).
 
     The softmax is computed in float32; on a CPU in bfloat16, with gradients, what goes in and comes out is rounded.
     """
-    if not (q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16):
+    if not (torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16):
         return F.scaled_dot_product_attention(q, k, v)
-    if q.shape[-2] <= WRITTEN_OUT or torch.compiler.is_compiling():  # compiled code would unroll the loop over heads
+    short = q.shape[-2] * k.shape[-2] <= WRITTEN_OUT
+    if short or torch.compiler.is_compiling():  # compiled code would unroll the loop over heads
         return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
     out: Tensor = _Recomputed.apply(q, k, v)
     return out
 
 
 class _Recomputed(torch.autograd.Function):
-    """Keeps inputs, output and the logarithm of the softmax's sum for each row; nothing of K x K."""
+    """Keeps inputs, output and the logarithm of the softmax's sum for each row; nothing of Q x K."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -45,14 +47,15 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, out, log_sum = ctx.saved_tensors
-        (grad,), scale, shape = grads, q.shape[-1] ** -0.5, q.shape
+        (grad,), scale, batch = grads, q.shape[-1] ** -0.5, q.shape[:2]
         carried = (grad.float() * out.float()).sum(-1).flatten(0, 1)
         q, k, v, grad = (x.flatten(0, 1) for x in (q * scale, k, v, grad))
         scores = _Difference(q, log_sum.flatten(0, 1), k)
         gains = _Difference(grad, carried, v)
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
-        heads = max(1, SCRATCH // shape[-2] ** 2)
-        scratch = q.new_empty(2, min(heads, len(q)), shape[-2], shape[-2])
+        queries, keys = q.shape[1], k.shape[1]
+        heads = max(1, SCRATCH // (queries * keys))
+        scratch = q.new_empty(2, min(heads, len(q)), queries, keys)
         for begin in range(0, len(q), heads):
             part = slice(begin, min(begin + heads, len(q)))
             softmax, slope = scratch[:, : part.stop - begin]
@@ -61,7 +64,7 @@ class _Recomputed(torch.autograd.Function):
             torch.bmm(slope, k[part], out=grad_q[part])
             torch.bmm(slope.transpose(1, 2), q[part], out=grad_k[part])
             torch.bmm(softmax.transpose(1, 2), grad[part], out=grad_v[part])
-        return grad_q.mul_(scale).view(shape), grad_k.view(shape), grad_v.view(shape)
+        return grad_q.mul_(scale).unflatten(0, batch), grad_k.unflatten(0, batch), grad_v.unflatten(0, batch)
 
 
 class _Difference:

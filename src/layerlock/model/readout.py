@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from layerlock.model.attention import attend
 from layerlock.model.vit import Dense, Norm
 
 EPS = 1e-6
@@ -53,16 +54,22 @@ class AttentionReadout(nn.Module):
         return self.out(x + self.fc2(F.gelu(self.fc1(self.norm_mlp(x)), approximate="tanh")))
 
     def _attended(self, x_bnd: Tensor) -> Tensor:
-        """Attention `[B, Q, C]`, written as the paper says it."""
-        b, n, d = x_bnd.shape
+        """Attention `[B, Q, C]`.
+
+        Scale and shift of the LayerNorm and the position in time go through the weights, not through every token:
+        features need no gradient then.
+        """
+        b, n, _ = x_bnd.shape
         dtype = x_bnd.dtype
-        y_bnd = x_bnd * self.norm.weight.to(dtype) + self.norm.bias.to(dtype)
-        y_bnd = (y_bnd.view(b, self.times, n // self.times, d) + self.time.to(dtype)).view(b, n, d)
-        query = self.query.to(dtype).expand(b, *self.query.shape)
-        q, k, v = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, self.key(y_bnd), self.value(y_bnd))
-        )
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        weight_ed = torch.cat([self.key.weight, self.value.weight])
+        bias_e = torch.cat([self.key.bias, self.value.bias])
+        at_time_te = (self.time[:, 0] + self.norm.bias) @ weight_ed.T + bias_e
+        y_bne = F.linear(x_bnd, (weight_ed * self.norm.weight).to(dtype))
+        y_btme = y_bne.unflatten(1, (self.times, n // self.times)) + at_time_te[:, None].to(dtype)
+        query_bqc = self.query.to(dtype).expand(b, *self.query.shape)
+        k_bnc, v_bnc = y_btme.flatten(1, 2).chunk(2, dim=-1)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query_bqc, k_bnc, v_bnc))
+        return attend(q, k, v).transpose(1, 2).flatten(2)
 
     def _attended_by_few(self, x_bnd: Tensor) -> Tensor:
         """The same in another order of products, which never makes keys and values of all tokens.
