@@ -1,6 +1,6 @@
 """Features of clips that are always the same, computed once and kept on the disk, for this training and later ones.
 
-In the user's cache folder, a folder for each (encoder, block, clips, task): `features.npy`, and `done` when all are
+In the user's cache folder, a folder for each (encoder, block, clips, task): `rows.npy`, and `done` when all are
 there. bfloat16 is kept as the 16-bit integers of the same bits, so that nothing is lost.
 """
 

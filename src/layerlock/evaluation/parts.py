@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,16 @@ class Parts:
     notes: tuple[str, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
     """(path, reason) of videos that were found unusable before any clip was cut"""
+
+    def check_pairs(self) -> None:
+        """Raises LayerlockError where no two videos of a part of retrieval have a class in common."""
+        chosen_on = self.train.index.labels + self.validation.index.labels
+        for role, labels in (("training and validation", chosen_on), ("test", self.test.index.labels)):
+            if len(labels) == len(set(labels)):
+                raise LayerlockError(
+                    f"{self.test.index.root}: nothing to retrieve among {len(labels)} videos of the {role} part: no "
+                    "two are of one class (--test-share says how many are tested on)"
+                )
 
     def fingerprint(self, clip: ClipConfig, *, with_depth: bool) -> str:
         """Sixteen hexadecimal digits of what is in the parts, depth beside videos included where it is read."""
@@ -62,7 +73,8 @@ def open_parts(data: str, test_data: str | None, cutting: Cutting, read: Callabl
         found["test"] = found.pop("validation")
     _check_apart(found)
     found = _same_classes(found) if cutting.labelled else found
-    return _check(_assemble(found, cutting), cutting)
+    parts = _check(_assemble(found, cutting), cutting)
+    return replace(parts, notes=parts.notes + _short_videos(found, cutting))
 
 
 def _assemble(found: dict[str, Index], cutting: Cutting) -> Parts:
@@ -96,6 +108,14 @@ def _empty_classes(train: Index) -> tuple[str, ...]:
     return (f"{len(empty)} classes have no usable video to train on: {', '.join(empty[:10])}",) if empty else ()
 
 
+def _short_videos(found: dict[str, Index], cutting: Cutting) -> tuple[str, ...]:
+    """What is to be said of videos that are shorter than a clip."""
+    videos = [video for index in found.values() for video in index.videos]
+    short = [video.path for video in videos if video.frames < cutting.span(video.fps)]
+    words = "are shorter than a clip, which ends in repetitions of their last frame"
+    return (f"{len(short)} of {len(videos)} videos {words}: {', '.join(short[:3])}",) if short else ()
+
+
 def _labelled(index: Index) -> Index:
     """Without the videos that have no label, which are among the rejected then."""
     rows = [row for row, label in enumerate(index.labels) if label >= 0]
@@ -121,11 +141,21 @@ def _same_classes(found: dict[str, Index]) -> dict[str, Index]:
 
 
 def _check_apart(found: dict[str, Index]) -> None:
-    role_of: dict[str, str] = {}
+    role_of: dict[object, str] = {}
     for role, index in found.items():
         for video in index.videos:
-            if role_of.setdefault(video.path, role) != role:
-                raise LayerlockError(f"{video.path}: in the {role_of[video.path]} and in the {role} part")
+            other = role_of.setdefault(_identity(video.path), role)
+            if other != role:
+                raise LayerlockError(f"{video.path}: in the {other} and in the {role} part")
+
+
+def _identity(path: str) -> object:
+    """What tells a file from others, by whatever link it is reached."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path
+    return status.st_dev, status.st_ino
 
 
 def _check(parts: Parts, cutting: Cutting) -> Parts:

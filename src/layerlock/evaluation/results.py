@@ -100,15 +100,15 @@ class Evaluation:
         return path
 
 
-def judged(rows: Sequence[Row], metric: str, higher_is_better: bool) -> tuple[Row, ...]:
+def judged(rows: Sequence[Row], metric: str, higher_is_better: bool, *, scored: int) -> tuple[Row, ...]:
     """The rows, those of no baseline with the baselines that they are not better than beyond doubt: the two intervals
-    overlap, or lie the other way round.
+    overlap, or lie the other way round, or are of one `scored` video alone and so have no width.
 
     A readout is compared with baselines read in the same way, and with constant predictions.
     """
 
     def above(a: Interval, b: Interval) -> bool:
-        return a.low > b.high if higher_is_better else a.high < b.low
+        return scored > 1 and (a.low > b.high if higher_is_better else a.high < b.low)
 
     def rivals(row: Row) -> tuple[str, ...]:
         return tuple(
