@@ -208,6 +208,18 @@ def test_cached_features_stay_as_they_are_when_more_are_asked_for(
     assert gone.left_out == ()
 
 
+def test_cached_features_are_of_these_pictures(tmp_path: Path, encoder: Path) -> None:
+    changes: dict[str, Any] = {"task": "depth", "readout": "linear", "baselines": "no", "augment": "no"}
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        scene = write_scene(tmp_path / place / "room", range(0))
+        if place == "b":
+            for picture in scene.glob("*.color.png"):
+                Image.fromarray(np.full((24, 32, 3), (200, 0, 90), np.uint8)).save(picture)
+        cached = run(tmp_path / f"{place} cached", tmp_path / place, encoder, cache=True, **changes)
+        assert figures(cached) == figures(run(tmp_path / f"{place} plain", tmp_path / place, encoder, **changes))
+
+
 def test_what_a_cache_lacks_is_named_by_later_runs_too(tmp_path: Path, encoder: Path) -> None:
     paths = write_videos(tmp_path / "world", SynthConfig(videos=30, size=32, frames=12), workers=1)
     for path in paths[::2]:
@@ -243,6 +255,7 @@ def test_data_that_cannot_be_read_cost_no_results(tmp_path: Path, world: Path, e
 def test_depth_of_the_synthetic_world(tmp_path: Path, world: Path, encoder: Path) -> None:
     config = vars(settings(examples=80, task="depth", out=tmp_path / "out"))
     chosen = {name: config[name] for name in ("task", "out", "depths", "lrs", "channels", "heads", "workers", "batch")}
+    chosen |= {"out": tmp_path / "out", "depths": list(chosen["depths"])}
     found = layerlock.evaluate(encoder, world, examples=80, device="cpu", quiet=True, **chosen)
     assert [row.encoder for row in found.rows][-1] == "mean depth image"
     assert found.metric == "AbsRel"
