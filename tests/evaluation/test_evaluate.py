@@ -26,7 +26,7 @@ from layerlock.data import ClipConfig, open_source
 from layerlock.data.folder import FolderSource
 from layerlock.data.synth import SynthConfig, depth_path, write_videos
 from layerlock.errors import ConfigError, LayerlockError
-from layerlock.evaluation import retrieve, scoring
+from layerlock.evaluation import retrieve, scoring, words
 from layerlock.evaluation.clips import SpreadViews
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.feature_cache import Array
@@ -355,6 +355,7 @@ def test_retrieval_chooses_a_depth_and_trains_nothing(tmp_path: Path, world: Pat
     row = found.rows[0]
     assert row.validation == max(one.score for one in found.sweep if one.encoder == "encoder")
     assert set(row.metrics) == {"mAP", "top-1", "top-5"}
+    assert "The block was chosen by mAP on the training and the validation part together" in words.sentences(found)[1]
     assert not (tmp_path / "out" / "readouts.safetensors").exists()
     assert figures(run(tmp_path / "out", world, encoder, task="retrieval", test_share=0.5, resume=True)) == figures(
         found

@@ -93,7 +93,10 @@ def _assemble(found: dict[str, Index], cutting: Cutting) -> Parts:
         return Parts(**parts, test=test, **facts, how=f"its own training and test part; {share}", notes=empty + notes)  # type: ignore[arg-type]
     if cutting.by == "time" or (cutting.by == "auto" and not cutting.labelled and len(train) < 3):
         parts = by_time(train, cutting)
-        how = "cut in time: the first frames of each video train, the last test, a clip's length apart"
+        how = (
+            "cut in time: the first frames of each video train, the last test, a clip's length apart, and each clip to "
+            "test on counts as a video"
+        )
         return Parts(**parts, **facts, how=how, notes=empty)  # type: ignore[arg-type]
     rows, notes = by_video(train, cutting)
     parts = {role: Part(index=subset(train, chosen)) for role, chosen in rows.items()}

@@ -30,7 +30,7 @@ class Row:
     lr: float | None = None
     """the chosen learning rate, where anything was trained"""
     validation: float
-    """the deciding metric on the validation part"""
+    """the deciding metric on what it was chosen on: the validation part, for retrieval with the training part"""
     metrics: dict[str, Interval]
     """by name, on the test part"""
     baseline: bool
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """One readout of the sweep on the validation part."""
+    """One readout of the sweep, by the deciding metric on what is chosen on."""
 
     encoder: str
     kind: str
