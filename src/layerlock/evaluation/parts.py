@@ -81,6 +81,8 @@ def _assemble(found: dict[str, Index], cutting: Cutting) -> Parts:
     train, told = found["train"], "the data's own parts"
     rejected = tuple(entry for index in found.values() for entry in index.rejected)
     empty = _empty_classes(train) if cutting.labelled else ()
+    if "test" in found and cutting.by == "time":
+        raise LayerlockError(f"split: {train.root} has a test part beside it; what has none is cut in time")
     facts = {"classes": train.classes, "layout": train.layout, "rejected": rejected}
     if len(found) == 3:
         parts = {role: Part(index=index) for role, index in found.items()}
