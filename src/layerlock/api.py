@@ -189,9 +189,15 @@ def evaluate(
     if unknown:
         raise LayerlockError(f"an evaluation has no field {', '.join(unknown)}")
     name = str(encoder) if named else type(encoder).__name__
-    config = EvaluateConfig(**{"encoder": name, "data": str(data), "task": task, **settings})
+    plain = {field: _plain(value) for field, value in settings.items()}
+    config = EvaluateConfig(**{"encoder": name, "data": str(data), "task": task, **plain})
     given = None if isinstance(encoder, str | Path) else encoder
     return run_evaluation(config, given, resume=resume, overwrite=overwrite, quiet=quiet)
+
+
+def _plain(value: Any) -> Any:
+    """Lists and paths as the tuples and texts that a config holds."""
+    return tuple(value) if isinstance(value, list) else str(value) if isinstance(value, Path) else value
 
 
 def run_evaluation(

@@ -69,6 +69,7 @@ def test_only_a_disjoint_interval_on_the_right_side_beats_a_baseline(higher: boo
         row("another kind", *better, kind="attention"),
         row("constant", *better, kind="constant"),
     ]
-    found = judged(rows, "m", higher)
+    found = judged(rows, "m", higher, scored=2)
     assert found[0].not_above == ("touching", "better", "constant")
     assert all(other.not_above == () for other in found[1:])
+    assert judged(rows, "m", higher, scored=1)[0].not_above == ("beaten", *found[0].not_above)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,8 +147,8 @@ def test_colours_are_those_of_the_preprocessor(kind: str, file: str, tmp_path: P
     (tmp_path / file).write_text(json.dumps({"do_normalize": False}))
     wanted = model(noise().float() / 255, **options).last_hidden_state
     assert (open_encoder(name).forward_intermediates(noise(), [3])[0] - wanted).abs().max() < 1e-4
-    for fields, field in (({"image_mean": [0.5]}, "image_mean"), ({"image_std": [1, 1, 0]}, "image_std")):
-        (tmp_path / file).write_text(json.dumps(fields))
+    for field, value in (("image_mean", [0.5]), ("image_mean", [math.nan] * 3), ("image_std", [1, 1, 0])):
+        (tmp_path / file).write_text(json.dumps({field: value}))
         with pytest.raises(LayerlockError, match=rf"{file}: {field}"):
             open_encoder(name)
 
@@ -208,6 +209,9 @@ def test_the_tensor_that_is_off_is_named(kind: str, key: str, tmp_path: Path) ->
         ('{"model_type": "vjepa2", "crop_size": "big"}', "not the settings of a V-JEPA 2"),
         (json.dumps(VJEPA2 | {"model_type": "vjepa2", "in_chans": 1}), "in_chans 1"),
         (json.dumps(VJEPA2 | {"model_type": "vjepa2", "frames_per_clip": 7}), "does not divide 7 frames"),
+        (json.dumps(VJEPA2 | {"model_type": "vjepa2", "frames_per_clip": 0}), "clip.frames: 0 is not a positive"),
+        (json.dumps(VJEPA2 | {"model_type": "vjepa2", "crop_size": -32}), "clip.size: -32 is not a positive"),
+        (json.dumps(VJEPA2 | {"model_type": "vjepa2", "hidden_size": None}), r"^[^\n]*V-JEPA 2[^\n]*$"),
     ],
 )
 def test_settings_that_are_not_a_models_are_refused(text: str, message: str, tmp_path: Path) -> None:

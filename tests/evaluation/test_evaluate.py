@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from layerlock.data import ClipConfig, open_source
 from layerlock.data.folder import FolderSource
 from layerlock.data.synth import SynthConfig, depth_path, write_videos
 from layerlock.errors import ConfigError, LayerlockError
-from layerlock.evaluation import retrieve, scoring
+from layerlock.evaluation import retrieve, scoring, words
 from layerlock.evaluation.clips import SpreadViews
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.feature_cache import Array
@@ -207,6 +208,18 @@ def test_cached_features_stay_as_they_are_when_more_are_asked_for(
     assert gone.left_out == ()
 
 
+def test_cached_features_are_of_these_pictures(tmp_path: Path, encoder: Path) -> None:
+    changes: dict[str, Any] = {"task": "depth", "readout": "linear", "baselines": "no", "augment": "no"}
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        scene = write_scene(tmp_path / place / "room", range(0))
+        if place == "b":
+            for picture in scene.glob("*.color.png"):
+                Image.fromarray(np.full((24, 32, 3), (200, 0, 90), np.uint8)).save(picture)
+        cached = run(tmp_path / f"{place} cached", tmp_path / place, encoder, cache=True, **changes)
+        assert figures(cached) == figures(run(tmp_path / f"{place} plain", tmp_path / place, encoder, **changes))
+
+
 def test_what_a_cache_lacks_is_named_by_later_runs_too(tmp_path: Path, encoder: Path) -> None:
     paths = write_videos(tmp_path / "world", SynthConfig(videos=30, size=32, frames=12), workers=1)
     for path in paths[::2]:
@@ -242,6 +255,7 @@ def test_data_that_cannot_be_read_cost_no_results(tmp_path: Path, world: Path, e
 def test_depth_of_the_synthetic_world(tmp_path: Path, world: Path, encoder: Path) -> None:
     config = vars(settings(examples=80, task="depth", out=tmp_path / "out"))
     chosen = {name: config[name] for name in ("task", "out", "depths", "lrs", "channels", "heads", "workers", "batch")}
+    chosen |= {"out": tmp_path / "out", "depths": list(chosen["depths"])}
     found = layerlock.evaluate(encoder, world, examples=80, device="cpu", quiet=True, **chosen)
     assert [row.encoder for row in found.rows][-1] == "mean depth image"
     assert found.metric == "AbsRel"
@@ -271,8 +285,68 @@ def test_one_scene_of_colour_and_depth_is_cut_in_time(tmp_path: Path, encoder: P
     assert found.data["videos"] == {"train": 1, "validation": 1, "test": 2}
     assert found.left_out == ((str(tmp_path / "part"), "there is nothing to measure in its clip"),)
     assert {clip.video for clip in (*found.best, *found.worst)} == {1}
-    with pytest.raises(LayerlockError, match=r"none of 2 videos could be scored.*nothing to measure"):
+    with pytest.raises(LayerlockError, match=r"none of 2 videos of the test part could be scored.*nothing to measure"):
         run(tmp_path / "none", write_scene(tmp_path / "whole", range(43, 60)), encoder, **changes)
+
+
+@pytest.mark.parametrize("augment", ["yes", "no"])
+def test_a_training_part_without_depth_teaches_nothing(tmp_path: Path, encoder: Path, augment: str) -> None:
+    for part, empty in (("train", range(60)), ("val", range(0)), ("test", range(0))):
+        (tmp_path / "data" / part).mkdir(parents=True)
+        write_scene(tmp_path / "data" / part / "room", empty)
+    with pytest.raises(LayerlockError, match="no clip of the training part had a target for depth"):
+        run(
+            tmp_path / "out",
+            tmp_path / "data",
+            encoder,
+            task="depth",
+            readout="linear",
+            baselines="no",
+            augment=augment,
+        )
+
+
+def test_one_test_clip_proves_nothing(tmp_path: Path, encoder: Path) -> None:
+    scene = write_scene(tmp_path / "scene", range(0))
+    found = run(tmp_path / "out", scene, encoder, task="depth", readout="linear", baselines="no", examples=160)
+    assert found.data["videos"]["test"] == 1
+    assert any("Only one test clip" in note for note in found.data["notes"])
+    read, constant = found.rows
+    assert read.metrics["AbsRel"].high < constant.metrics["AbsRel"].low
+    assert read.not_above == ("mean depth image",)
+
+
+def test_videos_that_are_shorter_than_a_clip_are_named(tmp_path: Path, world: Path, encoder: Path) -> None:
+    found = run(tmp_path / "out", world, encoder, readout="linear", baselines="no", stride=2)
+    (note,) = found.data["notes"]
+    assert note.startswith("60 of 60 videos are shorter than a clip")
+    assert not run(tmp_path / "fits", world, encoder, readout="linear", baselines="no").data["notes"]
+
+
+def test_retrieval_names_videos_that_have_no_other_of_their_class(tmp_path: Path, world: Path, encoder: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(world, data, ignore=shutil.ignore_patterns("depth"))
+    first = next(folder for folder in sorted(data.iterdir()) if folder.is_dir())
+    lone = min(first.glob("*.mp4"))
+    (data / "lone").mkdir()
+    lone.rename(data / "lone" / "lone.mp4")
+    found = run(tmp_path / "out", data, encoder, task="retrieval", test_share=0.5, baselines="no")
+    assert (str(data / "lone" / "lone.mp4"), retrieve.ALONE) in found.left_out
+
+
+def test_retrieval_without_pairs_is_refused_before_old_results_go(tmp_path: Path, world: Path, encoder: Path) -> None:
+    out, changes = tmp_path / "out", {"encoder": str(encoder), "data": str(world), "baselines": "no"}
+    evaluate(settings(out, task="retrieval", test_share=0.5, **changes), quiet=True)
+    with pytest.raises(LayerlockError, match=r"nothing to retrieve among 13 videos of the test part.*--test-share"):
+        evaluate(settings(out, task="retrieval", test_share=0.01, **changes), overwrite=True, quiet=True)
+    assert (out / "results.json").exists()
+
+
+@pytest.mark.parametrize("place", ["file/below", "x" * 300], ids=["below a file", "a long name"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, world: Path, encoder: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LayerlockError, match="cannot be written"):
+        run(tmp_path / place, world, encoder, readout="linear", baselines="no")
 
 
 def test_retrieval_chooses_a_depth_and_trains_nothing(tmp_path: Path, world: Path, encoder: Path) -> None:
@@ -281,6 +355,7 @@ def test_retrieval_chooses_a_depth_and_trains_nothing(tmp_path: Path, world: Pat
     row = found.rows[0]
     assert row.validation == max(one.score for one in found.sweep if one.encoder == "encoder")
     assert set(row.metrics) == {"mAP", "top-1", "top-5"}
+    assert "The block was chosen by mAP on the training and the validation part together" in words.sentences(found)[1]
     assert not (tmp_path / "out" / "readouts.safetensors").exists()
     assert figures(run(tmp_path / "out", world, encoder, task="retrieval", test_share=0.5, resume=True)) == figures(
         found
@@ -423,6 +498,15 @@ def test_an_encoder_that_is_not_what_it_says_is_refused(tmp_path: Path, world: P
 
     with pytest.raises(LayerlockError, match=r"features of one clip are \[1, 36, 24\].*width 25"):
         evaluate(settings(tmp_path / "out", data=str(world), baselines="no"), Odd(), quiet=True)
+
+
+def test_features_that_are_not_finite_are_no_results(tmp_path: Path, world: Path) -> None:
+    encoder = tiny_encoder()
+    with torch.no_grad():
+        encoder.vit.blocks[5].fc1.weight[0, 0] = torch.nan
+    for task in ("retrieval", "action"):
+        with pytest.raises(LayerlockError, match="features of a black clip are not finite"):
+            evaluate(settings(tmp_path / "out", data=str(world), baselines="no", task=task), encoder, quiet=True)
 
 
 def test_an_encoder_that_is_no_module_is_told_by_its_features(tmp_path: Path, world: Path) -> None:

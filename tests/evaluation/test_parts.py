@@ -119,6 +119,23 @@ def test_what_cannot_be_tested_fairly_is_an_error(train: Index, test: Index, mes
         opened({"/data": train, "/t": test}, test_data="/t")
 
 
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_a_test_video_that_is_a_link_to_a_training_video_is_an_error(tmp_path: Path, link: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "t").mkdir()
+    (tmp_path / "data" / "000.mp4").touch()
+    getattr(tmp_path / "t" / "000.mp4", link)(tmp_path / "data" / "000.mp4")
+    train, test = index([0] * 9, 1, root=f"{tmp_path}/data"), index([0], 1, root=f"{tmp_path}/t")
+    with pytest.raises(LayerlockError, match=r"t/000\.mp4: in the train and in the test part"):
+        opened({"/data": train, "/t": test}, test_data="/t")
+
+
+def test_what_has_a_test_part_is_not_cut_in_time() -> None:
+    found = {"/data": index([0] * 9, 1), "/t": index([0], 1, root="/t")}
+    with pytest.raises(LayerlockError, match=r"split: /data has a test part"):
+        opened(found, replace(CUTTING, by="time"), test_data="/t")
+
+
 def test_videos_without_a_label_are_left_out_and_named() -> None:
     parts = opened(index([0] * 20 + [-1], 1))
     assert parts.rejected == (("/data/020.mp4", "it has no label"),)

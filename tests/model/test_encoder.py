@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,6 +83,31 @@ def test_clips_of_another_shape_or_type_are_refused(encoder: Encoder, clips: tor
 def test_depths_that_are_not_there_are_refused(encoder: Encoder, indices: list[int]) -> None:
     with pytest.raises(LayerlockError, match="0 to 6"):
         encoder.forward_intermediates(video(1), indices)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64])
+def test_weights_that_are_no_fractions_are_named(folder: Path, dtype: torch.dtype) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: value.to(dtype) for name, value in weights.items()}, folder / "model.safetensors")
+    with pytest.raises(LayerlockError, match=f"is {dtype}, wanted floating point"):
+        Encoder.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("room", "change", "message"),
+    [
+        ("clip", {"stride": 0}, "clip.stride: 0 is not a positive"),
+        ("clip", {"stride": 1.5}, "clip.stride: 1.5 is not a positive"),
+        ("clip", {"fps": 0}, "clip.fps: 0 is not above 0"),
+        ("clip", {"fps": "25"}, "clip.fps: '25' is not above 0"),
+        ("model", {"heads": 7}, "7 heads do not divide"),
+    ],
+)
+def test_settings_that_no_encoder_has_are_named(folder: Path, room: str, change: dict[str, Any], message: str) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {room: settings[room] | change}))
+    with pytest.raises(LayerlockError, match=message):
+        Encoder.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("change", ["missing", "surplus", "shape"])

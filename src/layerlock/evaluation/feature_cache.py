@@ -1,6 +1,6 @@
 """Features of clips that are always the same, computed once and kept on the disk, for this training and later ones.
 
-In the user's cache folder, a folder for each (encoder, block, clips, task): `features.npy`, and `done` when all are
+In the user's cache folder, a folder for each (encoder, block, clips, task): `rows.npy`, and `done` when all are
 there. bfloat16 is kept as the 16-bit integers of the same bits, so that nothing is lost.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from layerlock.data import batches, crop_and_flip
 from layerlock.data.decode.beside import depth_states
-from layerlock.data.index.cache import cache_folder
+from layerlock.data.index.cache import cache_folder, stamp_of
 from layerlock.data.order import video_at
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.clips import SpreadViews
@@ -139,6 +139,7 @@ def cached_stream(opened: Opened, sweep: Sweep, views: SpreadViews, reader: Read
 def _key(opened: Opened, views: SpreadViews, place: Place | None) -> str:
     """A folder's name: what its rows depend on."""
     facts = [views.source.fingerprint, repr(views.clip), repr(views.folder.stretches), opened.config.task]
+    facts += [_state(video.path) for video in views.folder.index.videos]
     if place is None:
         facts += [repr(views.folder.index.labels)]
         if views.folder.with_depth:
@@ -147,6 +148,14 @@ def _key(opened: Opened, views: SpreadViews, place: Place | None) -> str:
         encoder = opened.encoders[place[0]]
         facts += [fingerprint(encoder), str(place[1]), opened.config.precision, str(opened.device)]
     return hashlib.blake2b("\0".join(facts).encode(), digest_size=12).hexdigest()
+
+
+def _state(path: str) -> str:
+    """A video's place and stamp: folders of frames in two places can be alike in all that an index says of them."""
+    try:
+        return repr((path, stamp_of(path)))
+    except OSError:
+        return path
 
 
 def _fill(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,8 @@ class EvaluationFolder:
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Raises LayerlockError where an evaluation is there and neither is said, or something else is."""
-        check_place(self.path, self.exists, "an evaluation", resume=resume, overwrite=overwrite)
+        with self._told():
+            check_place(self.path, self.exists, "an evaluation", resume=resume, overwrite=overwrite)
 
     def begin(self, config: EvaluateConfig, *, resume: bool) -> None:
         """Makes the folder ready, without what was there unless it is to go on.
@@ -50,8 +53,9 @@ class EvaluationFolder:
         if resume:
             self._same("the evaluation to resume has", flat(self._read()["config"]), flat(to_dict(config)))
             return
-        for name in PARTS:
-            (self.path / name).unlink(missing_ok=True)
+        with self._told():
+            for name in PARTS:
+                (self.path / name).unlink(missing_ok=True)
         self._write({"config": to_dict(config), "versions": versions()})
 
     def bind(self, facts: dict[str, str]) -> None:
@@ -75,8 +79,14 @@ class EvaluationFolder:
         return dict(found)
 
     def _write(self, values: dict[str, Any]) -> None:
-        try:
+        with self._told():
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.config, lambda part: part.write_text(json.dumps(values, indent=2) + "\n"))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What the system refuses, as an error for people."""
+        try:
+            yield
         except OSError as error:
             raise LayerlockError(f"{self.path}: cannot be written ({error.strerror})") from None

@@ -48,12 +48,17 @@ def _settings(encoder: nn.Module) -> str:
 
 @torch.no_grad()
 def check_features(encoder: FrozenEncoder, device: torch.device) -> None:
-    """Sends one black clip through the first block. LayerlockError where features are not as the encoder says."""
+    """Sends one black clip through all blocks. LayerlockError where features are not as the encoder says, or not
+    finite: cosines and choices would be made of them all the same.
+    """
     clip, (t, h, w) = encoder.clip, encoder.grid
     video_btchw = torch.zeros(1, clip.frames, 3, clip.size, clip.size, dtype=torch.uint8, device=device)
-    found = list(encoder.forward_intermediates(video_btchw, [1])[0].shape)
+    features_bnd = encoder.forward_intermediates(video_btchw, [encoder.depth])[0]
+    found = list(features_bnd.shape)
     if found != [1, t * h * w, encoder.width]:
         raise LayerlockError(
             f"{encoder.name}: features of one clip are {found}, where it speaks of {t}x{h}x{w} tokens of width "
             f"{encoder.width}"
         )
+    if not features_bnd.isfinite().all():
+        raise LayerlockError(f"{encoder.name}: features of a black clip are not finite; its weights are damaged")

@@ -73,6 +73,8 @@ def open_evaluation(
     check_features(ours, device)
     folder.check(resume=resume, overwrite=overwrite)
     parts = _parts(config, ours, quiet)
+    if config.task == "retrieval":
+        parts.check_pairs()
     task = None if config.task == "retrieval" else build_task(config, parts, ours)
     folder.begin(config, resume=resume)
     data = parts.fingerprint(plain_clip(config, ours.clip), with_depth=task is not None and task.with_depth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,16 @@ class Parts:
     notes: tuple[str, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
     """(path, reason) of videos that were found unusable before any clip was cut"""
+
+    def check_pairs(self) -> None:
+        """Raises LayerlockError where no two videos of a part of retrieval have a class in common."""
+        chosen_on = self.train.index.labels + self.validation.index.labels
+        for role, labels in (("training and validation", chosen_on), ("test", self.test.index.labels)):
+            if len(labels) == len(set(labels)):
+                raise LayerlockError(
+                    f"{self.test.index.root}: nothing to retrieve among {len(labels)} videos of the {role} part: no "
+                    "two are of one class (--test-share says how many are tested on)"
+                )
 
     def fingerprint(self, clip: ClipConfig, *, with_depth: bool) -> str:
         """Sixteen hexadecimal digits of what is in the parts, depth beside videos included where it is read."""
@@ -62,13 +73,16 @@ def open_parts(data: str, test_data: str | None, cutting: Cutting, read: Callabl
         found["test"] = found.pop("validation")
     _check_apart(found)
     found = _same_classes(found) if cutting.labelled else found
-    return _check(_assemble(found, cutting), cutting)
+    parts = _check(_assemble(found, cutting), cutting)
+    return replace(parts, notes=parts.notes + _short_videos(found, cutting))
 
 
 def _assemble(found: dict[str, Index], cutting: Cutting) -> Parts:
     train, told = found["train"], "the data's own parts"
     rejected = tuple(entry for index in found.values() for entry in index.rejected)
     empty = _empty_classes(train) if cutting.labelled else ()
+    if "test" in found and cutting.by == "time":
+        raise LayerlockError(f"split: {train.root} has a test part beside it; what has none is cut in time")
     facts = {"classes": train.classes, "layout": train.layout, "rejected": rejected}
     if len(found) == 3:
         parts = {role: Part(index=index) for role, index in found.items()}
@@ -81,7 +95,10 @@ def _assemble(found: dict[str, Index], cutting: Cutting) -> Parts:
         return Parts(**parts, test=test, **facts, how=f"its own training and test part; {share}", notes=empty + notes)  # type: ignore[arg-type]
     if cutting.by == "time" or (cutting.by == "auto" and not cutting.labelled and len(train) < 3):
         parts = by_time(train, cutting)
-        how = "cut in time: the first frames of each video train, the last test, a clip's length apart"
+        how = (
+            "cut in time: the first frames of each video train, the last test, a clip's length apart, and each clip to "
+            "test on counts as a video"
+        )
         return Parts(**parts, **facts, how=how, notes=empty)  # type: ignore[arg-type]
     rows, notes = by_video(train, cutting)
     parts = {role: Part(index=subset(train, chosen)) for role, chosen in rows.items()}
@@ -94,6 +111,14 @@ def _empty_classes(train: Index) -> tuple[str, ...]:
     seen = set(train.labels)
     empty = [name for number, name in enumerate(train.classes) if number not in seen]
     return (f"{len(empty)} classes have no usable video to train on: {', '.join(empty[:10])}",) if empty else ()
+
+
+def _short_videos(found: dict[str, Index], cutting: Cutting) -> tuple[str, ...]:
+    """What is to be said of videos that are shorter than a clip."""
+    videos = [video for index in found.values() for video in index.videos]
+    short = [video.path for video in videos if video.frames < cutting.span(video.fps)]
+    words = "are shorter than a clip, which ends in repetitions of their last frame"
+    return (f"{len(short)} of {len(videos)} videos {words}: {', '.join(short[:3])}",) if short else ()
 
 
 def _labelled(index: Index) -> Index:
@@ -121,11 +146,21 @@ def _same_classes(found: dict[str, Index]) -> dict[str, Index]:
 
 
 def _check_apart(found: dict[str, Index]) -> None:
-    role_of: dict[str, str] = {}
+    role_of: dict[object, str] = {}
     for role, index in found.items():
         for video in index.videos:
-            if role_of.setdefault(video.path, role) != role:
-                raise LayerlockError(f"{video.path}: in the {role_of[video.path]} and in the {role} part")
+            other = role_of.setdefault(_identity(video.path), role)
+            if other != role:
+                raise LayerlockError(f"{video.path}: in the {other} and in the {role} part")
+
+
+def _identity(path: str) -> object:
+    """What tells a file from others, by whatever link it is reached."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path
+    return status.st_dev, status.st_ino
 
 
 def _check(parts: Parts, cutting: Cutting) -> Parts:

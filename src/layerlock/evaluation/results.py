@@ -30,7 +30,7 @@ class Row:
     lr: float | None = None
     """the chosen learning rate, where anything was trained"""
     validation: float
-    """the deciding metric on the validation part"""
+    """the deciding metric on what it was chosen on: the validation part, for retrieval with the training part"""
     metrics: dict[str, Interval]
     """by name, on the test part"""
     baseline: bool
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """One readout of the sweep on the validation part."""
+    """One readout of the sweep, by the deciding metric on what is chosen on."""
 
     encoder: str
     kind: str
@@ -100,15 +100,15 @@ class Evaluation:
         return path
 
 
-def judged(rows: Sequence[Row], metric: str, higher_is_better: bool) -> tuple[Row, ...]:
+def judged(rows: Sequence[Row], metric: str, higher_is_better: bool, *, scored: int) -> tuple[Row, ...]:
     """The rows, those of no baseline with the baselines that they are not better than beyond doubt: the two intervals
-    overlap, or lie the other way round.
+    overlap, or lie the other way round, or are of one `scored` video alone and so have no width.
 
     A readout is compared with baselines read in the same way, and with constant predictions.
     """
 
     def above(a: Interval, b: Interval) -> bool:
-        return a.low > b.high if higher_is_better else a.high < b.low
+        return scored > 1 and (a.low > b.high if higher_is_better else a.high < b.low)
 
     def rivals(row: Row) -> tuple[str, ...]:
         return tuple(

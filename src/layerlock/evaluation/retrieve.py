@@ -34,6 +34,7 @@ METRICS = (
     Metric(name="top-1", higher_is_better=True, percent=True),
     Metric(name="top-5", higher_is_better=True, percent=True),
 )
+ALONE = "it asks for nothing: no other video of the part is of its class"
 
 
 def retrieve(opened: Opened) -> Evaluation:
@@ -77,6 +78,7 @@ def _scores(opened: Opened, settings: Sequence[Setting], part: Part, file: Path)
             f"{part.index.root}: nothing to retrieve in a part of {len(rows_v)} videos ({error})"
         ) from None
     query_q = next(iter(asked.values())).query_q
+    alone = set(rows_v.tolist()) - set(rows_v[query_q].tolist())
     return Scores(
         score_vm={
             name: torch.stack([one.average_precision_q, *((one.first_q < k).double() for k in (1, 5))], 1)
@@ -85,7 +87,7 @@ def _scores(opened: Opened, settings: Sequence[Setting], part: Part, file: Path)
         predicted_v={name: label_v[one.nearest_q] for name, one in asked.items()},
         label_v=label_v[query_q],
         video_v=rows_v[query_q],
-        left_out=tuple(lost.items()),
+        left_out=(*lost.items(), *((views.name(row), ALONE) for row in sorted(alone))),
     )
 
 

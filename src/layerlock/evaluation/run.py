@@ -48,6 +48,7 @@ def _read_out(opened: Opened, task: Task) -> Evaluation:
         signal = train(sweep, _stream(opened, sweep, skipped), folder, progress, skipped)
     if signal is not None:
         return head(opened, task.metrics, signal=signal)
+    sweep.check_taught(skipped)
     validation = _score(opened, sweep, settings, "validation")
     chosen = choose(validation, settings, task.metrics[0])
     test = _score(opened, sweep, chosen, "test")

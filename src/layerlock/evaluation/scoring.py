@@ -122,7 +122,8 @@ def _scores(rows: _Rows, views: SpreadViews, file: Path) -> Scores:
     left_out = tuple((name, rows.lost.get(name, "there is nothing to measure in its clip")) for name in names)
     keep_v = in_part_v & finite_v
     if not keep_v.any():
-        raise LayerlockError(f"{file.stem}: none of {videos} videos could be scored; the first: {left_out[:1]}")
+        first = ": ".join(left_out[0])
+        raise LayerlockError(f"none of {videos} videos of the {file.stem} part could be scored; the first: {first}")
     numbers = torch.tensor(list(views.numbers))
     return Scores(
         score_vm=_named(found, SCORE, keep_v),

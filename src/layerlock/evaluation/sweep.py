@@ -93,6 +93,14 @@ class Sweep:
             wrong = next(setting for setting, loss in losses.items() if not loss.isfinite())
             raise LayerlockError(f"step {self.step}: the loss of readout {wrong} is not finite; a lower rate may help")
 
+    def check_taught(self, skipped: Mapping[str, str]) -> None:
+        """Raises LayerlockError where none of the clips trained on had anything to learn from."""
+        if self.summary is None or not self.summary.any():
+            raise LayerlockError(
+                f"no clip of the training part had a target for {self.task.name}; {len(skipped)} of its videos could "
+                f"not be decoded{''.join(f'; the first: {path}: {why}' for path, why in [*skipped.items()][:1])}"
+            )
+
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name; the tensors themselves."""
         found: dict[str, Tensor] = {}

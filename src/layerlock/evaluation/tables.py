@@ -77,9 +77,12 @@ def tabled(
         rows.append(_constant_row(opened, metrics, constant, validation, test))
     main = str(next(setting for setting in chosen if setting.encoder == OURS))
     best, worst = extremes(opened, test, main, metrics[0])
+    found, scored = head(opened, metrics), len(test.video_v)
+    if scored == 1:
+        found.data["notes"].append("Only one test clip could be scored: its intervals have no width and prove nothing")
     return replace(
-        head(opened, metrics),
-        rows=judged(rows, metrics[0].name, metrics[0].higher_is_better),
+        found,
+        rows=judged(rows, metrics[0].name, metrics[0].higher_is_better, scored=scored),
         sweep=tuple(_swept(setting, validation) for setting in settings),
         best=best,
         worst=worst,

@@ -58,14 +58,21 @@ def verdicts(found: Evaluation) -> list[str]:
     return said
 
 
+def chosen(found: Evaluation) -> str:
+    """How the block, and the learning rate where there is one, came about."""
+    if found.task == "retrieval":
+        return f"The block was chosen by {found.metric} on the training and the validation part together"
+    return f"Block and learning rate were chosen by {found.metric} on the validation part"
+
+
 def sentences(found: Evaluation) -> list[str]:
     """What has to be said with the table."""
     videos = found.data["videos"]
     said = [
         f"{found.data['layout']}; {found.data['parts']}: {videos['train']} train, {videos['validation']} validation, "
         f"{videos['test']} test.",
-        f"Block and learning rate were chosen by {found.metric} on the validation part; all other figures are of the "
-        f"test part, with 95 % bootstrap intervals over its {'clips' if found.task == 'depth' else 'videos'}.",
+        f"{chosen(found)}; all other figures are of the test part, with 95 % bootstrap intervals over its "
+        f"{'clips' if found.task == 'depth' else 'videos'}.",
     ]
     said += [f"{note}." for note in found.data["notes"]]
     if found.left_out:

@@ -38,6 +38,17 @@ class ClipShape:
     size: int
     fps: float | None = None
 
+    def problems(self) -> list[str]:
+        """What is wrong with these numbers, a line each."""
+        found = [
+            f"clip.{name}: {value!r} is not a positive whole number"
+            for name in ("frames", "stride", "size")
+            if not isinstance(value := getattr(self, name), int) or value < 1
+        ]
+        if self.fps is not None and (not isinstance(self.fps, int | float) or not 0 < self.fps <= 1000):
+            found.append(f"clip.fps: {self.fps!r} is not above 0 and at most 1000 frames a second")
+        return found
+
 
 def block_at(fraction: float, depth: int) -> int:
     """The block `floor(fraction * depth)` of `depth`, at least 1 (LayerLock section 3.6)."""
@@ -132,7 +143,10 @@ class Encoder(nn.Module):
         folder = Path(folder)
         settings = _read_settings(folder / "config.json")
         try:
-            encoder = cls(ViTConfig(**_tuples(settings["model"])), ClipShape(**settings["clip"]))
+            model, clip = ViTConfig(**_tuples(settings["model"])), ClipShape(**settings["clip"])
+            if problems := [*model.problems(), *clip.problems()]:
+                raise ValueError(problems[0])
+            encoder = cls(model, clip)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise LayerlockError(f"{folder / 'config.json'}: not the settings of an encoder ({error})") from None
         encoder.vit.load_state_dict(_read_weights(folder / "model.safetensors", encoder.vit))
@@ -186,8 +200,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_weights(path: str | Path, weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Raises LayerlockError naming the first tensor of `weights` that is missing, surplus, no tensor at all or of
-    another shape than `wanted`.
+    """Raises LayerlockError naming the first tensor of `weights` that is missing, surplus, no tensor at all, of
+    another shape than `wanted` or not of floating point.
     """
     for name, like in wanted.items():
         if name not in weights:
@@ -196,6 +210,8 @@ def check_weights(path: str | Path, weights: dict[str, Tensor], wanted: dict[str
             raise LayerlockError(f"{path}: {name} is no tensor but {type(weights[name]).__name__}")
         if weights[name].shape != like.shape:
             raise LayerlockError(f"{path}: {name} is {list(weights[name].shape)}, wanted {list(like.shape)}")
+        if not weights[name].is_floating_point():
+            raise LayerlockError(f"{path}: {name} is {weights[name].dtype}, wanted floating point")
     surplus = sorted(set(weights) - set(wanted))
     if surplus:
         raise LayerlockError(f"{path}: unknown tensor {surplus[0]}")

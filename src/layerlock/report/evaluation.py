@@ -38,7 +38,7 @@ def _body(folder: EvaluationFolder, found: Evaluation) -> str:
     head, rows = words.table(found)
     sections = [
         section("results", "Results", table(head, rows, words=(0, 1)), *map(paragraph, words.verdicts(found))),
-        section("sweep", "The choice, on the validation part", *_sweeps(found)),
+        section("sweep", "The choice", *_sweeps(found)),
     ]
     if found.confusion or found.matrix:
         sections.append(section("mistakes", "Mistakes", *_mistakes(found)))
@@ -63,7 +63,7 @@ def _sweeps(found: Evaluation) -> list[str]:
         name = found.encoder if encoder == OURS else encoder
         drawn.append(card(image(_map(found, swept), f"{found.metric} of {name} by depth"), caption=f"{name}, {kind}"))
     return [
-        paragraph(f"{found.metric} of every readout; the best of each map went to the test."),
+        paragraph(f"{words.chosen(found)}; the best of each map went to the test."),
         cards(drawn, "charts"),
     ]
 

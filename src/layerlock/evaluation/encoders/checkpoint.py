@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(_WANTED)))
     except Exception as error:  # whatever the network, the Hub and its client raise
-        raise LayerlockError(f"hf:{name}: no such folder, and not to be had from the Hub ({error})") from None
+        reason = " ".join(str(error).split())
+        raise LayerlockError(f"hf:{name}: no such folder, and not to be had from the Hub ({reason})") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -102,7 +104,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _colour(path: Path, field: str, value: Any) -> Colour:
-    if not isinstance(value, list | tuple) or len(value) != 3 or not {type(part) for part in value} <= {int, float}:
+    numbers = isinstance(value, list | tuple) and {type(part) for part in value} <= {int, float}
+    if not numbers or len(value) != 3 or not all(map(math.isfinite, value)):
         raise LayerlockError(f"{path}: {field} {value!r} is not three numbers")
     red, green, blue = map(float, value)
     return red, green, blue

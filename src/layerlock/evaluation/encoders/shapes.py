@@ -21,4 +21,6 @@ def restrided(own: ClipShape, asked: ClipShape | None, where: str, *, any_frames
             f"{where}: takes clips of {frames} frames of {own.size} x {own.size} pixels, not of {asked.frames} frames "
             f"of {asked.size} x {asked.size}"
         )
+    if problems := asked.problems():
+        raise LayerlockError(f"{where}: {problems[0]}")
     return asked

@@ -19,7 +19,7 @@ def random_like(encoder: FrozenEncoder, *, seed: int = 0) -> FrozenEncoder:
     Raises LayerlockError for one that has no weights.
     """
     if not isinstance(encoder, Encoder | VJEPA2Encoder):
-        raise LayerlockError(f"{encoder.name}: has no weights that could be random")
+        raise LayerlockError(f"{encoder.name}: has no weights that could be random; --baselines no leaves them out")
     other = encoder.with_random_weights(seed)
     other.name = f"random:{encoder.name}"
     return other
@@ -28,11 +28,11 @@ def random_like(encoder: FrozenEncoder, *, seed: int = 0) -> FrozenEncoder:
 def open_size(size: str, clip: ClipShape | None, seed: int) -> Encoder:
     """Random weights in a size of `layerlock.model.sizes`, for `clip` or the paper's clips.
 
-    Raises LayerlockError for clips without frames or pixels.
+    Raises LayerlockError for clips that cannot be.
     """
     clip = clip or PAPER_CLIP
-    if clip.frames < 1 or clip.size < 1:
-        raise LayerlockError(f"random:{size}: no clips have {clip.frames} frames of {clip.size} x {clip.size} pixels")
+    if problems := clip.problems():
+        raise LayerlockError(f"random:{size}: {problems[0]}")
     return Encoder.random(vit(size, patch=fitting_patch(clip)), clip, seed=seed)
 
 

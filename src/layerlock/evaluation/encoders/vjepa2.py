@@ -98,6 +98,8 @@ def open_vjepa2(checkpoint: Checkpoint, clip: ClipShape | None) -> VJEPA2Encoder
     config = model.config
     own = ClipShape(frames=config.frames_per_clip, stride=1, fps=FPS, size=config.crop_size)
     shape = restrided(own, clip, where, any_frames=True)
+    if problems := shape.problems():
+        raise LayerlockError(f"{where}: {problems[0]}")
     try:
         _grid(shape, config)
     except ValueError as error:
@@ -119,7 +121,8 @@ def _build(fields: dict[str, Any], where: str) -> Any:
         with torch.device("meta"):
             model = VJEPA2Model(config).encoder
     except Exception as error:  # of a kind of its own for each field
-        raise LayerlockError(f"{where}: not the settings of a V-JEPA 2 ({error})") from None
+        reason = " ".join(str(error).split())
+        raise LayerlockError(f"{where}: not the settings of a V-JEPA 2 ({reason})") from None
     if config.in_chans != 3:
         raise LayerlockError(f"{where}: in_chans {config.in_chans}, where clips have 3")
     return model
