@@ -23,10 +23,9 @@ import layerlock
 from layerlock.data import ClipConfig, Views, batches, crop_and_flip, open_source
 from layerlock.data.synth import read_depth
 from layerlock.data.synthetic import ACTIONS, RATE
+from layerlock.evaluation.intervals import Interval, bootstrap
 from layerlock.evaluation.probes import (
-    Interval,
     absolute_relative_error,
-    bootstrap,
     fit_linear_probe,
     predict_labels,
     train_attention_probe,

@@ -9,7 +9,7 @@ from evaluations import clips, tiny_encoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.baselines import POSITION, DifferenceEncoder, PixelEncoder, baseline_encoders
 from layerlock.evaluation.frozen import check_features, fingerprint
-from layerlock.evaluation.probes import Interval
+from layerlock.evaluation.intervals import Interval
 from layerlock.evaluation.results import Row, judged
 from layerlock.model.encoder import ClipShape
 
@@ -69,7 +69,7 @@ def test_only_a_disjoint_interval_on_the_right_side_beats_a_baseline(higher: boo
         row("another kind", *better, kind="attention"),
         row("constant", *better, kind="constant"),
     ]
-    found = judged(rows, "m", higher, scored=2)
+    found = judged(rows, "m", higher, scored=10)
     assert found[0].not_above == ("touching", "better", "constant")
     assert all(other.not_above == () for other in found[1:])
-    assert judged(rows, "m", higher, scored=1)[0].not_above == ("beaten", *found[0].not_above)
+    assert judged(rows, "m", higher, scored=9)[0].not_above == ("beaten", *found[0].not_above)

@@ -58,8 +58,8 @@ def test_a_class_with_one_video_is_trained_on_and_named() -> None:
     assert 1 in parts.train.index.labels
     assert 1 not in (*parts.validation.index.labels, *parts.test.index.labels)
     assert parts.notes == (
-        "1 classes have too few videos to be in the test part: class 1",
-        "1 classes have too few videos to be in the validation part: class 1",
+        "classes with too few videos to be in the test part, 1: class 1",
+        "classes with too few videos to be in the validation part, 1: class 1",
     )
 
 
@@ -183,5 +183,5 @@ def test_own_parts_are_used_and_two_of_them_mean_that_the_second_is_tested_on(tm
 def test_a_class_whose_videos_are_all_unusable_is_named() -> None:
     parts = opened(index([0] * 10 + [2] * 10, 4))
     assert parts.classes == ("class 0", "class 1", "class 2", "class 3")
-    assert parts.notes == ("2 classes have no usable video to train on: class 1, class 3",)
+    assert parts.notes == ("classes without a usable video to train on, 2: class 1, class 3",)
     assert not opened(index([-1] * 10), replace(CUTTING, labelled=False)).notes

@@ -6,10 +6,10 @@ import torch
 from scipy import stats
 from sklearn.linear_model import Ridge
 
+from layerlock.evaluation.intervals import bootstrap
 from layerlock.evaluation.probes import (
     ReadoutConfig,
     absolute_relative_error,
-    bootstrap,
     fit_linear_probe,
     predict_labels,
     train_attention_probe,

@@ -69,7 +69,7 @@ def by_video(index: Index, cutting: Cutting) -> tuple[dict[str, list[int]], tupl
             if not count and label >= 0 and (role != "test" or cutting.test):
                 scarce[role].append(index.classes[label])
     notes = tuple(
-        f"{len(names)} classes have too few videos to be in the {role} part: {', '.join(names[:10])}"
+        f"classes with too few videos to be in the {role} part, {len(names)}: {', '.join(names[:10])}"
         for role, names in scarce.items()
         if names
     )

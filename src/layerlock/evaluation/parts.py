@@ -110,7 +110,7 @@ def _empty_classes(train: Index) -> tuple[str, ...]:
     """What is to be said of classes that have a name and no usable video to train on."""
     seen = set(train.labels)
     empty = [name for number, name in enumerate(train.classes) if number not in seen]
-    return (f"{len(empty)} classes have no usable video to train on: {', '.join(empty[:10])}",) if empty else ()
+    return (f"classes without a usable video to train on, {len(empty)}: {', '.join(empty[:10])}",) if empty else ()
 
 
 def _short_videos(found: dict[str, Index], cutting: Cutting) -> tuple[str, ...]:

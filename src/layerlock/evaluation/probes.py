@@ -89,20 +89,3 @@ def absolute_relative_error(predicted: Tensor, target: Tensor, eps: float = 1e-6
     (LayerLock A.4.3).
     """
     return ((predicted - target).abs() / (target + eps)).flatten(1).mean(1)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def bootstrap(values_v: Tensor, *, seed: int = 0, draws_count: int = 2_000) -> Interval:
-    """The mean of one value a clip, with the 2.5 and 97.5 percentiles of means over clips drawn with replacement."""
-    values_v = values_v.double()
-    rows = draws.bits(seed, "bootstrap", torch.arange(draws_count), len(values_v)) % len(values_v)
-    low, high = values_v[rows].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Interval(float(values_v.mean()), low, high)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.probes import Interval
+from layerlock.evaluation.intervals import FEWEST, Interval
 from layerlock.files import write_whole
 
 
@@ -102,13 +102,13 @@ class Evaluation:
 
 def judged(rows: Sequence[Row], metric: str, higher_is_better: bool, *, scored: int) -> tuple[Row, ...]:
     """The rows, those of no baseline with the baselines that they are not better than beyond doubt: the two intervals
-    overlap, or lie the other way round, or are of one `scored` video alone and so have no width.
+    overlap, or lie the other way round, or are of fewer than `FEWEST` videos (`scored`).
 
     A readout is compared with baselines read in the same way, and with constant predictions.
     """
 
     def above(a: Interval, b: Interval) -> bool:
-        return scored > 1 and (a.low > b.high if higher_is_better else a.high < b.low)
+        return scored >= FEWEST and (a.low > b.high if higher_is_better else a.high < b.low)
 
     def rivals(row: Row) -> tuple[str, ...]:
         return tuple(

@@ -14,7 +14,7 @@ from torch import Tensor
 from layerlock.data import batches, crop_and_flip
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.clips import SpreadViews
-from layerlock.evaluation.probes import Interval, bootstrap
+from layerlock.evaluation.intervals import Interval, bootstrap
 from layerlock.evaluation.readouts import Reader, Setting
 from layerlock.evaluation.saved import load_tensors, save_tensors
 from layerlock.evaluation.sweep import Sweep

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from layerlock.config import to_dict
+from layerlock.evaluation.intervals import FEWEST, Interval
 from layerlock.evaluation.opened import OURS, Opened
-from layerlock.evaluation.probes import Interval
 from layerlock.evaluation.readouts import Setting
 from layerlock.evaluation.results import Clip, Evaluation, Row, Swept, judged
 from layerlock.evaluation.scoring import Scores
@@ -78,8 +78,10 @@ def tabled(
     main = str(next(setting for setting in chosen if setting.encoder == OURS))
     best, worst = extremes(opened, test, main, metrics[0])
     found, scored = head(opened, metrics), len(test.video_v)
-    if scored == 1:
-        found.data["notes"].append("Only one test clip could be scored: its intervals have no width and prove nothing")
+    if scored < FEWEST:
+        found.data["notes"].append(
+            f"Test clips that could be scored: {scored}; intervals of fewer than {FEWEST} are too narrow for a proof"
+        )
     return replace(
         found,
         rows=judged(rows, metrics[0].name, metrics[0].higher_is_better, scored=scored),

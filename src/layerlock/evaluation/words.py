@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from layerlock.evaluation.intervals import Interval
 from layerlock.evaluation.opened import OURS
-from layerlock.evaluation.probes import Interval
 from layerlock.evaluation.results import Evaluation, Row
 
 
@@ -76,5 +76,5 @@ def sentences(found: Evaluation) -> list[str]:
     ]
     said += [f"{note}." for note in found.data["notes"]]
     if found.left_out:
-        said.append(f"{len(found.left_out)} files or clips were left out; results.json names them.")
+        said.append(f"Files and clips that were left out: {len(found.left_out)}; results.json names them.")
     return said

@@ -40,7 +40,7 @@ def _open(name: str, clip: ClipShape | None, seed: int) -> FrozenEncoder:
     kind, colon, rest = name.partition(":")
     if kind == "random" and colon:
         return open_size(rest, clip, seed) if rest in SIZES else random_like(_open(rest, clip, seed), seed=seed)
-    if kind in _KINDS and colon:
+    if kind in _KINDS and rest:
         return _KINDS[kind](rest, clip)
     if not Path(name).exists():
         raise LayerlockError(
