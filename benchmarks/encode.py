@@ -32,6 +32,7 @@ from layerlock.model.sizes import SIZES
 from layerlock.train.device import keep_freed_memory
 
 Reader = Callable[[Tensor], Tensor]
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OURS, THEIRS, KEPT = "layerlock", "transformers", "transformers, kept"
 
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
     if given.threads:
@@ -51,8 +53,8 @@ def main() -> None:
     for size in given.size:
         with tempfile.TemporaryDirectory() as folder:
             save(size, folder)
-            for precision in (torch.float32, torch.bfloat16):
-                compare(size, folder, precision, given)
+            for name in given.precision:
+                compare(size, folder, PRECISIONS[name], given)
 
 
 def save(size: str, folder: str) -> None:
