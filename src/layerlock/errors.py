@@ -18,3 +18,8 @@ class ConfigError(LayerlockError):
             "the config has a problem:" if len(self.problems) == 1 else f"the config has {len(self.problems)} problems:"
         )
         super().__init__("\n".join([head, *(f"  - {problem}" for problem in self.problems)]))
+
+
+def one_line(error: Exception) -> str:
+    """What an error of a library says, without its line breaks."""
+    return " ".join(str(error).split())

@@ -144,13 +144,9 @@ class EvaluateConfig:
             found.append(f"query_patch: {self.query_patch} are not all positive")
         if self.workers < 0:
             found.append(f"workers: {self.workers} is negative")
-        if (
-            self.channels
-            and self.channels > 0
-            and (heads := self.heads_of(self.channels)) > 0
-            and self.channels % heads
-        ):
-            found.append(f"heads: {heads} heads do not divide {self.channels} channels")
+        channels, heads = self.channels or 0, self.heads_of(self.channels or 0)
+        if channels > 0 and heads > 0 and channels % heads:
+            found.append(f"heads: {heads} heads do not divide {channels} channels")
         if self.batch > 0 and self.steps < 1:
             found.append(f"examples: {self.examples} are not one batch of {self.batch}")
         return found

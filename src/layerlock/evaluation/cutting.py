@@ -116,6 +116,7 @@ def _windows(begin: int, end: int, span: int) -> Iterable[Stretch]:
 
 
 def subset(index: Index, rows: Sequence[int]) -> Index:
+    """The videos at some positions, with their labels; nothing of what was rejected."""
     videos = tuple(index.videos[row] for row in rows)
     labels = tuple(index.labels[row] for row in rows)
     return replace(index, videos=videos, labels=labels, rejected=())

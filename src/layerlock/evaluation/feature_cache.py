@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from layerlock.data import batches, crop_and_flip
-from layerlock.data.decode.beside import depth_states
-from layerlock.data.index.cache import cache_folder, stamp_of
+from layerlock.data.decode.beside import depth_path
+from layerlock.data.index.cache import cache_folder, state_of
 from layerlock.data.order import video_at
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.clips import SpreadViews
@@ -139,23 +139,17 @@ def cached_stream(opened: Opened, sweep: Sweep, views: SpreadViews, reader: Read
 def _key(opened: Opened, views: SpreadViews, place: Place | None) -> str:
     """A folder's name: what its rows depend on."""
     facts = [views.source.fingerprint, repr(views.clip), repr(views.folder.stretches), opened.config.task]
-    facts += [_state(video.path) for video in views.folder.index.videos]
+    videos = views.folder.index.videos
+    # folders of frames in two places can be alike in all that an index says of them
+    facts += [f"{video.path} {state_of(video.path)}" for video in videos]
     if place is None:
         facts += [repr(views.folder.index.labels)]
         if views.folder.with_depth:
-            facts += depth_states(views.folder.index.videos)
+            facts += [state_of(str(depth_path(video.path))) for video in videos]
     else:
         encoder = opened.encoders[place[0]]
         facts += [fingerprint(encoder), str(place[1]), opened.config.precision, str(opened.device)]
     return hashlib.blake2b("\0".join(facts).encode(), digest_size=12).hexdigest()
-
-
-def _state(path: str) -> str:
-    """A video's place and stamp: folders of frames in two places can be alike in all that an index says of them."""
-    try:
-        return repr((path, stamp_of(path)))
-    except OSError:
-        return path
 
 
 def _fill(

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from layerlock.data import ClipConfig
-from layerlock.data.decode.beside import depth_states
+from layerlock.data.decode.beside import depth_path
 from layerlock.data.index import Index
+from layerlock.data.index.cache import state_of
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.cutting import Cutting, Part, by_time, by_video, subset
 from layerlock.evaluation.own_parts import own_parts
@@ -47,7 +48,7 @@ class Parts:
                 part.source(clip, 0, with_depth=False).fingerprint,
                 part.stretches,
                 part.index.labels,
-                depth_states(part.index.videos) if with_depth else None,
+                [state_of(str(depth_path(video.path))) for video in part.index.videos] if with_depth else None,
             )
             for part in parts
         ]

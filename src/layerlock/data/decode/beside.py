@@ -24,19 +24,6 @@ def depth_path(video_path: Path | str) -> Path:
     return video.parent.parent / "depth" / video.parent.name / f"{video.stem}.npz"
 
 
-def depth_states(videos: Sequence[VideoInfo]) -> list[str]:
-    """Size and time of change of the depth beside each video, empty where there is none: others when it was changed."""
-    return [_state(depth_path(video.path)) for video in videos]
-
-
-def _state(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError:
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
 def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) -> np.ndarray:
     """Depth of clips of a video file: float32 metres `[N, T, H, W]`, 0 where nothing was measured.
 

@@ -48,6 +48,14 @@ def stamp_of(path: str) -> Stamp:
     return Stamp(size, modified, changed, folder)
 
 
+def state_of(path: str) -> str:
+    """The stamp of a file or a folder of frames as text, another one when it was changed; empty where there is none."""
+    try:
+        return repr(stamp_of(path))
+    except OSError:
+        return ""
+
+
 class IndexCache:
     """What is known about the videos of the data set at an absolute path; None is a cache that keeps nothing."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from layerlock.errors import LayerlockError
+from layerlock.errors import LayerlockError, one_line
 from layerlock.learn.videomae import IMAGENET_MEAN, IMAGENET_STD
 from layerlock.model.encoder import read_tensors
 
@@ -87,8 +87,7 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(_WANTED)))
     except Exception as error:  # whatever the network, the Hub and its client raise
-        reason = " ".join(str(error).split())
-        raise LayerlockError(f"hf:{name}: no such folder, and not to be had from the Hub ({reason})") from None
+        raise LayerlockError(f"hf:{name}: no such folder, and not to be had from the Hub ({one_line(error)})") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from layerlock import draws
-from layerlock.errors import LayerlockError
+from layerlock.errors import LayerlockError, one_line
 from layerlock.evaluation.encoders.checkpoint import EXTRA, Checkpoint, Colour
 from layerlock.evaluation.encoders.shapes import restrided
 from layerlock.model.encoder import ClipShape, check_clips, check_weights
@@ -121,8 +121,7 @@ def _build(fields: dict[str, Any], where: str) -> Any:
         with torch.device("meta"):
             model = VJEPA2Model(config).encoder
     except Exception as error:  # of a kind of its own for each field
-        reason = " ".join(str(error).split())
-        raise LayerlockError(f"{where}: not the settings of a V-JEPA 2 ({reason})") from None
+        raise LayerlockError(f"{where}: not the settings of a V-JEPA 2 ({one_line(error)})") from None
     if config.in_chans != 3:
         raise LayerlockError(f"{where}: in_chans {config.in_chans}, where clips have 3")
     return model
