@@ -67,13 +67,15 @@ def save(size: str, folder: str) -> None:
 
 def compare(size: str, folder: str, precision: torch.dtype, given: argparse.Namespace) -> None:
     """A row for each side."""
-    context, pipes = get_context("spawn"), {}
-    exact = reader(THEIRS, folder, torch.float32, given.device)(some_clips(given.batch))
+    context = get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    off: dict[str, float] = {}
+    exact = reader(THEIRS, folder, torch.float32, given.device)(some_clips(given.batch).to(given.device)).cpu()
     for name in (OURS, THEIRS, KEPT):
         pipes[name], theirs = context.Pipe()
         task = (name, folder, precision, given.device, given.batch, torch.get_num_threads(), theirs)
         context.Process(target=serve, args=task, daemon=True).start()
-    off = {name: float((pipe.recv().float() - exact).norm() / exact.norm()) for name, pipe in pipes.items()}
+        off[name] = float((pipes[name].recv().float() - exact).norm() / exact.norm())
     turns = [{name: turn(pipe) for name, pipe in pipes.items()} for _ in range(given.turns)]
     for pipe in pipes.values():
         pipe.send(False)

@@ -124,12 +124,6 @@ def test_norms_take_bfloat16_and_compute_in_float32() -> None:
     assert torch.equal(Norm(64)(x), wanted)
 
 
-def test_dense_layers_compute_in_the_type_of_their_input() -> None:
-    dense = Dense(4, 3)
-    assert dense(torch.ones(2, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
-    assert dense.weight.dtype == torch.float32
-
-
 def test_first_weights_are_bounded_and_the_same_for_a_seed() -> None:
     first, again, other = vit("learned"), vit("learned"), vit("learned", seed=1)
     for (name, a), b, c in zip(first.named_parameters(), again.parameters(), other.parameters(), strict=True):

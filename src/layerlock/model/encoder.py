@@ -85,7 +85,7 @@ class Encoder(nn.Module):
         self.to(device)
         for part in self.modules():
             if isinstance(part, Dense):
-                part.to(compute)
+                part.to(compute).pack(self.vit.tokens)
         self.vit.compute = compute
         return self
 

@@ -10,9 +10,9 @@ Notable choices (LayerLock section 3.1, after 4DS); options of `ViTConfig` make 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -88,11 +88,56 @@ class ViTConfig:
         return self.patch[0] * self.patch[1] * self.patch[2] * 3
 
 
+class _Packed(NamedTuple):
+    """A weight laid out for oneDNN, and what it was made of: one written to since is another."""
+
+    layout: Tensor
+    weight: Tensor
+    version: int
+
+
 class Dense(nn.Linear):
     """A linear layer that computes in the type of its input, whatever the type its weights are kept in."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+    _packed: _Packed | None = None
+
+    def forward(self, x: Tensor, gelu: Literal["none", "tanh"] | None = None) -> Tensor:
+        """`x @ weight.T + bias`, or its GELU, approximated as `F.gelu` would."""
+        bias = self.whole_bias(x.dtype)
+        if (weight := self._laid_out(x)) is not None:
+            kind, how = ("none", "") if gelu is None else ("gelu", gelu)
+            packed: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, kind, [], how)
+            return packed
+        y = F.linear(x, self.weight.to(x.dtype), bias)
+        return y if gelu is None else F.gelu(y, approximate=gelu)
+
+    def whole_bias(self, dtype: torch.dtype) -> Tensor | None:
+        """A number for each output, if there is any."""
+        return None if self.bias is None else self.bias.to(dtype)
+
+    def pack(self, rows: int) -> None:
+        """Keeps a second copy of a bfloat16 weight on the CPU, laid out for products of about `rows` rows without
+        gradients: oneDNN would do that at every call, and GELU costs no pass of its own then. No effect elsewhere.
+        """
+        weight = self.weight.detach()
+        if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _cpu_takes_bfloat16():
+            layout = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+            self._packed = _Packed(layout, self.weight, self.weight._version)
+
+    def _laid_out(self, x: Tensor) -> Tensor | None:
+        kept = self._packed
+        if kept is None or torch.is_grad_enabled() or x.dtype != torch.bfloat16:
+            return None
+        return kept.layout if kept.weight is self.weight and kept.version == self.weight._version else None
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        self._packed = None  # moved or cast
+        return super()._apply(fn, recurse)
+
+
+def _cpu_takes_bfloat16() -> bool:
+    """Whether oneDNN multiplies it here."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class QueryKeyValue(Dense):
@@ -104,11 +149,13 @@ class QueryKeyValue(Dense):
         if not key_bias:
             self.bias = nn.Parameter(torch.zeros(2 * width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.key_bias:
-            return super().forward(x)
-        query, value = self.bias.to(x.dtype).chunk(2)
-        return F.linear(x, self.weight.to(x.dtype), torch.cat([query, torch.zeros_like(query), value]))
+    def whole_bias(self, dtype: torch.dtype) -> Tensor | None:
+        """With zeros for the keys where they have none."""
+        bias = super().whole_bias(dtype)
+        if self.key_bias or bias is None:
+            return bias
+        query, value = bias.chunk(2)
+        return torch.cat([query, torch.zeros_like(query), value])
 
 
 class Norm(nn.LayerNorm):
@@ -130,7 +177,7 @@ class Block(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.rotate_heads = config.position == "rope-attention"
-        self.gelu = "none" if config.gelu == "exact" else "tanh"
+        self.gelu: Literal["none", "tanh"] = "none" if config.gelu == "exact" else "tanh"
         self.norm1 = Norm(config.width, config.norm_eps)
         self.qkv = QueryKeyValue(config.width, key_bias=config.key_bias)
         self.proj = Dense(config.width, config.width)
@@ -141,7 +188,7 @@ class Block(nn.Module):
     def forward(self, x_bkd: Tensor, rotation: Rotation | None) -> Tensor:
         x_bkd = x_bkd + self.attention(x_bkd, rotation)
         y_bkd = self.norm2(x_bkd)
-        return x_bkd + self.fc2(F.gelu(self.fc1(y_bkd), approximate=self.gelu))
+        return x_bkd + self.fc2(self.fc1(y_bkd, self.gelu))
 
     def attention(self, x_bkd: Tensor, rotation: Rotation | None) -> Tensor:
         """What attention adds to `x`."""
