@@ -147,7 +147,19 @@ def test_colours_are_those_of_the_preprocessor(kind: str, file: str, tmp_path: P
     (tmp_path / file).write_text(json.dumps({"do_normalize": False}))
     wanted = model(noise().float() / 255, **options).last_hidden_state
     assert (open_encoder(name).forward_intermediates(noise(), [3])[0] - wanted).abs().max() < 1e-4
-    for field, value in (("image_mean", [0.5]), ("image_mean", [math.nan] * 3), ("image_std", [1, 1, 0])):
+    for factor, settings in ((1 / 127.5, {"rescale_factor": 1 / 127.5}), (1.0, {"do_rescale": False})):
+        (tmp_path / file).write_text(json.dumps({"image_mean": mean, "image_std": std, **settings}))
+        wanted = model(normalized(noise().float() * 255 * factor, mean, std), **options).last_hidden_state
+        assert (open_encoder(name).forward_intermediates(noise(), [3])[0] - wanted).abs().max() < 1e-4
+    wrong = (
+        ("image_mean", [0.5]),
+        ("image_mean", [math.nan] * 3),
+        ("image_std", [1, 1, 0]),
+        ("rescale_factor", 0),
+        ("rescale_factor", "1/255"),
+        ("rescale_factor", True),
+    )
+    for field, value in wrong:
         (tmp_path / file).write_text(json.dumps({field: value}))
         with pytest.raises(LayerlockError, match=rf"{file}: {field}"):
             open_encoder(name)

@@ -55,18 +55,18 @@ class Checkpoint:
     def colours(self) -> tuple[Colour, Colour]:
         """Mean and deviation of pixels in [0, 1], by the preprocessor's settings; ImageNet's where there are none.
 
-        Raises LayerlockError for settings that are not three numbers each.
+        Raises LayerlockError for settings that are not three numbers each, and for a scale that is none.
         """
         for path in (self.folder / name for name in _PREPROCESSORS):
             if path.exists():
                 fields = _read_json(path)
-                if not fields.get("do_normalize", True):
-                    return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-                mean = _colour(path, "image_mean", fields.get("image_mean", IMAGENET_MEAN))
-                std = _colour(path, "image_std", fields.get("image_std", IMAGENET_STD))
+                scale, mean, std = _scale(path, fields), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+                if fields.get("do_normalize", True):
+                    mean = _colour(path, "image_mean", fields.get("image_mean", IMAGENET_MEAN))
+                    std = _colour(path, "image_std", fields.get("image_std", IMAGENET_STD))
                 if min(std) <= 0:
                     raise LayerlockError(f"{path}: image_std {list(std)} must be positive")
-                return mean, std
+                return _over(mean, scale), _over(std, scale)
         return IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -100,6 +100,19 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise LayerlockError(f"{path}: not a JSON object")
     return fields
+
+
+def _scale(path: Path, fields: dict[str, Any]) -> float:
+    """What the preprocessor makes of a pixel of 255: 1, where it is like most."""
+    factor = fields.get("rescale_factor", 1 / 255) if fields.get("do_rescale", True) else 1
+    if type(factor) not in (int, float) or not (math.isfinite(factor) and factor > 0):
+        raise LayerlockError(f"{path}: rescale_factor {factor!r} is no positive number")
+    return 255 * float(factor)
+
+
+def _over(colour: Colour, scale: float) -> Colour:
+    red, green, blue = colour
+    return red / scale, green / scale, blue / scale
 
 
 def _colour(path: Path, field: str, value: Any) -> Colour:
