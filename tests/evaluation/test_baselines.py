@@ -9,8 +9,6 @@ from evaluations import clips, tiny_encoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.baselines import POSITION, DifferenceEncoder, PixelEncoder, baseline_encoders
 from layerlock.evaluation.frozen import check_features, fingerprint
-from layerlock.evaluation.intervals import Interval
-from layerlock.evaluation.results import Row, judged
 from layerlock.model.encoder import ClipShape
 
 
@@ -52,24 +50,3 @@ def test_all_have_the_shape_that_they_say_and_random_weights_are_not_the_encoder
 def test_tokens_that_do_not_divide_the_frames_are_refused() -> None:
     with pytest.raises(LayerlockError, match="3 tokens in time do not divide 8 frames"):
         PixelEncoder(ClipShape(frames=8, stride=1, size=24), (3, 3, 3))
-
-
-@pytest.mark.parametrize(("higher", "worse"), [(True, (0.1, 0.2)), (False, (0.8, 0.9))])
-def test_only_a_disjoint_interval_on_the_right_side_beats_a_baseline(higher: bool, worse: tuple[float, float]) -> None:
-    def row(name: str, low: float, high: float, kind: str = "linear") -> Row:
-        figure = {"m": Interval((low + high) / 2, low, high)}
-        return Row(encoder=name, kind=kind, validation=0.0, metrics=figure, baseline=name != "encoder")
-
-    better = (0.8, 0.9) if higher else (0.1, 0.2)
-    rows = [
-        row("encoder", 0.4, 0.6),
-        row("beaten", *worse),
-        row("touching", 0.55, 0.7),
-        row("better", *better),
-        row("another kind", *better, kind="attention"),
-        row("constant", *better, kind="constant"),
-    ]
-    found = judged(rows, "m", higher, scored=10)
-    assert found[0].not_above == ("touching", "better", "constant")
-    assert all(other.not_above == () for other in found[1:])
-    assert judged(rows, "m", higher, scored=9)[0].not_above == ("beaten", *found[0].not_above)

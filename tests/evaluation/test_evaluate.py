@@ -73,6 +73,16 @@ def test_the_command_evaluates_actions_and_writes_a_report(
     results = json.loads((out / "results.json").read_text())
     assert len(results["rows"]) == 4 * 2 + 1
     assert len(results["sweep"]) == 2 * (4 + 4 + 2 + 2)
+    mean = {(row["encoder"], row["kind"]): row["metrics"]["top-1"]["mean"] for row in results["rows"]}
+    for row in results["rows"]:
+        rivals = ["random weights", "raw pixels", "frame differences", "most frequent class"]
+        assert list(row["ahead"]) == ([] if row["baseline"] else rivals)
+        for rival, lead in row["ahead"].items():
+            kind = "constant" if rival == rivals[-1] else row["kind"]
+            assert lead["mean"] == pytest.approx(mean[row["encoder"], row["kind"]] - mean[rival, kind])
+            assert (rival in row["not_above"]) == (lead["low"] <= 0 or results["data"]["videos"]["test"] < 10)
+            word = "no better beyond doubt than" if rival in row["not_above"] else "better than"
+            assert re.search(rf"\({row['kind']}\): top-1 {word} [^\n]*{rival} \(by ", said)
     assert sum(results["data"]["videos"].values()) == 60
     page = (out / "report.html").read_text()
     assert page.count("<img") >= 8 + 1 + 2

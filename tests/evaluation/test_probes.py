@@ -1,12 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
-from scipy import stats
 from sklearn.linear_model import Ridge
 
-from layerlock.evaluation.intervals import bootstrap
 from layerlock.evaluation.probes import (
     ReadoutConfig,
     absolute_relative_error,
@@ -42,16 +39,6 @@ def test_absolute_relative_error_is_the_mean_over_pixels_of_each_clip() -> None:
     expected = [np.mean([abs(p - d) / (d + 1e-6) for p, d in zip(a.flatten(), b.flatten(), strict=True)])
                 for a, b in zip(predicted.numpy(), target.numpy(), strict=True)]  # fmt: skip
     np.testing.assert_allclose(absolute_relative_error(predicted, target).numpy(), expected, rtol=1e-5)
-
-
-def test_the_bootstrap_interval_agrees_with_scipys() -> None:
-    values = noise(200).exp()
-    ours = bootstrap(values, draws_count=4_000)
-    theirs = stats.bootstrap((values.numpy(),), np.mean, n_resamples=4_000, method="percentile", rng=0)
-    assert ours.mean == pytest.approx(float(values.mean()), rel=1e-6)
-    low, high = theirs.confidence_interval
-    assert ours.low == pytest.approx(low, abs=0.03)
-    assert ours.high == pytest.approx(high, abs=0.03)
 
 
 def test_an_attention_probe_reads_the_order_of_events_and_depends_on_nothing_but_its_seed() -> None:

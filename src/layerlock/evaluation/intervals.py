@@ -1,4 +1,4 @@
-"""How sure a mean over test clips is."""
+"""How sure a mean over test clips is, and the difference of two."""
 
 from __future__ import annotations
 
@@ -23,8 +23,16 @@ class Interval:
 
 
 def bootstrap(values_v: Tensor, *, seed: int = 0, draws_count: int = 2_000) -> Interval:
-    """The mean of one value a clip, with the 2.5 and 97.5 percentiles of means over clips drawn with replacement."""
+    """The mean of one value a clip, with the 2.5 and 97.5 percentiles of means over clips drawn with replacement.
+
+    Of one seed the same clips are drawn, whatever the values.
+    """
     values_v = values_v.double()
     rows = draws.bits(seed, "bootstrap", torch.arange(draws_count), len(values_v)) % len(values_v)
     low, high = values_v[rows].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Interval(float(values_v.mean()), low, high)
+
+
+def proves(lead: Interval, clips: int) -> bool:
+    """Whether a mean difference between two readouts on the same clips is above zero beyond doubt."""
+    return clips >= FEWEST and lead.low > 0

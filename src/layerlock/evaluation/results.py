@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.intervals import FEWEST, Interval
+from layerlock.evaluation.intervals import Interval
 from layerlock.files import write_whole
 
 
@@ -34,8 +33,11 @@ class Row:
     metrics: dict[str, Interval]
     """by name, on the test part"""
     baseline: bool
+    ahead: dict[str, Interval] = field(default_factory=dict)
+    """for the encoder: by how much the deciding metric is better than that of each baseline that is read in the same
+    way, and of the constant prediction, on the same videos"""
     not_above: tuple[str, ...] = ()
-    """baselines whose interval of the deciding metric is not disjoint from this one's and worse"""
+    """those of `ahead` whose interval reaches down to zero, or is of too few videos"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,25 +100,3 @@ class Evaluation:
         except OSError as error:
             raise LayerlockError(f"{path}: cannot be written ({error.strerror})") from None
         return path
-
-
-def judged(rows: Sequence[Row], metric: str, higher_is_better: bool, *, scored: int) -> tuple[Row, ...]:
-    """The rows, those of no baseline with the baselines that they are not better than beyond doubt: the two intervals
-    overlap, or lie the other way round, or are of fewer than `FEWEST` videos (`scored`).
-
-    A readout is compared with baselines read in the same way, and with constant predictions.
-    """
-
-    def above(a: Interval, b: Interval) -> bool:
-        return scored >= FEWEST and (a.low > b.high if higher_is_better else a.high < b.low)
-
-    def rivals(row: Row) -> tuple[str, ...]:
-        return tuple(
-            other.encoder
-            for other in rows
-            if other.baseline
-            and other.kind in (row.kind, "constant")
-            and not above(row.metrics[metric], other.metrics[metric])
-        )
-
-    return tuple(row if row.baseline else Row(**(vars(row) | {"not_above": rivals(row)})) for row in rows)

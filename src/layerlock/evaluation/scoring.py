@@ -44,6 +44,11 @@ class Scores:
         """The same with its interval."""
         return bootstrap(self.score_vm[name][:, metric], seed=seed)
 
+    def ahead(self, name: str, other: str, *, higher_is_better: bool, seed: int) -> Interval:
+        """By how much the deciding metric of a readout is better than another's, video by video."""
+        lead_v = self.score_vm[name][:, 0] - self.score_vm[other][:, 0]
+        return bootstrap(lead_v if higher_is_better else -lead_v, seed=seed)
+
 
 @dataclass
 class _Rows:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from layerlock.config import to_dict
-from layerlock.evaluation.intervals import FEWEST, Interval
+from layerlock.evaluation.intervals import FEWEST, Interval, proves
 from layerlock.evaluation.opened import OURS, Opened
 from layerlock.evaluation.readouts import Setting
-from layerlock.evaluation.results import Clip, Evaluation, Row, Swept, judged
+from layerlock.evaluation.results import Clip, Evaluation, Row, Swept
 from layerlock.evaluation.scoring import Scores
 from layerlock.evaluation.tasks import Metric
 from layerlock.train.folder import versions
@@ -72,7 +72,7 @@ def tabled(
     skipped: dict[str, str],
 ) -> Evaluation:
     """The whole of the results: a row for each chosen setting and one for the constant prediction, if there is one."""
-    rows = [_row(opened, metrics, setting, validation, test) for setting in chosen]
+    rows = [_row(opened, metrics, setting, validation, test, _rivals(setting, chosen, constant)) for setting in chosen]
     if constant is not None:
         rows.append(_constant_row(opened, metrics, constant, validation, test))
     main = str(next(setting for setting in chosen if setting.encoder == OURS))
@@ -84,7 +84,7 @@ def tabled(
         )
     return replace(
         found,
-        rows=judged(rows, metrics[0].name, metrics[0].higher_is_better, scored=scored),
+        rows=tuple(rows),
         sweep=tuple(_swept(setting, validation) for setting in settings),
         best=best,
         worst=worst,
@@ -93,7 +93,29 @@ def tabled(
     )
 
 
-def _row(opened: Opened, metrics: Sequence[Metric], setting: Setting, validation: Scores, test: Scores) -> Row:
+def _rivals(setting: Setting, chosen: Sequence[Setting], constant: str | None) -> dict[str, str]:
+    """What the encoder is compared with, and what that is called in the scores: baselines read in the same way, and the
+    constant prediction. A baseline is compared with nothing.
+    """
+    if setting.encoder != OURS:
+        return {}
+    same = {other.encoder: str(other) for other in chosen if other.encoder != OURS and other.kind == setting.kind}
+    return same if constant is None else same | {constant: ""}
+
+
+def _row(
+    opened: Opened,
+    metrics: Sequence[Metric],
+    setting: Setting,
+    validation: Scores,
+    test: Scores,
+    rivals: Mapping[str, str],
+) -> Row:
+    seed, deciding = opened.config.seed, metrics[0]
+    ahead = {
+        rival: test.ahead(str(setting), name, higher_is_better=deciding.higher_is_better, seed=seed)
+        for rival, name in rivals.items()
+    }
     return Row(
         encoder=setting.encoder,
         kind=setting.kind,
@@ -102,8 +124,10 @@ def _row(opened: Opened, metrics: Sequence[Metric], setting: Setting, validation
         fraction=setting.fraction,
         lr=setting.lr or None,
         validation=validation.mean(str(setting)),
-        metrics=_intervals(test, str(setting), metrics, opened.config.seed),
+        metrics=_intervals(test, str(setting), metrics, seed),
         baseline=setting.encoder != OURS,
+        ahead=ahead,
+        not_above=tuple(rival for rival, lead in ahead.items() if not proves(lead, len(test.video_v))),
     )
 
 

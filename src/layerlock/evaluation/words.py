@@ -44,17 +44,17 @@ def name_of(found: Evaluation, row: Row) -> str:
 
 
 def verdicts(found: Evaluation) -> list[str]:
-    """Which baselines were not beaten, and which were."""
+    """Which baselines were not beaten and which were, and by how much."""
     said = []
-    for row in (row for row in found.rows if not row.baseline):
-        kinds = (row.kind, "constant")
-        rivals = [other.encoder for other in found.rows if other.baseline and other.kind in kinds]
-        beaten = [name for name in rivals if name not in row.not_above]
-        what = f"{name_of(found, row)} ({row.kind})"
-        if row.not_above:
-            said.append(f"! {what}: by {found.metric} no better beyond doubt than {', '.join(row.not_above)}.")
+    for row in (row for row in found.rows if row.ahead):
+        leads = {name: f"{name} (by {interval(found, found.metric, lead)})" for name, lead in row.ahead.items()}
+        beaten = [lead for name, lead in leads.items() if name not in row.not_above]
+        level = [lead for name, lead in leads.items() if name in row.not_above]
+        what = f"{name_of(found, row)} ({row.kind}): {found.metric}"
+        if level:
+            said.append(f"! {what} no better beyond doubt than {', '.join(level)}.")
         if beaten:
-            said.append(f"{what}: by {found.metric} better than {', '.join(beaten)}; the intervals are disjoint.")
+            said.append(f"{what} better than {', '.join(beaten)}.")
     return said
 
 
@@ -72,7 +72,7 @@ def sentences(found: Evaluation) -> list[str]:
         f"{found.data['layout']}; {found.data['parts']}: {videos['train']} train, {videos['validation']} validation, "
         f"{videos['test']} test.",
         f"{chosen(found)}; all other figures are of the test part, with 95 % bootstrap intervals over its "
-        f"{'clips' if found.task == 'depth' else 'videos'}.",
+        f"{'clips' if found.task == 'depth' else 'videos'}; leads over baselines are taken one by one of these.",
     ]
     said += [f"{note}." for note in found.data["notes"]]
     if found.left_out:
