@@ -130,6 +130,28 @@ def test_a_test_video_that_is_a_link_to_a_training_video_is_an_error(tmp_path: P
         opened({"/data": train, "/t": test}, test_data="/t")
 
 
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_links_to_one_video_are_in_one_part(tmp_path: Path, link: str, labelled: bool) -> None:
+    for number in range(20):
+        (tmp_path / f"{2 * number:03d}.mp4").touch()
+        getattr(tmp_path / f"{2 * number + 1:03d}.mp4", link)(tmp_path / f"{2 * number:03d}.mp4")
+    cutting = replace(CUTTING, labelled=labelled)
+    parts = opened(index([0] * 40 if labelled else [-1] * 40, int(labelled), root=str(tmp_path)), cutting)
+    files = [{Path(path).stat().st_ino for path in paths(p)} for p in (parts.train, parts.validation, parts.test)]
+    assert [len(part) for part in files] == [14, 2, 4]
+    assert len(set[int]().union(*files)) == 20
+    assert sum(map(len, (parts.train, parts.validation, parts.test))) == 40
+
+
+def test_a_video_in_two_classes_and_two_parts_is_an_error(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number:03d}.mp4").touch()
+        (tmp_path / f"{number + 20:03d}.mp4").symlink_to(tmp_path / f"{number:03d}.mp4")
+    with pytest.raises(LayerlockError, match=r"\.mp4: in the train and in the (validation|test) part"):
+        opened(index([0] * 20 + [1] * 20, 2, root=str(tmp_path)))
+
+
 def test_what_has_a_test_part_is_not_cut_in_time() -> None:
     found = {"/data": index([0] * 9, 1), "/t": index([0], 1, root="/t")}
     with pytest.raises(LayerlockError, match=r"split: /data has a test part"):

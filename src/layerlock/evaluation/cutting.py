@@ -51,7 +51,7 @@ def by_video(index: Index, cutting: Cutting) -> tuple[dict[str, list[int]], tupl
     """Positions of the videos of each part, and what is odd about them.
 
     Of each class the share is rounded, but every class is in training, then in test, then in validation, as far as it
-    has videos. Scans of one room (ScanNet's sceneXXXX_YY) stay together.
+    has videos. Scans of one room (ScanNet's sceneXXXX_YY) stay together, and so do links to one file within a class.
     """
     rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     scarce: dict[str, list[str]] = {"test": [], "validation": []}
@@ -79,11 +79,23 @@ def by_video(index: Index, cutting: Cutting) -> tuple[dict[str, list[int]], tupl
 def _members(index: Index, labelled: bool) -> dict[int, dict[str, list[int]]]:
     """By class (-1: all), positions of the videos by the name of what has to stay together."""
     found: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    name_of: dict[object, str] = {}
     for row, (video, label) in enumerate(zip(index.videos, index.labels, strict=True)):
+        group = label if labelled else -1
         name = os.path.relpath(video.path, index.root)
         scan = re.search(r"scene\d{4}(?=_\d\d)", name)
-        found[label if labelled else -1][scan.group() if scan else name].append(row)
+        together = name_of.setdefault((group, identity(video.path)), scan.group() if scan else name)
+        found[group][together].append(row)
     return found
+
+
+def identity(path: str) -> object:
+    """What tells a file or folder from others, by whatever link it is reached."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path
+    return status.st_dev, status.st_ino
 
 
 def _hash(seed: int, name: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,7 @@ from layerlock.data.decode.beside import depth_path
 from layerlock.data.index import Index
 from layerlock.data.index.cache import state_of
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.cutting import Cutting, Part, by_time, by_video, subset
+from layerlock.evaluation.cutting import Cutting, Part, by_time, by_video, identity, subset
 from layerlock.evaluation.own_parts import own_parts
 
 
@@ -91,7 +90,7 @@ def _assemble(found: dict[str, Index], cutting: Cutting) -> Parts:
     if "test" in found:
         rows, notes = by_video(train, replace(cutting, test=0.0))
         share = f"validation is {cutting.validation:.0%} of the training part, by a hash of the seed and the name"
-        parts = {role: Part(index=subset(train, rows[role])) for role in ("train", "validation")}
+        parts = _apart(train, {role: rows[role] for role in ("train", "validation")})
         test = Part(index=found["test"])
         return Parts(**parts, test=test, **facts, how=f"its own training and test part; {share}", notes=empty + notes)  # type: ignore[arg-type]
     if cutting.by == "time" or (cutting.by == "auto" and not cutting.labelled and len(train) < 3):
@@ -102,7 +101,7 @@ def _assemble(found: dict[str, Index], cutting: Cutting) -> Parts:
         )
         return Parts(**parts, **facts, how=how, notes=empty)  # type: ignore[arg-type]
     rows, notes = by_video(train, cutting)
-    parts = {role: Part(index=subset(train, chosen)) for role, chosen in rows.items()}
+    parts = _apart(train, rows)
     how = "cut by video, by a hash of the seed and the name" + ", class by class" * cutting.labelled
     return Parts(**parts, **facts, how=how, notes=empty + notes)  # type: ignore[arg-type]
 
@@ -146,22 +145,20 @@ def _same_classes(found: dict[str, Index]) -> dict[str, Index]:
     return found
 
 
+def _apart(index: Index, rows: dict[str, list[int]]) -> dict[str, Part]:
+    """The videos of each part. LayerlockError for one that stands in two classes, and so in two parts."""
+    indices = {role: subset(index, chosen) for role, chosen in rows.items()}
+    _check_apart(indices)
+    return {role: Part(index=chosen) for role, chosen in indices.items()}
+
+
 def _check_apart(found: dict[str, Index]) -> None:
     role_of: dict[object, str] = {}
     for role, index in found.items():
         for video in index.videos:
-            other = role_of.setdefault(_identity(video.path), role)
+            other = role_of.setdefault(identity(video.path), role)
             if other != role:
                 raise LayerlockError(f"{video.path}: in the {other} and in the {role} part")
-
-
-def _identity(path: str) -> object:
-    """What tells a file from others, by whatever link it is reached."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return path
-    return status.st_dev, status.st_ino
 
 
 def _check(parts: Parts, cutting: Cutting) -> Parts:
