@@ -5,8 +5,9 @@
 Both take uint8 clips of 16 x 224 x 224 and return the features after the last block, in float32 and in bfloat16 (theirs
 under autocast). Each has a process of its own and they take turns: `layerlock evaluate` tells the C library of Linux to
 keep memory that was freed, which would help whatever else is in its process; `kept` is transformers' model with that
-setting. Prints the median milliseconds a clip, the median ratio to ours of a turn with its minimum and maximum, and how
-far features are from transformers' in float32 (norm of the difference over the norm).
+setting. `unpacked` is ours with its weights as they are saved, in bfloat16 on a CPU (`Dense.pack`). Prints the median
+milliseconds a clip, the median ratio to ours of a turn with its minimum and maximum, and how far features are from
+transformers' in float32 (norm of the difference over the norm).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from layerlock.train.device import keep_freed_memory
 
 Reader = Callable[[Tensor], Tensor]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-OURS, THEIRS, KEPT = "layerlock", "transformers", "transformers, kept"
+OURS, UNPACKED, THEIRS, KEPT = "layerlock", "layerlock, unpacked", "transformers", "transformers, kept"
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     print(f"{machine(torch.device(given.device))}\nbatch {given.batch}, {given.turns} turns")
-    print("size precision                   ms a clip   times ours    min    max       off")
+    print("size precision                    ms a clip   times ours    min    max       off")
     for size in given.size:
         with tempfile.TemporaryDirectory() as folder:
             save(size, folder)
@@ -71,7 +72,8 @@ def compare(size: str, folder: str, precision: torch.dtype, given: argparse.Name
     pipes: dict[str, Connection] = {}
     off: dict[str, float] = {}
     exact = reader(THEIRS, folder, torch.float32, given.device)(some_clips(given.batch).to(given.device)).cpu()
-    for name in (OURS, THEIRS, KEPT):
+    packs = precision == torch.bfloat16 and given.device == "cpu"
+    for name in (OURS, *((UNPACKED,) if packs else ()), THEIRS, KEPT):
         pipes[name], theirs = context.Pipe()
         task = (name, folder, precision, given.device, given.batch, torch.get_num_threads(), theirs)
         context.Process(target=serve, args=task, daemon=True).start()
@@ -82,7 +84,7 @@ def compare(size: str, folder: str, precision: torch.dtype, given: argparse.Name
     for name in pipes:
         ratios = [each[name] / each[OURS] for each in turns]
         print(
-            f"{size:4} {str(precision).removeprefix('torch.'):9} {name:18} "
+            f"{size:4} {str(precision).removeprefix('torch.'):9} {name:19} "
             f"{statistics.median(each[name] for each in turns) * 1e3 / given.batch:8.1f} "
             f"{statistics.median(ratios):12.2f} {min(ratios):6.2f} {max(ratios):6.2f} {off[name]:9.1e}",
             flush=True,
@@ -121,8 +123,10 @@ def some_clips(batch: int) -> Tensor:
 
 def reader(name: str, folder: str, precision: torch.dtype, device: str) -> Reader:
     """Clips to features after the last block."""
-    if name == OURS:
+    if name in (OURS, UNPACKED):
         encoder = open_encoder(f"hf:{folder}").prepare(torch.device(device), precision)
+        if name == UNPACKED and isinstance(encoder, torch.nn.Module):
+            encoder.to(device)  # whatever is moved is laid out no more
         return lambda clips: encoder.forward_intermediates(clips, [encoder.depth])[0]
     model: Any = VideoMAEModel.from_pretrained(Path(folder)).eval().requires_grad_(False).to(device)
     # their preprocessor would take out the pixels' mean and deviation
