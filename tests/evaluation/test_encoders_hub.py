@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_models import VIDEOMAE, VJEPA2, hub_model, noise, normalized
+from hub_models import MEAN, STD, VIDEOMAE, VJEPA2, hub_model, noise, normalized
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -147,6 +147,10 @@ def test_colours_are_those_of_the_preprocessor(kind: str, file: str, tmp_path: P
     (tmp_path / file).write_text(json.dumps({"do_normalize": False}))
     wanted = model(noise().float() / 255, **options).last_hidden_state
     assert (open_encoder(name).forward_intermediates(noise(), [3])[0] - wanted).abs().max() < 1e-4
+    (tmp_path / file).write_text(json.dumps({"do_resize": False}))
+    unsaid = ([0.5] * 3, [0.5] * 3) if kind == "VideoMAEModel" else (MEAN, STD)
+    wanted = model(normalized(noise(), *unsaid), **options).last_hidden_state
+    assert (open_encoder(name).forward_intermediates(noise(), [3])[0] - wanted).abs().max() < 1e-4
     for factor, settings in ((1 / 127.5, {"rescale_factor": 1 / 127.5}), (1.0, {"do_rescale": False})):
         (tmp_path / file).write_text(json.dumps({"image_mean": mean, "image_std": std, **settings}))
         wanted = model(normalized(noise().float() * 255 * factor, mean, std), **options).last_hidden_state
@@ -158,6 +162,7 @@ def test_colours_are_those_of_the_preprocessor(kind: str, file: str, tmp_path: P
         ("rescale_factor", 0),
         ("rescale_factor", "1/255"),
         ("rescale_factor", True),
+        ("rescale_factor", 10**400),
     )
     for field, value in wrong:
         (tmp_path / file).write_text(json.dumps({field: value}))

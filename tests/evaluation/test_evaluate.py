@@ -31,7 +31,8 @@ from layerlock.evaluation.clips import SpreadViews
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.feature_cache import Array
 from layerlock.evaluation.frozen import fingerprint
-from layerlock.evaluation.results import Evaluation
+from layerlock.evaluation.intervals import Interval
+from layerlock.evaluation.results import Evaluation, Row
 from layerlock.evaluation.run import evaluate
 from layerlock.evaluation.sweep import Sweep
 from layerlock.model.encoder import Encoder
@@ -324,6 +325,27 @@ def test_few_test_clips_prove_nothing(tmp_path: Path, encoder: Path) -> None:
     read, constant = found.rows
     assert read.metrics["AbsRel"].high < constant.metrics["AbsRel"].low
     assert read.not_above == ("mean depth image",)
+    lead = read.ahead["mean depth image"].mean
+    assert lead == pytest.approx(constant.metrics["AbsRel"].mean - read.metrics["AbsRel"].mean)
+    assert lead > 0, "a smaller error is a lead"
+
+
+def test_leads_are_told_apart_in_words() -> None:
+    leads = {"random weights": Interval(0.094, 0.056, 0.131), "raw pixels": Interval(-0.05, -0.09, 0.001)}
+    figures_of = {"metrics": {"top-1": Interval(0.48, 0.44, 0.52)}, "validation": 0.5}
+    ours = Row(encoder="encoder", kind="linear", baseline=False, ahead=leads, not_above=("raw pixels",), **figures_of)
+    other = Row(encoder="random weights", kind="linear", baseline=True, **figures_of)
+    data = {"layout": "l", "parts": "p", "videos": {"train": 3, "validation": 2, "test": 1}, "notes": []}
+    found = Evaluation(
+        out="", encoder="mine", task="action", metric="top-1", higher_is_better=True, percent=("top-1",), data=data
+    )
+    assert words.verdicts(replace(found, rows=(ours, other))) == [
+        "! mine (linear): top-1 no better beyond doubt than raw pixels (by -5.0 [-9.0, 0.1]).",
+        "mine (linear): top-1 better than random weights (by 9.4 [5.6, 13.1]).",
+    ]
+    assert words.table(replace(found, rows=(ours, other)))[1][0][0] == "mine !"
+    assert "leads over baselines" in words.sentences(replace(found, rows=(ours, other)))[1]
+    assert "leads" not in words.sentences(replace(found, rows=(other,)))[1]
 
 
 def test_videos_that_are_shorter_than_a_clip_are_named(tmp_path: Path, world: Path, encoder: Path) -> None:

@@ -142,6 +142,8 @@ def test_links_to_one_video_are_in_one_part(tmp_path: Path, link: str, labelled:
     assert [len(part) for part in files] == [14, 2, 4]
     assert len(set[int]().union(*files)) == 20
     assert sum(map(len, (parts.train, parts.validation, parts.test))) == 40
+    data = index([0] * 40 if labelled else [-1] * 40, int(labelled), root=str(tmp_path))
+    assert paths(opened(replace(data, videos=data.videos[::-1]), cutting).test) == paths(parts.test)
 
 
 def test_a_video_in_two_classes_and_two_parts_is_an_error(tmp_path: Path) -> None:

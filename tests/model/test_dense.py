@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -90,6 +91,26 @@ def test_packed_layers_follow_their_weights() -> None:
     assert dense.weight.grad is not None
     with torch.no_grad():
         assert made()(x.float()).dtype == torch.float32
+
+
+@needs_packing
+def test_packed_layers_can_be_copied_saved_and_made_in_inference_mode() -> None:
+    dense, x = Dense(64, 48).to(torch.bfloat16), torch.randn(4, 64).bfloat16()
+    dense.pack(4)
+    with torch.no_grad():
+        wanted = F.linear(x, dense.weight, dense.bias)
+        for other in (copy.deepcopy(dense), pickle.loads(pickle.dumps(dense))):
+            with Products() as products:
+                assert torch.equal(other(x), wanted)
+            assert not products.packed
+            other.pack(4)
+            with Products() as products:
+                other(x)
+            assert products.packed == 1
+    with torch.inference_mode():
+        made = Dense(64, 48).to(torch.bfloat16)
+        made.pack(4)
+        assert torch.equal(made(x), F.linear(x, made.weight, made.bias))
 
 
 @needs_packing

@@ -79,13 +79,16 @@ def by_video(index: Index, cutting: Cutting) -> tuple[dict[str, list[int]], tupl
 def _members(index: Index, labelled: bool) -> dict[int, dict[str, list[int]]]:
     """By class (-1: all), positions of the videos by the name of what has to stay together."""
     found: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    name_of: dict[object, str] = {}
-    for row, (video, label) in enumerate(zip(index.videos, index.labels, strict=True)):
-        group = label if labelled else -1
+    keys: list[tuple[int, object]] = []
+    names: dict[tuple[int, object], str] = {}
+    for video, label in zip(index.videos, index.labels, strict=True):
         name = os.path.relpath(video.path, index.root)
         scan = re.search(r"scene\d{4}(?=_\d\d)", name)
-        together = name_of.setdefault((group, identity(video.path)), scan.group() if scan else name)
-        found[group][together].append(row)
+        name = scan.group() if scan else name
+        keys.append((label if labelled else -1, identity(video.path)))
+        names[keys[-1]] = min(name, names.get(keys[-1], name))
+    for row, key in enumerate(keys):
+        found[key[0]][names[key]].append(row)
     return found
 
 

@@ -68,11 +68,12 @@ def chosen(found: Evaluation) -> str:
 def sentences(found: Evaluation) -> list[str]:
     """What has to be said with the table."""
     videos = found.data["videos"]
+    leads = "; leads over baselines are taken one by one of these, and negative where the baseline is better"
     said = [
         f"{found.data['layout']}; {found.data['parts']}: {videos['train']} train, {videos['validation']} validation, "
         f"{videos['test']} test.",
         f"{chosen(found)}; all other figures are of the test part, with 95 % bootstrap intervals over its "
-        f"{'clips' if found.task == 'depth' else 'videos'}; leads over baselines are taken one by one of these.",
+        f"{'clips' if found.task == 'depth' else 'videos'}{leads if any(row.ahead for row in found.rows) else ''}.",
     ]
     said += [f"{note}." for note in found.data["notes"]]
     if found.left_out:

@@ -118,17 +118,24 @@ class Dense(nn.Linear):
     def pack(self, rows: int) -> None:
         """Keeps a second copy of a bfloat16 weight on the CPU, laid out for products of about `rows` rows without
         gradients: oneDNN would do that at every call, and GELU costs no pass of its own then. No effect elsewhere.
+
+        Writes through `weight.data` or numpy are not seen: call it again after them. Copies have to be packed again.
         """
         weight = self.weight.detach()
+        if self.weight.is_inference():  # it does not count what is written to it
+            return
         if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _cpu_takes_bfloat16():
             layout = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
             self._packed = _Packed(layout, self.weight, self.weight._version)
 
     def _laid_out(self, x: Tensor) -> Tensor | None:
         kept = self._packed
-        if kept is None or torch.is_grad_enabled() or x.dtype != torch.bfloat16:
+        if kept is None or torch.is_grad_enabled() or x.dtype != torch.bfloat16 or torch.compiler.is_compiling():
             return None
         return kept.layout if kept.weight is self.weight and kept.version == self.weight._version else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_packed": None}  # a layout can neither be copied nor saved
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         self._packed = None  # moved or cast

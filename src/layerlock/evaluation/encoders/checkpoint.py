@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +51,9 @@ class Checkpoint:
             raise LayerlockError(f"{index}: weight_map does not name files of its folder")
         return [self.folder / name for name in sorted(names)]
 
-    def colours(self) -> tuple[Colour, Colour]:
+    def colours(self, unsaid: tuple[Colour, Colour]) -> tuple[Colour, Colour]:
         """Mean and deviation of pixels in [0, 1], by the preprocessor's settings; ImageNet's where there are none.
+        `unsaid` is what that preprocessor takes for those that its settings leave out.
 
         Raises LayerlockError for settings that are not three numbers each, and for a scale that is none.
         """
@@ -62,8 +62,8 @@ class Checkpoint:
                 fields = _read_json(path)
                 scale, mean, std = _scale(path, fields), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
                 if fields.get("do_normalize", True):
-                    mean = _colour(path, "image_mean", fields.get("image_mean", IMAGENET_MEAN))
-                    std = _colour(path, "image_std", fields.get("image_std", IMAGENET_STD))
+                    mean = _colour(path, "image_mean", fields.get("image_mean", unsaid[0]))
+                    std = _colour(path, "image_std", fields.get("image_std", unsaid[1]))
                 if min(std) <= 0:
                     raise LayerlockError(f"{path}: image_std {list(std)} must be positive")
                 return _over(mean, scale), _over(std, scale)
@@ -105,9 +105,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _scale(path: Path, fields: dict[str, Any]) -> float:
     """What the preprocessor makes of a pixel of 255: 1, where it is like most."""
     factor = fields.get("rescale_factor", 1 / 255) if fields.get("do_rescale", True) else 1
-    if type(factor) not in (int, float) or not (math.isfinite(factor) and factor > 0):
+    if not _is_number(factor) or factor <= 0:
         raise LayerlockError(f"{path}: rescale_factor {factor!r} is no positive number")
     return 255 * float(factor)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one that a pixel may be scaled by."""
+    return type(value) in (int, float) and abs(value) < 1e9  # no comparison holds of NaN
 
 
 def _over(colour: Colour, scale: float) -> Colour:
@@ -116,8 +121,7 @@ def _over(colour: Colour, scale: float) -> Colour:
 
 
 def _colour(path: Path, field: str, value: Any) -> Colour:
-    numbers = isinstance(value, list | tuple) and {type(part) for part in value} <= {int, float}
-    if not numbers or len(value) != 3 or not all(map(math.isfinite, value)):
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(_is_number, value)):
         raise LayerlockError(f"{path}: {field} {value!r} is not three numbers")
     red, green, blue = map(float, value)
     return red, green, blue

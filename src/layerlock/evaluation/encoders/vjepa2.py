@@ -17,6 +17,7 @@ from layerlock import draws
 from layerlock.errors import LayerlockError, one_line
 from layerlock.evaluation.encoders.checkpoint import EXTRA, Checkpoint, Colour
 from layerlock.evaluation.encoders.shapes import restrided
+from layerlock.learn.videomae import IMAGENET_MEAN, IMAGENET_STD
 from layerlock.model.encoder import ClipShape, check_clips, check_weights
 from layerlock.model.patches import Grid, token_grid
 
@@ -107,7 +108,7 @@ def open_vjepa2(checkpoint: Checkpoint, clip: ClipShape | None) -> VJEPA2Encoder
     weights = _encoder_weights(checkpoint.weights())
     check_weights(checkpoint.folder, weights, model.state_dict())
     model.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
-    return VJEPA2Encoder(model, shape, checkpoint.colours())
+    return VJEPA2Encoder(model, shape, checkpoint.colours((IMAGENET_MEAN, IMAGENET_STD)))
 
 
 def _build(fields: dict[str, Any], where: str) -> Any:
