@@ -71,7 +71,8 @@ def open_parts(data: str, test_data: str | None, cutting: Cutting, read: Callabl
         found = {role: _labelled(index) for role, index in found.items()}
     if "validation" in found and "test" not in found:
         found["test"] = found.pop("validation")
-    _check_apart(found)
+    if len(found) > 1:
+        _check_apart(found)
     found = _same_classes(found) if cutting.labelled else found
     parts = _check(_assemble(found, cutting), cutting)
     return replace(parts, notes=parts.notes + _short_videos(found, cutting))
@@ -158,7 +159,7 @@ def _check_apart(found: dict[str, Index]) -> None:
         for video in index.videos:
             other = role_of.setdefault(identity(video.path), role)
             if other != role:
-                raise LayerlockError(f"{video.path}: in the {other} and in the {role} part")
+                raise LayerlockError(f"{video.path}: in the {other} and in the {role} part; take it out of one")
 
 
 def _check(parts: Parts, cutting: Cutting) -> Parts:

@@ -51,7 +51,7 @@ class AttentionReadout(nn.Module):
         few = self.heads * queries < channels
         attended_bqc = self._attended_by_few(x_bnd) if few else self._attended(x_bnd)
         x = self.query.to(x_bnd.dtype) + self.mix(attended_bqc)
-        return self.out(x + self.fc2(F.gelu(self.fc1(self.norm_mlp(x)), approximate="tanh")))
+        return self.out(x + self.fc2(self.fc1(self.norm_mlp(x), "tanh")))
 
     def _attended(self, x_bnd: Tensor) -> Tensor:
         """Attention `[B, Q, C]`.

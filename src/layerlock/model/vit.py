@@ -101,18 +101,19 @@ class Dense(nn.Linear):
 
     _packed: _Packed | None = None
 
-    def forward(self, x: Tensor, gelu: Literal["none", "tanh"] | None = None) -> Tensor:
-        """`x @ weight.T + bias`, or its GELU, approximated as `F.gelu` would."""
+    def forward(self, x: Tensor, gelu: GELU | None = None) -> Tensor:
+        """`x @ weight.T + bias` of `x` `[..., in]`, or GELU of that: `[..., out]`."""
         bias = self.whole_bias(x.dtype)
-        if (weight := self._laid_out(x)) is not None:
-            kind, how = ("none", "") if gelu is None else ("gelu", gelu)
-            packed: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, kind, [], how)
+        approximation = "tanh" if gelu == "tanh" else "none"
+        if (layout := self._laid_out(x)) is not None:
+            kind, how = ("none", "") if gelu is None else ("gelu", approximation)
+            packed: Tensor = torch.ops.mkldnn._linear_pointwise(x, layout, bias, kind, [], how)
             return packed
         y = F.linear(x, self.weight.to(x.dtype), bias)
-        return y if gelu is None else F.gelu(y, approximate=gelu)
+        return y if gelu is None else F.gelu(y, approximate=approximation)
 
     def whole_bias(self, dtype: torch.dtype) -> Tensor | None:
-        """A number for each output, if there is any."""
+        """The bias `[out]` in a type, None where there is none."""
         return None if self.bias is None else self.bias.to(dtype)
 
     def pack(self, rows: int) -> None:
@@ -121,12 +122,11 @@ class Dense(nn.Linear):
 
         Writes through `weight.data` or numpy are not seen: call it again after them. Copies have to be packed again.
         """
-        weight = self.weight.detach()
-        if self.weight.is_inference():  # it does not count what is written to it
-            return
-        if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _cpu_takes_bfloat16():
-            layout = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-            self._packed = _Packed(layout, self.weight, self.weight._version)
+        weight = self.weight
+        counted = not weight.is_inference()  # else nothing would tell that it was written to
+        if counted and weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _cpu_takes_bfloat16():
+            layout = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+            self._packed = _Packed(layout, weight, weight._version)
 
     def _laid_out(self, x: Tensor) -> Tensor | None:
         kept = self._packed
@@ -184,7 +184,7 @@ class Block(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.rotate_heads = config.position == "rope-attention"
-        self.gelu: Literal["none", "tanh"] = "none" if config.gelu == "exact" else "tanh"
+        self.gelu = config.gelu
         self.norm1 = Norm(config.width, config.norm_eps)
         self.qkv = QueryKeyValue(config.width, key_bias=config.key_bias)
         self.proj = Dense(config.width, config.width)

@@ -51,9 +51,9 @@ class Checkpoint:
             raise LayerlockError(f"{index}: weight_map does not name files of its folder")
         return [self.folder / name for name in sorted(names)]
 
-    def colours(self, unsaid: tuple[Colour, Colour]) -> tuple[Colour, Colour]:
+    def colours(self, default: tuple[Colour, Colour]) -> tuple[Colour, Colour]:
         """Mean and deviation of pixels in [0, 1], by the preprocessor's settings; ImageNet's where there are none.
-        `unsaid` is what that preprocessor takes for those that its settings leave out.
+        `default` is what that preprocessor takes for what its settings leave out.
 
         Raises LayerlockError for settings that are not three numbers each, and for a scale that is none.
         """
@@ -62,8 +62,8 @@ class Checkpoint:
                 fields = _read_json(path)
                 scale, mean, std = _scale(path, fields), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
                 if fields.get("do_normalize", True):
-                    mean = _colour(path, "image_mean", fields.get("image_mean", unsaid[0]))
-                    std = _colour(path, "image_std", fields.get("image_std", unsaid[1]))
+                    mean = _colour(path, "image_mean", fields.get("image_mean", default[0]))
+                    std = _colour(path, "image_std", fields.get("image_std", default[1]))
                 if min(std) <= 0:
                     raise LayerlockError(f"{path}: image_std {list(std)} must be positive")
                 return _over(mean, scale), _over(std, scale)

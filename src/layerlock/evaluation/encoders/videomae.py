@@ -12,8 +12,8 @@ from layerlock.evaluation.encoders.shapes import restrided
 from layerlock.learn.videomae import clip_grid, vit_config, vit_from_transformers
 from layerlock.model.encoder import ClipShape, Encoder
 
-UNSAID = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-"""mean and deviation of VideoMAE's preprocessor where its settings name none"""
+DEFAULT_COLOURS = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+"""mean and deviation of pixels in [0, 1] of transformers' preprocessor of VideoMAE where its settings name none"""
 STRIDE = 4
 """Source frames between those of a clip, of the models trained on Kinetics; no file of a checkpoint says it."""
 
@@ -25,7 +25,7 @@ def open_videomae(checkpoint: Checkpoint, clip: ClipShape | None) -> Encoder:
     """
     where, fields = str(checkpoint.config), checkpoint.fields
     try:
-        encoder = _without_values(fields, checkpoint.colours(UNSAID), where)
+        encoder = _without_values(fields, checkpoint.colours(DEFAULT_COLOURS), where)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise LayerlockError(f"{where}: not the settings of a VideoMAE ({error})") from None
     encoder.clip = restrided(encoder.clip, clip, where)
