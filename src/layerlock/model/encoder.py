@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from layerlock import draws
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole
+from layerlock.model.cores import clip_by_clip
 from layerlock.model.patches import Grid, patchify, token_grid
 from layerlock.model.vit import Dense, ViT, ViTConfig, initialize
 
@@ -127,10 +128,11 @@ class Encoder(nn.Module):
         """
         check_clips(video_btchw, indices, self.clip, self.depth)
         device = self.vit.embed.weight.device
-        # on a CPU a clip at a time: its activations stay in the cache, and larger ones are mapped anew at every layer
-        parts = video_btchw.split(1) if device.type == "cpu" else (video_btchw,)
-        found = [self.vit.intermediates(patchify(x.to(device), self.vit.config.patch), indices) for x in parts]
-        features = [torch.cat(same_depth) for same_depth in zip(*found, strict=True)]
+
+        def read(video_btchw: Tensor) -> list[Tensor]:
+            return self.vit.intermediates(patchify(video_btchw.to(device), self.vit.config.patch), indices)
+
+        features = clip_by_clip(read, video_btchw) if device.type == "cpu" else read(video_btchw)
         return features if output_fmt == "tokens" else [x.unflatten(1, self.grid) for x in features]
 
     def save_pretrained(self, folder: str | Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from layerlock.errors import LayerlockError, one_line
 from layerlock.evaluation.encoders.checkpoint import EXTRA, Checkpoint, Colour
 from layerlock.evaluation.encoders.shapes import restrided
 from layerlock.learn.videomae import IMAGENET_MEAN, IMAGENET_STD
+from layerlock.model.cores import clip_by_clip
 from layerlock.model.encoder import ClipShape, check_clips, check_weights
 from layerlock.model.patches import Grid, token_grid
 
@@ -73,6 +75,10 @@ class VJEPA2Encoder(nn.Module):
     def forward_intermediates(self, video_btchw: Tensor, indices: Sequence[int]) -> list[Tensor]:
         """As for every `FrozenEncoder`: the last block's output with the final norm, the others' as they are."""
         check_clips(video_btchw, indices, self.clip, self.depth)
+        read = partial(self._read, indices=indices)
+        return clip_by_clip(read, video_btchw) if self.mean.device.type == "cpu" else read(video_btchw)
+
+    def _read(self, video_btchw: Tensor, indices: Sequence[int]) -> list[Tensor]:
         x_bnd = self.model.embeddings(self._normalized(video_btchw))
         found = {0: x_bnd} if 0 in indices else {}
         for number, block in enumerate(self.model.layer[: max(indices)], start=1):
