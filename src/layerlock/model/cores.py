@@ -1,7 +1,7 @@
 """Clips spread over the cores of a CPU, for frozen encoders.
 
-Layers that all cores share wait for the slowest core every time. A clip to a core waits once a clip, its activations stay
-in that core's cache, and its features do not depend on how many cores there are.
+Layers that all cores share wait for the slowest core every time. A clip to a core waits once a clip, its activations
+stay in that core's cache, and its features do not depend on how many cores there are.
 """
 
 from __future__ import annotations
