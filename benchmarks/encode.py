@@ -5,7 +5,8 @@
 Both take uint8 clips of 16 x 224 x 224 and return the features after the last block, in float32 and in bfloat16 (theirs
 under autocast). Each has a process of its own and they take turns: `layerlock evaluate` tells the C library of Linux to
 keep memory that was freed, which would help whatever else is in its process; `kept` is transformers' model with that
-setting. `unpacked` is ours with its weights as they are saved, in bfloat16 on a CPU (`Dense.pack`). Prints the median
+setting. `unpacked` is ours with its weights as they are saved, in bfloat16 on a CPU (`Dense.pack`), `in turn` ours with
+one clip after the other on all threads, where it would give each thread a clip (`clip_by_clip`). Prints the median
 milliseconds a clip, the median ratio to ours of a turn with its minimum and maximum, and how far features are from
 transformers' in float32 (norm of the difference over the norm).
 """
@@ -34,7 +35,8 @@ from layerlock.train.device import keep_freed_memory
 
 Reader = Callable[[Tensor], Tensor]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-OURS, UNPACKED, THEIRS, KEPT = "layerlock", "layerlock, unpacked", "transformers", "transformers, kept"
+OURS, UNPACKED, IN_TURN = "layerlock", "layerlock, unpacked", "layerlock, in turn"
+THEIRS, KEPT = "transformers", "transformers, kept"
 
 
 def main() -> None:
@@ -73,7 +75,8 @@ def compare(size: str, folder: str, precision: torch.dtype, given: argparse.Name
     off: dict[str, float] = {}
     exact = reader(THEIRS, folder, torch.float32, given.device)(some_clips(given.batch).to(given.device)).cpu()
     packs = precision == torch.bfloat16 and given.device == "cpu"
-    for name in (OURS, *((UNPACKED,) if packs else ()), THEIRS, KEPT):
+    spreads = given.device == "cpu" and torch.get_num_threads() > 1
+    for name in (OURS, *((UNPACKED,) if packs else ()), *((IN_TURN,) if spreads else ()), THEIRS, KEPT):
         pipes[name], theirs = context.Pipe()
         task = (name, folder, precision, given.device, given.batch, torch.get_num_threads(), theirs)
         context.Process(target=serve, args=task, daemon=True).start()
@@ -123,11 +126,15 @@ def some_clips(batch: int) -> Tensor:
 
 def reader(name: str, folder: str, precision: torch.dtype, device: str) -> Reader:
     """Clips to features after the last block."""
-    if name in (OURS, UNPACKED):
+    if name in (OURS, UNPACKED, IN_TURN):
         encoder = open_encoder(f"hf:{folder}").prepare(torch.device(device), precision)
         if name == UNPACKED and isinstance(encoder, torch.nn.Module):
             encoder.to(device)  # whatever is moved is laid out no more
-        return lambda clips: encoder.forward_intermediates(clips, [encoder.depth])[0]
+
+        def ours(clips: Tensor) -> Tensor:
+            return encoder.forward_intermediates(clips, [encoder.depth])[0]
+
+        return ours if name != IN_TURN else lambda clips: torch.cat([ours(clip) for clip in clips.split(1)])
     model: Any = VideoMAEModel.from_pretrained(Path(folder)).eval().requires_grad_(False).to(device)
     # their preprocessor would take out the pixels' mean and deviation
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))

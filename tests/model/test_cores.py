@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
 from tiny import MODEL, video
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from layerlock.model import cores
 from layerlock.model.cores import clip_by_clip
 from layerlock.model.encoder import ClipShape, Encoder
 
 
 @pytest.fixture(autouse=True)
-def three_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
+def three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    cores._readers.cache_clear()
 
 
 @pytest.fixture
@@ -46,6 +48,14 @@ def where_read(count: int) -> list[tuple[str, int]]:
     return [seen[2 * clip] for clip in range(count)]
 
 
+def threads_of_a_new_thread() -> int:
+    found: list[int] = []
+    new = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    new.start()
+    new.join()
+    return found[0]
+
+
 def test_full_rounds_are_spread_and_the_rest_is_read_by_all_threads_together() -> None:
     here = (threading.current_thread().name, 3)
     places = where_read(8)
@@ -56,17 +66,63 @@ def test_full_rounds_are_spread_and_the_rest_is_read_by_all_threads_together() -
     assert where_read(4) == [(here[0], 1)] * 4
 
 
+def test_as_many_clips_as_threads_are_read_at_the_same_time() -> None:
+    together = threading.Barrier(3, timeout=60)
+
+    def read(clip: Tensor) -> list[Tensor]:
+        together.wait()
+        return [clip]
+
+    assert len(clip_by_clip(read, torch.zeros(6, 1))[0]) == 6
+
+
 def test_threads_of_torch_are_as_many_as_before_here_and_in_new_threads() -> None:
-    found: list[int] = []
     where_read(3)
-    new = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
-    new.start()
-    new.join()
-    assert (torch.get_num_threads(), found) == (3, [3])
+    assert (torch.get_num_threads(), threads_of_a_new_thread()) == (3, 3)
+
+
+def test_a_thread_that_is_bound_to_one_core_spreads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert where_read(3) == [(threading.current_thread().name, 3)] * 3
+
+
+def test_where_no_thread_is_to_be_had_that_is_the_error_and_none_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, before = threading.Thread.start, threading.active_count()
+
+    def second_fails(thread: threading.Thread) -> None:
+        if thread.name.endswith("_1"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", second_fails)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        where_read(3)
+    monkeypatch.undo()
+    assert threading.active_count() == before
+    assert threads_of_a_new_thread() == 3
+
+
+def test_callers_in_new_threads_keep_their_number_of_threads() -> None:
+    for _ in range(5):
+        cores._readers.cache_clear()
+        found: list[int] = []
+        begin = threading.Barrier(4)
+
+        def call(found: list[int] = found, begin: threading.Barrier = begin) -> None:
+            begin.wait()
+            clip_by_clip(lambda clip: [clip], torch.zeros(3, 1))
+            found.append(torch.get_num_threads())
+
+        callers = [threading.Thread(target=call) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert found == [3] * 4
 
 
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
-def test_features_do_not_depend_on_the_number_of_threads(encoder: Encoder, compute: torch.dtype) -> None:
+def test_features_of_spread_clips_are_those_of_one_thread(encoder: Encoder, compute: torch.dtype) -> None:
     encoder.prepare("cpu", compute)
     clips = video(6)
     spread = encoder.forward_intermediates(clips, [0, 2, 6])
@@ -75,17 +131,44 @@ def test_features_do_not_depend_on_the_number_of_threads(encoder: Encoder, compu
         assert torch.equal(ours, alone)
 
 
-def test_what_holds_in_the_calling_thread_only_holds_for_every_clip(encoder: Encoder) -> None:
+class Calls(TorchFunctionMode):
+    """Counts calls of torch's functions."""
+
+    seen = 0
+
+    def __torch_function__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:  # type: ignore[type-arg]
+        self.seen += 1
+        return func(*args, **(kwargs or {}))  # type: ignore[operator]
+
+
+def test_counters_autocast_and_profilers_see_every_clip(encoder: Encoder) -> None:
     def flops(clips: int) -> int:
         with FlopCounterMode(display=False) as counter:
             encoder(video(clips))
         return counter.get_total_flops()
 
     assert flops(6) == 6 * flops(1) > 0
+    with Calls() as calls:
+        encoder(video(6))
+    assert calls.seen > 6 * MODEL.depth
     with torch.autocast("cpu", torch.bfloat16):
         assert clip_by_clip(lambda clip: [clip @ clip.mT], torch.ones(6, 2, 2))[0].dtype == torch.bfloat16
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        encoder(video(3), depth=1)
+    counts = {event.key: event.count for event in profiled.key_averages()}
+    assert counts["aten::linear"] == 3 * (1 + 4), "the projection and four a block"
     with torch.inference_mode():
         assert encoder(video(6)).shape[0] == 6
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+def test_what_is_traced_or_mapped_depends_on_its_input(encoder: Encoder) -> None:
+    one, other = video(3).float() / 255, video(3).float() / 510
+    wanted = encoder(other)
+    torch.testing.assert_close(torch.jit.trace(encoder, one)(other), wanted)
+    torch.testing.assert_close(torch.compile(encoder, backend="eager", fullgraph=True)(other), wanted)
+    doubled = torch.func.vmap(lambda x: clip_by_clip(lambda clip: [2 * clip], x)[0])(torch.ones(2, 3, 1))
+    assert torch.equal(doubled, torch.full((2, 3, 1), 2.0))
 
 
 def test_an_error_in_one_clip_is_raised_and_the_next_batch_is_read() -> None:

@@ -1,46 +1,75 @@
 """Clips spread over the cores of a CPU, for frozen encoders.
 
 Layers that all cores share wait for the slowest core every time. A clip to a core waits once a clip, its activations
-stay in that core's cache, and its features do not depend on how many cores there are.
+stay in that core's cache, and its features are those of one thread, however many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from threading import Barrier
+from threading import Barrier, Lock
 
 import torch
 from torch import Tensor
+from torch.overrides import _get_current_function_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 Read = Callable[[Tensor], list[Tensor]]
-"""A clip `[1, ...]` in, features `[1, ...]` of several depths out."""
+"""A clip `[1, ...]` in, features `[1, ...]` of several depths out; called from several threads at once."""
+
+_counting = Lock()
 
 
 def clip_by_clip(read: Read, video_btchw: Tensor) -> list[Tensor]:
     """What `read` makes of each clip alone, joined by depth: `[B, ...]` each, without gradients.
 
-    As many clips at a time as torch has threads, each clip on a thread of its own; what is left of a batch then is read
-    by all threads together, one clip after the other.
+    As many clips at a time as torch has threads, each on a thread of its own; what is left of a batch then is read by
+    all threads together, one clip after the other, and may be rounded in another way. Hooks inside a model run on those
+    threads. Clips that were begun when one fails are read to their end.
     """
-    read, clips, threads = torch.no_grad()(read), video_btchw.split(1), torch.get_num_threads()
-    spread = 0 if threads == 1 or _bound_to_this_thread() else len(clips) // threads * threads
-    found = [*_readers(threads).map(read, clips[:spread])] if spread else []
-    found += map(read, clips[spread:])
+    read, clips = torch.no_grad()(read), video_btchw.split(1)
+    found = [] if _bound_to_this_thread() else _full_rounds(read, clips)
+    found += [read(clip) for clip in clips[len(found) :]]
     return [torch.cat(same_depth) for same_depth in zip(*found, strict=True)]
 
 
+def _full_rounds(read: Read, clips: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The first clips read: as many as occupy all threads a whole number of times."""
+    with _counting:  # no other caller may count threads while readers are set up
+        threads = torch.get_num_threads()
+        if not 1 < threads <= min(len(clips), _cores()):
+            return []
+        readers = _readers(threads)
+    return list(readers.map(read, clips[: len(clips) // threads * threads]))
+
+
 def _bound_to_this_thread() -> bool:
-    """Whether something is in force that holds in the calling thread only: autocast, tracing, a counter of FLOPs."""
-    tracing = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
-    return tracing or torch.is_autocast_enabled("cpu")
+    """Whether something is in force that holds in the calling thread only: tracing, autocast, a mode, a profiler."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._autograd._profiler_enabled()
+        or _get_current_function_mode() is not None
+        or _get_current_dispatch_mode() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
+def _cores() -> int:
+    """Cores that new threads may run on: with OMP_PROC_BIND just the one that this thread is bound to."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @lru_cache(maxsize=1)
 def _readers(count: int) -> ThreadPoolExecutor:
-    """That many threads, each with one thread of torch to itself."""
+    """That many threads, each with one thread of torch to itself.
+
+    A thread of someone else's that asks torch for the first time while they are set up, some milliseconds, keeps one.
+    """
     pool, all_there = ThreadPoolExecutor(count, thread_name_prefix="layerlock-reader"), Barrier(count)
 
     def begin(_: int) -> None:
@@ -48,6 +77,12 @@ def _readers(count: int) -> ThreadPoolExecutor:
         torch.set_num_threads(1)
         all_there.wait()
 
-    list(pool.map(begin, range(count)))
-    torch.set_num_threads(count)  # threads to come take the last number set in any of them
+    try:
+        list(pool.map(begin, range(count)))
+    except BaseException:  # no thread is to be had, or Ctrl-C: those that wait would do so for ever
+        all_there.abort()
+        pool.shutdown()
+        raise
+    finally:
+        torch.set_num_threads(count)  # threads to come take the last number set in any of them
     return pool
