@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 import layerlock
 from layerlock import cli
 from layerlock.data import ClipConfig, open_source
+from layerlock.data.decode.video import UnreadableVideo
 from layerlock.data.folder import FolderSource
 from layerlock.data.synth import SynthConfig, depth_path, write_videos
 from layerlock.errors import ConfigError, LayerlockError
@@ -294,7 +295,7 @@ def test_one_scene_of_colour_and_depth_is_cut_in_time(tmp_path: Path, encoder: P
     found = run(tmp_path / "out", write_scene(tmp_path / "part", range(43, 51)), encoder, **changes)
     assert "cut in time" in found.data["parts"]
     assert found.data["videos"] == {"train": 1, "validation": 1, "test": 2}
-    assert found.left_out == ((str(tmp_path / "part"), "there is nothing to measure in its clip"),)
+    assert found.left_out == ((f"{tmp_path / 'part'}, frames 43 to 50", "there is nothing to measure in its clip"),)
     assert {clip.video for clip in (*found.best, *found.worst)} == {1}
     with pytest.raises(LayerlockError, match=r"none of 2 videos of the test part could be scored.*nothing to measure"):
         run(tmp_path / "none", write_scene(tmp_path / "whole", range(43, 60)), encoder, **changes)
@@ -411,6 +412,29 @@ def test_retrieval_cut_in_time_finds_other_clips_and_never_one_twice(
         clips = [(video.path, views.folder._room(row)[0]) for row, video in enumerate(views.folder.index.videos)]
         assert len(clips) == len(set(clips))
         assert views.folder.stretches is not None
+
+
+@pytest.mark.parametrize("task", ["retrieval", "action"])
+def test_a_window_that_cannot_be_decoded_leaves_the_others_of_its_video(
+    tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    paths = write_videos(tmp_path / "long", SynthConfig(videos=13, size=32, frames=72), workers=1)
+    view = FolderSource.view
+
+    def torn(source: FolderSource, video: int, at: float = 0.5) -> Any:
+        path = source.index.videos[video].path
+        if (path, source._room(video)[0]) == (str(paths[0]), 56):
+            raise UnreadableVideo(path, "torn")
+        return view(source, video, at)
+
+    monkeypatch.setattr(FolderSource, "view", torn)
+    found = run(tmp_path / "out", tmp_path / "long", encoder, task=task, split="time", test_share=0.33, baselines="no")
+    name = f"{paths[0]}, frames 56 to 63"
+    assert [entry for entry in found.left_out if entry[0].startswith(str(paths[0]))] == [(name, "torn")]
+    shown = {clip.name for clip in (*found.best, *found.worst)}
+    windows = {f"{path}, frames {at} to {at + 7}" for path in paths for at in (48, 56, 64)}
+    assert shown
+    assert shown <= windows - {name}
 
 
 def test_clips_that_cannot_be_used_are_left_out_and_named(tmp_path: Path, encoder: Path) -> None:

@@ -106,8 +106,8 @@ class FolderSource:
         return self.video_name(next(islice(candidates, attempt, None)))
 
     def video_name(self, video: int) -> str:
-        """The path of the video at a position of the index."""
-        return self.index.videos[video].path
+        """What the video at a position of the index is called."""
+        return stretch_name(self.index.videos[video], self.stretches[video] if self.stretches else None)
 
     def view(self, video: int, at: float = 0.5) -> Sample:
         """The middle clip of the video at a position of the index, cut in the centre, as it is; another one where `at`
@@ -186,6 +186,11 @@ class FolderSource:
         if kept is not None:
             return kept
         return read_clips(self.index.videos[video], cuts, size=size, backend=self.clip.backend).video_nthwc
+
+
+def stretch_name(video: VideoInfo, stretch: tuple[int, int] | None) -> str:
+    """The path of a video and, where clips are cut from a stretch of it only, the first and last frame of that."""
+    return video.path if stretch is None else f"{video.path}, frames {stretch[0]} to {stretch[1] - 1}"
 
 
 class _Place(NamedTuple):

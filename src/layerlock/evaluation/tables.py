@@ -168,7 +168,7 @@ def extremes(opened: Opened, test: Scores, name: str, metric: Metric) -> tuple[t
         video = int(test.video_v[row])
         return Clip(
             video=video,
-            name=opened.parts.test.index.videos[video].path,
+            name=opened.parts.test.name(video),
             score=float(test.score_vm[name][row, 0]),
             label=classes[int(test.label_v[row])] if predicted >= 0 else "",
             predicted=classes[predicted] if predicted >= 0 else "",
