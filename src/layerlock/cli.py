@@ -145,12 +145,17 @@ def _lists_apart(arguments: Sequence[str]) -> list[str]:
 def show_evaluation(found: Evaluation) -> None:
     """Prints the table of an evaluation, and what has to be said with it."""
     console = Console(highlight=False, soft_wrap=True, width=WIDEST)
-    head, rows = words.table(found)
     better = "higher" if found.higher_is_better else "lower"
-    drawn = Table(*head, box=None, pad_edge=False, title_justify="left", title=f"{found.task}: {better} is better")
-    for row in rows:
-        drawn.add_row(*map(escape, row))
-    console.print(drawn)
+    tables = {
+        f"{found.task}: {better} is better": words.table(found),
+        f"{found.metric} of the test part by block": words.by_block(found),
+    }
+    for title, (head, rows) in tables.items():
+        if rows:
+            drawn = Table(*head, box=None, pad_edge=False, title_justify="left", title=title)
+            for row in rows:
+                drawn.add_row(*map(escape, row))
+            console.print(drawn)
     for sentence in (*words.verdicts(found), *words.sentences(found)):
         console.print(printable(sentence), markup=False)
     console.print(f"results: {_name(Path(found.out) / 'results.json')}", markup=False)

@@ -85,9 +85,16 @@ def test_the_command_evaluates_actions_and_writes_a_report(
             assert (rival in row["not_above"]) == (lead["low"] <= 0 or results["data"]["videos"]["test"] < 10)
             word = "no better beyond doubt than" if rival in row["not_above"] else "better than"
             assert re.search(rf"\({row['kind']}\): top-1 {word} [^\n]*{rival} \(by ", said)
+    _, by_block = said.split("top-1 of the test part by block\n")
+    assert re.match(r"features +readout +block 3 +block 6 *\n", by_block)
+    for one in results["sweep"]:
+        if one["metrics"] and one["encoder"] == "random weights":
+            low, high = (100 * one["metrics"]["top-1"][end] for end in ("low", "high"))
+            assert re.search(rf"\nrandom weights +{one['kind']} .*\[{low:.1f}, {high:.1f}\]", by_block)
     assert sum(results["data"]["videos"].values()) == 60
     page = (out / "report.html").read_text()
-    assert page.count("<img") >= 8 + 1 + 2
+    assert page.count("<img") >= 8 + 2 + 1 + 2
+    assert "By depth" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     with pytest.raises(SystemExit) as again:
         cli.main(arguments.split())
@@ -95,7 +102,7 @@ def test_the_command_evaluates_actions_and_writes_a_report(
     assert "an evaluation is there already" in capsys.readouterr().err
 
 
-def test_the_best_on_the_validation_part_is_what_is_tested(
+def test_the_best_rate_of_every_block_on_the_validation_part_is_tested(
     tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: dict[str, tuple[str, ...]] = {}
@@ -114,7 +121,19 @@ def test_the_best_on_the_validation_part_is_what_is_tested(
         score = {name: validation[f"score:{name}"][:count, 0].mean().item() for name in group}
         assert row.validation == max(score.values()) == score[f"encoder/{row.kind}/{row.block}/{row.lr:g}"]
     assert len(told["validation"]) == 8
-    assert set(told["test"]) == {f"encoder/{r.kind}/{r.block}/{r.lr:g}" for r in found.rows if not r.baseline}
+    best = {(one.kind, one.block): one for one in sorted(found.sweep, key=lambda one: (one.score, -(one.lr or 0)))}
+    assert len(best) == 4
+    assert set(told["test"]) == {f"encoder/{one.kind}/{one.block}/{one.lr:g}" for one in best.values()}
+    test = load_file(tmp_path / "out" / "test.safetensors")
+    for one in found.sweep:
+        if one is best[one.kind, one.block]:
+            score_v = test[f"score:encoder/{one.kind}/{one.block}/{one.lr:g}"][: found.data["videos"]["test"], 0]
+            assert one.metrics["top-1"].mean == pytest.approx(score_v.mean().item())
+        else:
+            assert not one.metrics
+    for row in found.rows[:-1]:
+        (same,) = (one for one in found.sweep if one.metrics and (one.kind, one.block) == (row.kind, row.block))
+        assert row.metrics == same.metrics
     assert found.rows[-1].encoder == "most frequent class"
 
 
@@ -388,6 +407,7 @@ def test_retrieval_chooses_a_depth_and_trains_nothing(tmp_path: Path, world: Pat
     row = found.rows[0]
     assert row.validation == max(one.score for one in found.sweep if one.encoder == "encoder")
     assert set(row.metrics) == {"mAP", "top-1", "top-5"}
+    assert all(set(one.metrics) == {"mAP", "top-1", "top-5"} for one in found.sweep)
     assert "The block was chosen by mAP on the training and the validation part together" in words.sentences(found)[1]
     assert not (tmp_path / "out" / "readouts.safetensors").exists()
     assert figures(run(tmp_path / "out", world, encoder, task="retrieval", test_share=0.5, resume=True)) == figures(

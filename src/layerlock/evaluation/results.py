@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """One readout of the sweep, by the deciding metric on what is chosen on."""
+    """One readout of the sweep: `score` is the deciding metric on what is chosen on."""
 
     encoder: str
     kind: str
@@ -50,6 +50,8 @@ class Swept:
     fraction: float
     lr: float | None
     score: float
+    metrics: dict[str, Interval] = field(default_factory=dict)
+    """by name, on the test part: of the best learning rate of each block"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ def retrieve(opened: Opened) -> Evaluation:
     parts = opened.parts
     validation = _scores(opened, settings, _together(parts.train, parts.validation), opened.folder.validation)
     chosen = choose(validation, settings, METRICS[0])
-    test = _scores(opened, chosen, parts.test, opened.folder.test)
+    test = _scores(opened, settings, parts.test, opened.folder.test)
     found = tabled(opened, METRICS, None, settings, chosen, validation, test, {})
     save_examples(opened, _views(opened, parts.test), found)
     return found

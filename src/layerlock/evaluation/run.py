@@ -1,4 +1,4 @@
-"""An evaluation from its config to its results, top to bottom: train all readouts, choose, test what was chosen."""
+"""An evaluation from its config to its results, top to bottom: train all readouts, choose, test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layerlock.evaluation.results import Evaluation
 from layerlock.evaluation.retrieve import retrieve
 from layerlock.evaluation.scoring import Scores, score_part
 from layerlock.evaluation.sweep import Sweep
-from layerlock.evaluation.tables import choose, head, tabled
+from layerlock.evaluation.tables import best_rates, choose, head, tabled
 from layerlock.evaluation.tasks import Task
 from layerlock.evaluation.tasks.clip import plain_clip, training_clip
 from layerlock.evaluation.training import Stream, decoded_stream, train
@@ -40,7 +40,7 @@ def evaluate(
 
 
 def _read_out(opened: Opened, task: Task) -> Evaluation:
-    """Trains the sweep, chooses on the validation part, tests what was chosen on the test part."""
+    """Trains the sweep, chooses on the validation part, tests the best rate of every block on the test part."""
     config, folder, skipped = opened.config, opened.folder, dict[str, str]()
     settings = settings_of(config, opened.encoders)
     sweep = Sweep(config, task, settings, opened.encoders, opened.device)
@@ -50,8 +50,9 @@ def _read_out(opened: Opened, task: Task) -> Evaluation:
         return head(opened, task.metrics, signal=signal)
     sweep.check_taught(skipped)
     validation = _score(opened, sweep, settings, "validation")
-    chosen = choose(validation, settings, task.metrics[0])
-    test = _score(opened, sweep, chosen, "test")
+    tested = best_rates(validation, settings, task.metrics[0])
+    test = _score(opened, sweep, tested, "test")
+    chosen = choose(validation, tested, task.metrics[0])
     found = tabled(opened, task.metrics, task.constant, settings, chosen, validation, test, skipped)
     main = next(setting for setting in chosen if setting.encoder == OURS)
     save_examples(opened, _views(opened, opened.parts.test, task), found, depth_reader(opened, sweep, main))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,9 +28,20 @@ def choose(validation: Scores, settings: Sequence[Setting], metric: Metric) -> t
 
     Of equals the shallowest block, then the lowest rate.
     """
-    groups: dict[tuple[str, str], list[Setting]] = {}
+    return _best(validation, settings, metric, lambda setting: (setting.encoder, setting.kind))
+
+
+def best_rates(validation: Scores, settings: Sequence[Setting], metric: Metric) -> tuple[Setting, ...]:
+    """The same of each encoder, kind and block: what a figure for every depth is made of."""
+    return _best(validation, settings, metric, lambda setting: (setting.encoder, setting.kind, setting.block))
+
+
+def _best(
+    validation: Scores, settings: Sequence[Setting], metric: Metric, group_of: Callable[[Setting], Hashable]
+) -> tuple[Setting, ...]:
+    groups: dict[Hashable, list[Setting]] = {}
     for setting in settings:
-        groups.setdefault((setting.encoder, setting.kind), []).append(setting)
+        groups.setdefault(group_of(setting), []).append(setting)
     sign = -1 if metric.higher_is_better else 1
     return tuple(
         min(group, key=lambda setting: (sign * validation.mean(str(setting)), setting.block, setting.lr))
@@ -71,7 +82,9 @@ def tabled(
     test: Scores,
     skipped: dict[str, str],
 ) -> Evaluation:
-    """The whole of the results: a row for each chosen setting and one for the constant prediction, if there is one."""
+    """The whole of the results: a row for each chosen setting and one for the constant prediction, if there is one; of
+    the sweep those that `test` has are told with their figures there.
+    """
     rows = [_row(opened, metrics, setting, validation, test, _rivals(setting, chosen, constant)) for setting in chosen]
     if constant is not None:
         rows.append(_constant_row(opened, metrics, constant, validation, test))
@@ -85,7 +98,7 @@ def tabled(
     return replace(
         found,
         rows=tuple(rows),
-        sweep=tuple(_swept(setting, validation) for setting in settings),
+        sweep=tuple(_swept(opened, metrics, setting, validation, test) for setting in settings),
         best=best,
         worst=worst,
         left_out=(*opened.parts.rejected, *skipped.items(), *validation.left_out, *test.left_out),
@@ -145,7 +158,8 @@ def _intervals(test: Scores, name: str, metrics: Sequence[Metric], seed: int) ->
     return {metric.name: test.interval(name, column, seed) for column, metric in enumerate(metrics)}
 
 
-def _swept(setting: Setting, validation: Scores) -> Swept:
+def _swept(opened: Opened, metrics: Sequence[Metric], setting: Setting, validation: Scores, test: Scores) -> Swept:
+    tested = str(setting) in test.score_vm
     return Swept(
         encoder=setting.encoder,
         kind=setting.kind,
@@ -153,6 +167,7 @@ def _swept(setting: Setting, validation: Scores) -> Swept:
         fraction=setting.fraction,
         lr=setting.lr or None,
         score=validation.mean(str(setting)),
+        metrics=_intervals(test, str(setting), metrics, opened.config.seed) if tested else {},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerlock.evaluation.intervals import Interval
 from layerlock.evaluation.opened import OURS
-from layerlock.evaluation.results import Evaluation, Row
+from layerlock.evaluation.results import Evaluation, Row, Swept
 
 
 def table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -26,6 +26,22 @@ def table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
     ]
 
 
+def by_block(found: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: the deciding metric on the test part with its interval, for every block that was read; without
+    encoders of which one block was.
+    """
+    lines: dict[tuple[str, str], dict[int, Interval]] = {}
+    for one in found.sweep:
+        if one.metrics:
+            lines.setdefault((name_of(found, one), one.kind), {})[one.block] = one.metrics[found.metric]
+    lines = {name: line for name, line in lines.items() if len(line) > 1}
+    blocks = sorted({block for line in lines.values() for block in line})
+    return ["features", "readout", *(f"block {block}" for block in blocks)], [
+        [*name, *(interval(found, found.metric, line[block]) if block in line else "" for block in blocks)]
+        for name, line in lines.items()
+    ]
+
+
 def figure(found: Evaluation, metric: str, value: float) -> str:
     """A value of a metric."""
     return f"{100 * value:.1f} %" if metric in found.percent else f"{value:.4f}"
@@ -38,7 +54,7 @@ def interval(found: Evaluation, metric: str, value: Interval) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def name_of(found: Evaluation, row: Row) -> str:
+def name_of(found: Evaluation, row: Row | Swept) -> str:
     """What was read."""
     return found.encoder if row.encoder == OURS else row.encoder
 

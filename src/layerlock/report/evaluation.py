@@ -15,6 +15,7 @@ from layerlock.evaluation.opened import OURS
 from layerlock.evaluation.results import Clip, Evaluation, Swept
 from layerlock.evaluation.saved import load_tensors
 from layerlock.report import heatmaps, pictures
+from layerlock.report.depths import depth_chart
 from layerlock.report.markup import card, cards, image, note, paragraph, row, section, table, text, write_page
 from layerlock.report.neighbours import short
 
@@ -40,6 +41,8 @@ def _body(folder: EvaluationFolder, found: Evaluation) -> str:
         section("results", "Results", table(head, rows, words=(0, 1)), *map(paragraph, words.verdicts(found))),
         section("sweep", "The choice", *_sweeps(found)),
     ]
+    if words.by_block(found)[1]:
+        sections.append(section("depths", "By depth", *_depths(found)))
     if found.confusion or found.matrix:
         sections.append(section("mistakes", "Mistakes", *_mistakes(found)))
     sections.append(section("clips", "Best and worst clips", *_clips(folder, found)))
@@ -63,9 +66,18 @@ def _sweeps(found: Evaluation) -> list[str]:
         name = found.encoder if encoder == OURS else encoder
         drawn.append(card(image(_map(found, swept), f"{found.metric} of {name} by depth"), caption=f"{name}, {kind}"))
     return [
-        paragraph(f"{words.chosen(found)}; the best of each map went to the test."),
+        paragraph(f"{words.chosen(found)}; the best of each map is in the table above."),
         cards(drawn, "charts"),
     ]
+
+
+def _depths(found: Evaluation) -> list[str]:
+    """Every block on the test part."""
+    kinds = dict.fromkeys(one.kind for one in found.sweep)
+    drawn = [card(image(depth_chart(found, kind), f"{found.metric} by block, {kind}"), caption=kind) for kind in kinds]
+    head, rows = words.by_block(found)
+    said = f"{found.metric} of the test part after every block that was read; nothing was chosen by it."
+    return [paragraph(said), cards(drawn, "charts"), table(head, rows, words=(0, 1))]
 
 
 def _map(found: Evaluation, swept: Sequence[Swept]) -> str:

@@ -34,7 +34,7 @@ def heatmap(
         axes.set_xlabel(labels[0], color=SOFT)
         axes.set_ylabel(labels[1], color=SOFT)
 
-    return _drawn(draw, (4.6, 1.2 + 0.4 * len(rows)))
+    return svg(draw, (4.6, 1.2 + 0.4 * len(rows)))
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]]) -> str:
@@ -46,7 +46,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]]) -> str:
         axes.set_xlabel("predicted class", color=SOFT)
         axes.set_ylabel("class", color=SOFT)
 
-    return _drawn(draw, (4.6, 4.2))
+    return svg(draw, (4.6, 4.2))
 
 
 _BOX = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0}
@@ -57,7 +57,8 @@ def _best(values: Sequence[Sequence[float]], higher_is_better: bool) -> tuple[in
     return (max if higher_is_better else min)(places, key=lambda place: values[place[0]][place[1]])
 
 
-def _drawn(draw: Any, size: tuple[float, float]) -> str:
+def svg(draw: Any, size: tuple[float, float]) -> str:
+    """What `draw` puts into axes of that many inches; a data URI."""
     import matplotlib
     from matplotlib.figure import Figure
 
