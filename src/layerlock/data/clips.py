@@ -93,7 +93,7 @@ class Sample:
     index: int
     """global sample index"""
     name: str
-    """file path, or "synthetic/123", for messages"""
+    """file path (with the frames of its stretch, where a video is cut in time) or "synthetic/123", for messages"""
     video_tchw: Tensor
     """uint8 [T, 3, R, R], R = clip.margin"""
     crop: Crop

@@ -93,7 +93,7 @@ class FolderSource:
             try:
                 return self._random_clips_of(video, group, tuple(skipped))
             except UnreadableVideo as error:
-                skipped.append((error.path, error.reason))
+                skipped.append((self.video_name(video), error.reason))
         tried = "\n".join(f"  - {path}: {reason}" for path, reason in skipped[:5])
         raise LayerlockError(
             f"{_videos(min(ATTEMPTS, len(self)))} in a row could not be decoded; "
@@ -101,7 +101,7 @@ class FolderSource:
         )
 
     def name(self, index: int, attempt: int = 0) -> str:
-        """The path of a candidate."""
+        """What a candidate is called."""
         candidates = self._candidates(index // self.clip.per_decode)
         return self.video_name(next(islice(candidates, attempt, None)))
 
@@ -170,7 +170,7 @@ class FolderSource:
         return [
             Sample(
                 index=index,
-                name=chosen.path,
+                name=self.video_name(video),
                 video_tchw=_tensor(place.window(video_nthwc[i], side).transpose(0, 3, 1, 2)),
                 crop=place.crop,
                 flip=flip,
@@ -189,7 +189,7 @@ class FolderSource:
 
 
 def stretch_name(video: VideoInfo, stretch: tuple[int, int] | None) -> str:
-    """The path of a video and, where clips are cut from a stretch of it only, the first and last frame of that."""
+    """The path of a video and, where clips are cut from a stretch of it only, its first and last frame (from 0)."""
     return video.path if stretch is None else f"{video.path}, frames {stretch[0]} to {stretch[1] - 1}"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from layerlock import draws
 
+CHUNK = 200
+"""draws at a time, for the memory that they take"""
 FEWEST = 10
 """Of fewer clips a bootstrap's interval is too narrow to say that one figure is better than another."""
 
@@ -27,10 +30,20 @@ def bootstrap(values_v: Tensor, *, seed: int = 0, draws_count: int = 2_000) -> I
 
     Of one seed the same clips are drawn, whatever the values.
     """
-    values_v = values_v.double()
-    rows = draws.bits(seed, "bootstrap", torch.arange(draws_count), len(values_v)) % len(values_v)
-    low, high = values_v[rows].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    values_v, times_nv = values_v.double(), _times_drawn(seed, draws_count, len(values_v))
+    means_n = torch.cat([part.double() @ values_v for part in times_nv.split(CHUNK)]) / len(values_v)
+    low, high = means_n.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Interval(float(values_v.mean()), low, high)
+
+
+@lru_cache(maxsize=1)
+def _times_drawn(seed: int, draws_count: int, clips: int) -> Tensor:
+    """How often each clip is in each of the draws: the same for every readout and metric of an evaluation."""
+    times_nv = torch.zeros(draws_count, clips)
+    for part, n in zip(times_nv.split(CHUNK), torch.arange(draws_count).split(CHUNK), strict=True):
+        rows = draws.bits(seed, "bootstrap", n, clips) % clips
+        part.scatter_add_(1, rows, torch.ones_like(part))
+    return times_nv
 
 
 def proves(lead: Interval, clips: int) -> bool:

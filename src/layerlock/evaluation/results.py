@@ -51,7 +51,7 @@ class Swept:
     lr: float | None
     score: float
     metrics: dict[str, Interval] = field(default_factory=dict)
-    """by name, on the test part: of the best learning rate of each block"""
+    """by name, on the test part, of the learning rate that is the best of its block; {} of others"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +92,14 @@ class Evaluation:
     signal: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """the config and versions"""
+
+    def by_block(self) -> dict[tuple[str, str], dict[int, Interval]]:
+        """The deciding metric on the test part by block, of each encoder and kind of readout."""
+        found: dict[tuple[str, str], dict[int, Interval]] = {}
+        for one in sorted(self.sweep, key=lambda one: one.block):
+            if one.metrics:
+                found.setdefault((one.encoder, one.kind), {})[one.block] = one.metrics[self.metric]
+        return found
 
     def save(self) -> Path:
         """Writes `results.json`. Raises LayerlockError."""

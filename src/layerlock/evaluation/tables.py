@@ -32,7 +32,7 @@ def choose(validation: Scores, settings: Sequence[Setting], metric: Metric) -> t
 
 
 def best_rates(validation: Scores, settings: Sequence[Setting], metric: Metric) -> tuple[Setting, ...]:
-    """The same of each encoder, kind and block: what a figure for every depth is made of."""
+    """The best setting of each encoder, kind and block, in the same sense."""
     return _best(validation, settings, metric, lambda setting: (setting.encoder, setting.kind, setting.block))
 
 
@@ -82,8 +82,8 @@ def tabled(
     test: Scores,
     skipped: dict[str, str],
 ) -> Evaluation:
-    """The whole of the results: a row for each chosen setting and one for the constant prediction, if there is one; of
-    the sweep those that `test` has are told with their figures there.
+    """The whole of the results: a row for each chosen setting and one for the constant prediction, if there is one;
+    all settings as the sweep, with figures of the test part where `test` has them.
     """
     rows = [_row(opened, metrics, setting, validation, test, _rivals(setting, chosen, constant)) for setting in chosen]
     if constant is not None:

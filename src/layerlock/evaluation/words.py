@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerlock.evaluation.intervals import Interval
 from layerlock.evaluation.opened import OURS
-from layerlock.evaluation.results import Evaluation, Row, Swept
+from layerlock.evaluation.results import Evaluation
 
 
 def table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -15,7 +15,7 @@ def table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
     head = ["features", "readout", "block", "rate", f"validation {found.metric}", *metrics]
     return head, [
         [
-            f"{name_of(found, row)}{' !' if row.not_above else ''}",
+            f"{called(found, row.encoder)}{' !' if row.not_above else ''}",
             row.kind,
             "" if row.block is None else f"{row.block} of {row.of_blocks}",
             "" if row.lr is None else f"{row.lr:g}",
@@ -27,18 +27,14 @@ def table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
 
 
 def by_block(found: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: the deciding metric on the test part with its interval, for every block that was read; without
-    encoders of which one block was.
+    """Head and rows: a line for each block, with the deciding metric on the test part and its interval for all that was
+    read at several blocks.
     """
-    lines: dict[tuple[str, str], dict[int, Interval]] = {}
-    for one in found.sweep:
-        if one.metrics:
-            lines.setdefault((name_of(found, one), one.kind), {})[one.block] = one.metrics[found.metric]
-    lines = {name: line for name, line in lines.items() if len(line) > 1}
-    blocks = sorted({block for line in lines.values() for block in line})
-    return ["features", "readout", *(f"block {block}" for block in blocks)], [
-        [*name, *(interval(found, found.metric, line[block]) if block in line else "" for block in blocks)]
-        for name, line in lines.items()
+    lines = {who: line for who, line in found.by_block().items() if len(line) > 1}
+    names = [f"{called(found, encoder)}, {kind}" for encoder, kind in lines]
+    return ["block", *names], [
+        [str(block), *(interval(found, found.metric, line[block]) if block in line else "" for line in lines.values())]
+        for block in sorted({block for line in lines.values() for block in line})
     ]
 
 
@@ -54,9 +50,9 @@ def interval(found: Evaluation, metric: str, value: Interval) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def name_of(found: Evaluation, row: Row | Swept) -> str:
-    """What was read."""
-    return found.encoder if row.encoder == OURS else row.encoder
+def called(found: Evaluation, encoder: str) -> str:
+    """What was read, of the names in rows."""
+    return found.encoder if encoder == OURS else encoder
 
 
 def verdicts(found: Evaluation) -> list[str]:
@@ -66,7 +62,7 @@ def verdicts(found: Evaluation) -> list[str]:
         leads = {name: f"{name} (by {interval(found, found.metric, lead)})" for name, lead in row.ahead.items()}
         beaten = [lead for name, lead in leads.items() if name not in row.not_above]
         level = [lead for name, lead in leads.items() if name in row.not_above]
-        what = f"{name_of(found, row)} ({row.kind}): {found.metric}"
+        what = f"{called(found, row.encoder)} ({row.kind}): {found.metric}"
         if level:
             said.append(f"! {what} no better beyond doubt than {', '.join(level)}.")
         if beaten:

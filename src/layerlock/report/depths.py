@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
-from layerlock.evaluation.intervals import Interval
 from layerlock.evaluation.opened import OURS
 from layerlock.evaluation.results import Evaluation
 from layerlock.report.charts import CALM, SOFT
 from layerlock.report.heatmaps import svg
 
 _DASHES = ("--", ":", "-.")
+_ASIDE = 0.08
+"""blocks between the intervals of two encoders at one block"""
 
 
 def depth_chart(found: Evaluation, kind: str) -> str:
-    """The deciding metric on the test part against the block, with intervals, of the readouts of one kind; features
-    without depth and the constant prediction as level lines. A data URI.
+    """The deciding metric on the test part against the block, with intervals, of the readouts of one kind; what has one
+    block and the constant prediction as level lines. A data URI; no name of the user's is in it.
     """
-    lines: dict[str, dict[int, Interval]] = defaultdict(dict)
-    for one in found.sweep:
-        if one.kind == kind and one.metrics:
-            lines[one.encoder][one.block] = one.metrics[found.metric]
-    scale = 100 if found.metric in found.percent else 1
-    levels = {row.encoder: row.metrics[found.metric].mean for row in found.rows if row.kind == "constant"}
-    levels |= {name: line[min(line)].mean for name, line in lines.items() if len(line) == 1}
+    lines = {encoder: line for (encoder, one), line in found.by_block().items() if one == kind}
+    levels = {name: next(iter(line.values())).mean for name, line in lines.items() if len(line) == 1}
+    levels |= {row.encoder: row.metrics[found.metric].mean for row in found.rows if row.kind == "constant"}
+    percent = found.metric in found.percent
+    scale = 100 if percent else 1
 
     def draw(axes: Any) -> None:
-        for name, line in lines.items():
-            if len(line) > 1:
-                blocks, values = sorted(line), [line[block] for block in sorted(line)]
-                means = [scale * value.mean for value in values]
-                below = [scale * (value.mean - value.low) for value in values]
-                above = [scale * (value.high - value.mean) for value in values]
-                colour = CALM if name == OURS else SOFT
-                label = found.encoder if name == OURS else name
-                axes.errorbar(blocks, means, (below, above), marker="o", ms=4, capsize=3, color=colour, label=label)
+        for number, (name, line) in enumerate((name, line) for name, line in lines.items() if len(line) > 1):
+            ours = name == OURS
+            below = [scale * max(0.0, value.mean - value.low) for value in line.values()]
+            above = [scale * max(0.0, value.high - value.mean) for value in line.values()]
+            axes.errorbar(
+                [block + _ASIDE * number for block in line],
+                [scale * value.mean for value in line.values()],
+                (below, above),
+                marker="o",
+                markersize=4,
+                capsize=3,
+                color=CALM if ours else SOFT,
+                label="this encoder" if ours else name,
+                zorder=3 if ours else 2,
+            )
         for number, (name, mean) in enumerate(levels.items()):
-            style = _DASHES[number % len(_DASHES)]
-            axes.axhline(scale * mean, color=SOFT, linewidth=1, linestyle=style, label=name)
+            label = "this encoder" if name == OURS else name
+            axes.axhline(scale * mean, color=SOFT, linewidth=1, linestyle=_DASHES[number % len(_DASHES)], label=label)
         axes.set_xlabel("block", color=SOFT)
-        axes.set_ylabel(f"{found.metric}{' in %' * (scale == 100)}", color=SOFT)
+        axes.set_ylabel(f"{found.metric} in %" if percent else found.metric, color=SOFT)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(fontsize=7)
 
     return svg(draw, (4.6, 3.2))

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from layerlock.evaluation import words
 from layerlock.evaluation.folder import EvaluationFolder
-from layerlock.evaluation.opened import OURS
 from layerlock.evaluation.results import Clip, Evaluation, Swept
 from layerlock.evaluation.saved import load_tensors
 from layerlock.report import heatmaps, pictures
@@ -63,7 +62,7 @@ def _sweeps(found: Evaluation) -> list[str]:
     drawn = []
     for (encoder, kind), group in groupby(found.sweep, key=lambda one: (one.encoder, one.kind)):
         swept = sorted(group, key=lambda one: (one.block, one.lr or 0))
-        name = found.encoder if encoder == OURS else encoder
+        name = words.called(found, encoder)
         drawn.append(card(image(_map(found, swept), f"{found.metric} of {name} by depth"), caption=f"{name}, {kind}"))
     return [
         paragraph(f"{words.chosen(found)}; the best of each map is in the table above."),
@@ -73,11 +72,13 @@ def _sweeps(found: Evaluation) -> list[str]:
 
 def _depths(found: Evaluation) -> list[str]:
     """Every block on the test part."""
-    kinds = dict.fromkeys(one.kind for one in found.sweep)
-    drawn = [card(image(depth_chart(found, kind), f"{found.metric} by block, {kind}"), caption=kind) for kind in kinds]
+    drawn = [
+        card(image(depth_chart(found, kind), f"{found.metric} by block"), caption=f"{found.encoder}, {kind}")
+        for kind in dict.fromkeys(kind for _, kind in found.by_block())
+    ]
     head, rows = words.by_block(found)
     said = f"{found.metric} of the test part after every block that was read; nothing was chosen by it."
-    return [paragraph(said), cards(drawn, "charts"), table(head, rows, words=(0, 1))]
+    return [paragraph(said), cards(drawn, "charts"), table(head, rows)]
 
 
 def _map(found: Evaluation, swept: Sequence[Swept]) -> str:
