@@ -46,6 +46,6 @@ def depth_chart(found: Evaluation, kind: str) -> str:
         axes.set_xlabel("block", color=SOFT)
         axes.set_ylabel(f"{found.metric} in %" if percent else found.metric, color=SOFT)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, frameon=True, edgecolor="none")
 
     return svg(draw, (4.6, 3.2))

@@ -111,8 +111,8 @@ th, td { padding: .3rem .9rem .3rem 0; text-align: right; border-bottom: 1px sol
 th.words, td.words { text-align: left; }
 th.long, td.long { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 16rem; }
 .cards { display: grid; gap: 1.6rem 2rem; margin: 1.2rem 0; }
-.charts { grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); }
-.clips { grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); }
+.charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)); }
+.clips { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
 .queries { grid-template-columns: 1fr; gap: .6rem; }
 figure { margin: 0; min-width: 0; } figcaption { color: var(--soft); font-size: .85rem; margin-top: .3rem; }
 img { display: block; width: 100%; height: auto; }
