@@ -19,7 +19,7 @@ from layerlock.model.encoder import ClipShape, Encoder
 
 
 @pytest.fixture(autouse=True)
-def three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def three_threads(threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(3)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     cores._readers.cache_clear()

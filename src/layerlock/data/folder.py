@@ -107,7 +107,7 @@ class FolderSource:
 
     def video_name(self, video: int) -> str:
         """What the video at a position of the index is called."""
-        return stretch_name(self.index.videos[video], self.stretches[video] if self.stretches else None)
+        return video_name(self.index, video, self.stretches)
 
     def view(self, video: int, at: float = 0.5) -> Sample:
         """The middle clip of the video at a position of the index, cut in the centre, as it is; another one where `at`
@@ -188,9 +188,12 @@ class FolderSource:
         return read_clips(self.index.videos[video], cuts, size=size, backend=self.clip.backend).video_nthwc
 
 
-def stretch_name(video: VideoInfo, stretch: tuple[int, int] | None) -> str:
-    """The path of a video and, where clips are cut from a stretch of it only, its first and last frame (from 0)."""
-    return video.path if stretch is None else f"{video.path}, frames {stretch[0]} to {stretch[1] - 1}"
+def video_name(index: Index, row: int, stretches: Sequence[tuple[int, int]] | None) -> str:
+    """The path of the video at a position and, where clips are cut from a stretch of it only, the first and last frame
+    of that (from 0).
+    """
+    path = index.videos[row].path
+    return path if stretches is None else f"{path}, frames {stretches[row][0]} to {stretches[row][1] - 1}"
 
 
 class _Place(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from layerlock.data import ClipConfig
-from layerlock.data.folder import FolderSource, stretch_name
+from layerlock.data.folder import FolderSource, video_name
 from layerlock.data.index import Index
 from layerlock.errors import LayerlockError
 
@@ -30,7 +30,7 @@ class Part:
 
     def name(self, row: int) -> str:
         """What the video at a position is called, with the frames of its stretch."""
-        return stretch_name(self.index.videos[row], self.stretches[row] if self.stretches else None)
+        return video_name(self.index, row, self.stretches)
 
     def source(self, clip: ClipConfig, seed: int, *, with_depth: bool) -> FolderSource:
         """Clips of the part."""

@@ -38,7 +38,7 @@ def bootstrap(values_v: Tensor, *, seed: int = 0, draws_count: int = 2_000) -> I
 
 @lru_cache(maxsize=1)
 def _times_drawn(seed: int, draws_count: int, clips: int) -> Tensor:
-    """How often each clip is in each of the draws: the same for every readout and metric of an evaluation."""
+    """How often each clip is in each draw, float32 `[draws, clips]`: the same for all readouts of an evaluation."""
     times_nv = torch.zeros(draws_count, clips)
     for part, n in zip(times_nv.split(CHUNK), torch.arange(draws_count).split(CHUNK), strict=True):
         rows = draws.bits(seed, "bootstrap", n, clips) % clips

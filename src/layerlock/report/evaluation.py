@@ -40,8 +40,8 @@ def _body(folder: EvaluationFolder, found: Evaluation) -> str:
         section("results", "Results", table(head, rows, words=(0, 1)), *map(paragraph, words.verdicts(found))),
         section("sweep", "The choice", *_sweeps(found)),
     ]
-    if words.by_block(found)[1]:
-        sections.append(section("depths", "By depth", *_depths(found)))
+    if by_depth := _depths(found):
+        sections.append(section("depths", "By depth", *by_depth))
     if found.confusion or found.matrix:
         sections.append(section("mistakes", "Mistakes", *_mistakes(found)))
     sections.append(section("clips", "Best and worst clips", *_clips(folder, found)))
@@ -71,12 +71,14 @@ def _sweeps(found: Evaluation) -> list[str]:
 
 
 def _depths(found: Evaluation) -> list[str]:
-    """Every block on the test part."""
+    """Every block on the test part; nothing where one block was read."""
+    head, rows = words.by_block(found)
+    if not rows:
+        return []
     drawn = [
         card(image(depth_chart(found, kind), f"{found.metric} by block"), caption=f"{found.encoder}, {kind}")
         for kind in dict.fromkeys(kind for _, kind in found.by_block())
     ]
-    head, rows = words.by_block(found)
     said = f"{found.metric} of the test part after every block that was read; nothing was chosen by it."
     return [paragraph(said), cards(drawn, "charts"), table(head, rows)]
 
