@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -249,16 +249,27 @@ def thin(curve: Curve, points: int = POINTS) -> Curve:
 
 def draw(chart: Chart, marked: Sequence[Mark], last: int) -> str:
     """A chart over the steps 0 .. `last` as an SVG data URI."""
-    import matplotlib
-    from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
-        axes = figure.add_subplot()
+    def fill(axes: Any) -> None:
         _plot(axes, chart)
         _mark(axes, marked)
         _step_axis(axes, last)
         axes.set_title(chart.title, loc="left", fontsize=9, color=INK, pad=16 if marked else 6)
+
+    return svg(fill, (4.6, 2.7))
+
+
+def svg(fill: Callable[[Any], None], size: tuple[float, float], *, grid: bool = True) -> str:
+    """What `fill` puts into axes, `size` inches wide and high, as an SVG data URI."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        if not grid:
+            axes.grid(visible=False)
+        fill(axes)
         buffer = io.BytesIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)

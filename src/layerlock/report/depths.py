@@ -6,8 +6,7 @@ from typing import Any
 
 from layerlock.evaluation.opened import OURS
 from layerlock.evaluation.results import Evaluation
-from layerlock.report.charts import CALM, SOFT
-from layerlock.report.heatmaps import svg
+from layerlock.report.charts import CALM, SOFT, svg
 
 _DASHES = ("--", ":", "-.")
 _ASIDE = 0.08
@@ -48,4 +47,4 @@ def depth_chart(found: Evaluation, kind: str) -> str:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(fontsize=7, frameon=True, edgecolor="none")
 
-    return svg(draw, (4.6, 3.2))
+    return svg(draw, (4.6, 3.2), grid=False)

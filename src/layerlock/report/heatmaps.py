@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
-from layerlock.report.charts import INK, SOFT, STYLE
+from layerlock.report.charts import INK, SOFT, svg
 
 
 def heatmap(
@@ -34,7 +32,7 @@ def heatmap(
         axes.set_xlabel(labels[0], color=SOFT)
         axes.set_ylabel(labels[1], color=SOFT)
 
-    return svg(draw, (4.6, 1.2 + 0.4 * len(rows)))
+    return svg(draw, (4.6, 1.2 + 0.4 * len(rows)), grid=False)
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]]) -> str:
@@ -46,7 +44,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]]) -> str:
         axes.set_xlabel("predicted class", color=SOFT)
         axes.set_ylabel("class", color=SOFT)
 
-    return svg(draw, (4.6, 4.2))
+    return svg(draw, (4.6, 4.2), grid=False)
 
 
 _BOX = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0}
@@ -55,19 +53,3 @@ _BOX = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "line
 def _best(values: Sequence[Sequence[float]], higher_is_better: bool) -> tuple[int, int]:
     places = [(y, x) for y, line in enumerate(values) for x in range(len(line))]
     return (max if higher_is_better else min)(places, key=lambda place: values[place[0]][place[1]])
-
-
-def svg(draw: Any, size: tuple[float, float]) -> str:
-    """What `draw` puts into axes of that many inches; a data URI."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
-        axes.grid(visible=False)
-        draw(axes)
-        buffer = io.BytesIO()
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
