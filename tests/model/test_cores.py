@@ -87,18 +87,20 @@ def test_a_thread_that_is_bound_to_one_core_spreads_nothing(monkeypatch: pytest.
 
 
 def test_where_no_thread_is_to_be_had_that_is_the_error_and_none_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, before = threading.Thread.start, threading.active_count()
+    start = threading.Thread.start
+    begun: list[threading.Thread] = []
 
     def second_fails(thread: threading.Thread) -> None:
         if thread.name.endswith("_1"):
             raise RuntimeError("can't start new thread")
+        begun.append(thread)
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", second_fails)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         where_read(3)
     monkeypatch.undo()
-    assert threading.active_count() == before
+    assert [thread.is_alive() for thread in begun] == [False]
     assert threads_of_a_new_thread() == 3
 
 

@@ -128,6 +128,7 @@ class Encoder(nn.Module):
         """
         check_clips(video_btchw, indices, self.clip, self.depth)
         device = self.vit.embed.weight.device
+        self.vit.rotation()  # made here, once, not by every thread
 
         def read(video_btchw: Tensor) -> list[Tensor]:
             return self.vit.intermediates(patchify(video_btchw.to(device), self.vit.config.patch), indices)
