@@ -17,10 +17,11 @@ torch.set_num_threads(2)
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keeps the user's cache out of the tests, and their subprocesses."""
+    """Keeps the user's cache and colours out of the tests, and their subprocesses."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERLOCK_CACHE", str(folder))
+        patch.delenv("FORCE_COLOR", raising=False)
         yield folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import runpy
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from torch.overrides import TorchFunctionMode
 
 from layerlock import draws
 
@@ -87,24 +85,3 @@ def test_generators_repeat_and_differ_by_purpose() -> None:
     a, b, c = (torch.rand(5, generator=draws.generator(0, purpose)) for purpose in ("w", "w", "v"))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
-
-
-class Elementary(TorchFunctionMode):
-    """Writes down which functions are called on tensors, and on what."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: set[tuple[str, torch.dtype, int]] = set()
-
-    def __torch_function__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:  # type: ignore[type-arg]
-        if args and isinstance(args[0], torch.Tensor):
-            self.calls.add((func.__name__, args[0].dtype, args[0].numel()))  # type: ignore[attr-defined]
-        return func(*args, **(kwargs or {}))  # type: ignore[operator]
-
-
-@pytest.mark.parametrize("name", ["exp", "log", "sqrt", "sin", "cos", "tanh", "erf", "erfinv"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_torchs_kernels_are_chosen_before_several_threads_ask_for_them(name: str, dtype: torch.dtype) -> None:
-    with Elementary() as seen:
-        runpy.run_path(str(draws.__file__))
-    assert (name, dtype, 1) in seen.calls

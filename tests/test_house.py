@@ -20,7 +20,7 @@ FLOORS = [
     ["learn"],
     ["model", "data"],
     ["draws", "files"],
-    ["errors"],
+    ["errors", "first_calls"],
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

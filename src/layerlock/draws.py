@@ -11,26 +11,11 @@ import hashlib
 import torch
 from torch import Tensor
 
+from layerlock import first_calls  # noqa: F401  same numbers on several threads
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
-
-
-def _settle_kernels() -> None:
-    """Calls torch's elementary functions once, on one number each.
-
-    MKL chooses a function's kernel at its first call. When several threads make that call together, MKL 2024.2, which
-    torch's wheels contain, gives some of them one of low accuracy (github.com/pytorch/pytorch/issues/188792): one
-    process in about a thousand then computes other numbers from the same seed.
-    """
-    trigonometric = (torch.sin, torch.cos, torch.tan, torch.asin, torch.acos, torch.atan, torch.tanh)
-    others = (torch.exp, torch.log, torch.log2, torch.log10, torch.sqrt, torch.erf, torch.erfc, torch.erfinv)
-    for dtype in (torch.float32, torch.float64):
-        for function in (*trigonometric, *others):
-            function(torch.full((1,), 0.5, dtype=dtype, device="cpu"))
-
-
-_settle_kernels()
 
 
 def _signed(value: int) -> int:

@@ -172,7 +172,7 @@ def test_batches_before_the_trouble_arrive() -> None:
 )
 def test_a_crash_or_hang_costs_the_candidate_not_the_run(workers: int, trouble: str, reason: str) -> None:
     whole = list(batches(Numbers(), batch=4, start=0, stop=8, workers=0))
-    seconds = 2.0 if trouble == "hangs" else 60.0
+    seconds = 5.0 if trouble == "hangs" else 60.0
     found = list(batches(Numbers(trouble, troubled=2), batch=4, start=0, stop=8, workers=workers, seconds=seconds))
     assert digest(found[:3] + found[4:]) == digest(whole[:3] + whole[4:])
     hit = found[3]
@@ -220,7 +220,7 @@ def test_closing_early_leaves_no_process() -> None:
     assert len(_children() - before) >= 3
     started = time.monotonic()
     running.close()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     assert len(_children() - before) <= 2  # the server and the keeper of shared names may stay
 
 

@@ -14,6 +14,7 @@ from tiny import MODEL, video
 from layerlock import draws
 from layerlock.errors import LayerlockError
 from layerlock.model.encoder import ClipShape, Encoder
+from layerlock.model.patches import patchify
 from layerlock.model.vit import initialize
 
 
@@ -54,6 +55,16 @@ def test_depth_fractions_are_floored_and_at_least_one(depth: int, fraction: floa
         depth = property(lambda self: depth)
 
     assert Shape.at_depth(Shape.__new__(Shape), fraction) == block
+
+
+def test_an_encoder_first_read_in_inference_mode_can_be_trained_later(encoder: Encoder) -> None:
+    with torch.inference_mode():
+        features = encoder(video(1), depth=6)
+    vit = encoder.vit.requires_grad_()
+    trained = vit.intermediates(patchify(video(1), vit.config.patch), [6])[0]
+    assert torch.equal(trained, features)
+    trained.sum().backward()
+    assert all(p.grad is not None for p in vit.blocks.parameters())
 
 
 def test_features_come_as_a_grid_too(encoder: Encoder) -> None:

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.overrides import _get_current_function_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from layerlock import first_calls  # noqa: F401  same numbers on several threads
+
 Read = Callable[[Tensor], list[Tensor]]
 """A clip `[1, ...]` in, features `[1, ...]` of several depths out; called from several threads at once."""
 

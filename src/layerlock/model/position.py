@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerlock import first_calls  # noqa: F401  same numbers on several threads
 from layerlock.model.patches import Grid
 
 

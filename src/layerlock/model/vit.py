@@ -269,8 +269,9 @@ class ViT(nn.Module):
         key = (self.embed.weight.device, self.compute)
         if key not in self._tables:
             width = config.width if config.position == "rope" else config.width // config.heads
-            table = rotation_table(self.grid, width, config.rope_fractions, config.rope_wavelength)
-            self._tables[key] = Rotation(table.cos.to(*key), table.sin.to(*key), table.pairs)
+            with torch.inference_mode(False):  # kept for later calls, which may train
+                table = rotation_table(self.grid, width, config.rope_fractions, config.rope_wavelength)
+                self._tables[key] = Rotation(table.cos.to(*key), table.sin.to(*key), table.pairs)
         table = self._tables[key]
         return table if index_bk is None else table.at(index_bk)
 
