@@ -2,8 +2,7 @@
 
 MKL 2024.2, which torch's wheels contain, finds out the processor at the first of these calls, without a lock. Where
 several threads make that call together, some may be given kernels of low accuracy
-(github.com/pytorch/pytorch/issues/188792): about one process in a thousand then computed other numbers from the same
-seed.
+(github.com/pytorch/pytorch/issues/188792), and now and then a process computes other numbers from the same seed.
 """
 
 from __future__ import annotations
