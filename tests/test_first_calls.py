@@ -8,22 +8,9 @@ import sys
 
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
+from tiny import Calls
 
 from layerlock import first_calls
-
-
-class Calls(TorchFunctionMode):
-    """Writes down which functions are called on tensors, and on what."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[tuple[str, torch.dtype, int]] = set()
-
-    def __torch_function__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:  # type: ignore[type-arg]
-        if args and isinstance(args[0], torch.Tensor):
-            self.seen.add((func.__name__, args[0].dtype, args[0].numel()))  # type: ignore[attr-defined]
-        return func(*args, **(kwargs or {}))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("name", ["exp", "log", "sqrt", "sin", "cos", "tanh", "erf", "erfinv"])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data import ClipConfig, Sample, Source
@@ -126,3 +127,16 @@ def run_config(**changes: Any) -> RunConfig:
         "keep": 2,
     }
     return RunConfig(**(fields | changes))
+
+
+class Calls(TorchFunctionMode):
+    """Torch's functions as they are called: name, type and number of elements of the first argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, torch.dtype | None, int]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        first = args[0] if args and isinstance(args[0], Tensor) else None
+        self.seen.append((func.__name__, None, 0) if first is None else (func.__name__, first.dtype, first.numel()))
+        return func(*args, **(kwargs or {}))

@@ -3,6 +3,7 @@
 MKL 2024.2, which torch's wheels contain, finds out the processor at the first of these calls, without a lock. Where
 several threads make that call together, some may be given kernels of low accuracy
 (github.com/pytorch/pytorch/issues/188792), and now and then a process computes other numbers from the same seed.
+One call settles it where the processor is found out once for all; the report says each function does so, hence all.
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ def depth_chart(found: Evaluation, kind: str) -> str:
     block and the constant prediction as level lines. A data URI; no name of the user's is in it.
     """
     lines = {encoder: line for (encoder, one), line in found.by_block().items() if one == kind}
-    levels = {name: next(iter(line.values())).mean for name, line in lines.items() if len(line) == 1}
+    curves = {name: line for name, line in lines.items() if len(line) > 1}
+    levels = {name: next(iter(line.values())).mean for name, line in lines.items() if name not in curves}
     levels |= {row.encoder: row.metrics[found.metric].mean for row in found.rows if row.kind == "constant"}
     percent = found.metric in found.percent
     scale = 100 if percent else 1
 
     def draw(axes: Any) -> None:
-        for number, (name, line) in enumerate((name, line) for name, line in lines.items() if len(line) > 1):
-            ours = name == OURS
+        for number, (name, line) in enumerate(curves.items()):
             below = [scale * max(0.0, value.mean - value.low) for value in line.values()]
             above = [scale * max(0.0, value.high - value.mean) for value in line.values()]
             axes.errorbar(
@@ -35,16 +35,20 @@ def depth_chart(found: Evaluation, kind: str) -> str:
                 marker="o",
                 markersize=4,
                 capsize=3,
-                color=CALM if ours else SOFT,
-                label="this encoder" if ours else name,
-                zorder=3 if ours else 2,
+                color=CALM if name == OURS else SOFT,
+                label=_label(name),
+                zorder=3 if name == OURS else 2,
             )
         for number, (name, mean) in enumerate(levels.items()):
-            label = "this encoder" if name == OURS else name
-            axes.axhline(scale * mean, color=SOFT, linewidth=1, linestyle=_DASHES[number % len(_DASHES)], label=label)
+            dashes = _DASHES[number % len(_DASHES)]
+            axes.axhline(scale * mean, color=SOFT, linewidth=1, linestyle=dashes, label=_label(name))
         axes.set_xlabel("block", color=SOFT)
         axes.set_ylabel(f"{found.metric} in %" if percent else found.metric, color=SOFT)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(fontsize=7, frameon=True, edgecolor="none")
 
     return svg(draw, (4.6, 3.2), grid=False)
+
+
+def _label(name: str) -> str:
+    return "this encoder" if name == OURS else name
