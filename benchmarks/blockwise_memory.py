@@ -22,7 +22,7 @@ from layerlock.data import ClipConfig
 from layerlock.learn.masking import TubeMasking
 from layerlock.learn.plan import timeline
 from layerlock.learn.plans import Blockwise
-from layerlock.learn.separate import SeparateDecoding
+from layerlock.model.separate import SeparateDecoding
 from layerlock.model.sizes import vit
 from layerlock.train.device import pick_precision
 from layerlock.train.loop import build_learner

@@ -28,8 +28,8 @@ from measure import machine
 from torch import Tensor
 from transformers import VideoMAEConfig, VideoMAEModel
 
-from layerlock.evaluation.encoders import open_encoder
-from layerlock.learn.videomae import IMAGENET_MEAN, IMAGENET_STD
+from layerlock.encoders import open_encoder
+from layerlock.encoders.videomae_weights import IMAGENET_MEAN, IMAGENET_STD
 from layerlock.model.sizes import SIZES
 from layerlock.train.device import keep_freed_memory
 

@@ -12,10 +12,10 @@ from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
 from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data import ClipConfig
+from layerlock.encoders.videomae_weights import Weights, fields_of, separate_decoding, to_transformers, vit_config
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import TubeMasking
 from layerlock.learn.plans import Progressive
-from layerlock.learn.videomae import Weights, fields_of, separate_decoding, to_transformers, vit_config
 from layerlock.train.device import pick_precision
 from layerlock.train.loop import build_learner
 

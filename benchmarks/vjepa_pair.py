@@ -24,7 +24,7 @@ from layerlock.data import ClipConfig
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import Masks, MultiBlockMasking
 from layerlock.learn.plans import JointEmbedding
-from layerlock.learn.separate import SeparateDecoding
+from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import ViTConfig
 from layerlock.train.device import pick_precision
 from layerlock.train.loop import build_learner

@@ -8,7 +8,7 @@ from layerlock.config import Config
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.masking import Maskings, MultiBlockMasking, RandomMasking, SeveralMaskings
 from layerlock.learn.plan import Stage, timeline, weights_of
-from layerlock.learn.separate import SeparateDecoding
+from layerlock.model.separate import SeparateDecoding
 
 
 def printed(config: Config) -> dict[str, Any]:

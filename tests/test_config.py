@@ -17,7 +17,7 @@ from layerlock.errors import ConfigError
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.masking import MultiBlockMasking, RandomMasking, SeveralMaskings, TubeMasking
 from layerlock.learn.plans import Blockwise, Progressive
-from layerlock.learn.separate import SeparateDecoding
+from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import ViTConfig
 from layerlock.recipes import RECIPES
 

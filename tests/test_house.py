@@ -18,6 +18,7 @@ FLOORS = [
     ["budget"],
     ["config"],
     ["learn"],
+    ["encoders"],
     ["model", "data"],
     ["draws", "files"],
     ["errors", "first_calls"],

@@ -15,12 +15,12 @@ from printed import printed
 
 from layerlock.budget import budget, h100_hours, total_flops
 from layerlock.config import Config, RunConfig
+from layerlock.encoders.videomae_weights import fields_of
 from layerlock.errors import LayerlockError
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.plan import timeline
-from layerlock.learn.separate import SeparateDecoding, separate_parameters
-from layerlock.learn.videomae import fields_of
 from layerlock.model.cost import backbone_parameters, dense_parameters
+from layerlock.model.separate import SeparateDecoding, separate_parameters
 from layerlock.recipes import RECIPES, ROOMS, recipe
 from layerlock.recipes.catalogue import markdown, row
 from layerlock.train.schedule import learning_rate

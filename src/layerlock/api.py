@@ -27,8 +27,8 @@ from layerlock.train.folder import RunFolder
 from layerlock.train.loop import Outcome, train
 
 if TYPE_CHECKING:
+    from layerlock.encoders import FrozenEncoder
     from layerlock.evaluation.config import EvaluateConfig
-    from layerlock.evaluation.encoders import FrozenEncoder
     from layerlock.evaluation.results import Evaluation
 
 __all__ = [

@@ -18,9 +18,9 @@ from layerlock.learn.learner import Decoding
 from layerlock.learn.masking import Maskings, RandomMasking
 from layerlock.learn.plan import Plan, Stage, timeline
 from layerlock.learn.plans import Plans, Progressive, Schedule
-from layerlock.learn.separate import SeparateDecoding
 from layerlock.learn.step_cost import StepCost, step_cost
 from layerlock.model.patches import Grid, token_grid
+from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import ViTConfig
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from evaluations import clips, tiny_encoder
 
+from layerlock.encoders.checks import check_features, fingerprint
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.baselines import POSITION, DifferenceEncoder, PixelEncoder, baseline_encoders
-from layerlock.evaluation.frozen import check_features, fingerprint
 from layerlock.model.encoder import ClipShape
 
 

@@ -26,12 +26,12 @@ from layerlock.data import ClipConfig, open_source
 from layerlock.data.decode.video import UnreadableVideo
 from layerlock.data.folder import FolderSource
 from layerlock.data.synth import SynthConfig, depth_path, write_videos
+from layerlock.encoders.checks import fingerprint
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation import retrieve, scoring, words
 from layerlock.evaluation.clips import SpreadViews
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.feature_cache import Array
-from layerlock.evaluation.frozen import fingerprint
 from layerlock.evaluation.intervals import Interval
 from layerlock.evaluation.results import Evaluation, Row
 from layerlock.evaluation.run import evaluate

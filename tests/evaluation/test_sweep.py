@@ -11,9 +11,9 @@ import torch
 from evaluations import clips, settings, tiny_encoder
 
 from layerlock.data import Batch
+from layerlock.encoders.checks import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.frozen import FrozenEncoder
 from layerlock.evaluation.readouts import Reader, Setting, blocks_of, settings_of
 from layerlock.evaluation.sweep import Sweep
 from layerlock.evaluation.tasks import ActionTask, DepthTask

@@ -16,7 +16,7 @@ from layerlock.learn.learner import Decoding, Learner
 from layerlock.learn.masking import Masking, MultiBlockMasking, TubeMasking
 from layerlock.learn.plan import Stage
 from layerlock.learn.plans import Blockwise, JointEmbedding, Plans, Progressive
-from layerlock.learn.separate import SeparateDecoding
+from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import Block
 from layerlock.train.loop import build_learner
 

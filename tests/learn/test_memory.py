@@ -10,7 +10,7 @@ from layerlock.learn.learner import Learner
 from layerlock.learn.masking import TubeMasking
 from layerlock.learn.plan import Stage
 from layerlock.learn.plans import Blockwise
-from layerlock.learn.separate import SeparateDecoding
+from layerlock.model.separate import SeparateDecoding
 
 DECODING = SeparateDecoding(width=12, depth=1, heads=2, mlp=24)
 

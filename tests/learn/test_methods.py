@@ -18,7 +18,7 @@ from layerlock.learn.learner import Learner
 from layerlock.learn.masking import MultiBlockMasking, TubeMasking
 from layerlock.learn.plan import Stage
 from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents
-from layerlock.learn.separate import SeparateDecoding
+from layerlock.model.separate import SeparateDecoding
 from layerlock.recipes import recipe
 from layerlock.train.loop import train
 

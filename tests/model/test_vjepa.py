@@ -10,9 +10,9 @@ from tiny import GRID, MODEL, TOKENS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerlock.learn.separate import SeparateDecoder, SeparateDecoding
 from layerlock.model.cost import backbone_parameters
 from layerlock.model.patches import gather_tokens, patchify
+from layerlock.model.separate import SeparateDecoder, SeparateDecoding
 from layerlock.model.vit import Block, Dense, ViT, ViTConfig
 
 ENCODER = ViTConfig(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerlock.encoders import FrozenEncoder, random_like
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.encoders import FrozenEncoder, random_like
 from layerlock.model.encoder import ClipShape
 from layerlock.model.patches import Grid, patchify
 from layerlock.model.position import sincos_table

@@ -22,9 +22,9 @@ from layerlock.data import batches, crop_and_flip
 from layerlock.data.decode.beside import depth_path
 from layerlock.data.index.cache import cache_folder, state_of
 from layerlock.data.order import video_at
+from layerlock.encoders.checks import fingerprint
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.clips import SpreadViews
-from layerlock.evaluation.frozen import fingerprint
 from layerlock.evaluation.opened import Opened
 from layerlock.evaluation.readouts import Place, Reader
 from layerlock.evaluation.sweep import Sweep

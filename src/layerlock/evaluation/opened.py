@@ -11,12 +11,12 @@ import torch
 
 from layerlock.data.index import build_index
 from layerlock.data.index.progress import IndexProgress
+from layerlock.encoders import FrozenEncoder, open_encoder
+from layerlock.encoders.checks import check_features, fingerprint
 from layerlock.evaluation.baselines import baseline_encoders
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.cutting import Cutting
-from layerlock.evaluation.encoders import FrozenEncoder, open_encoder
 from layerlock.evaluation.folder import EvaluationFolder
-from layerlock.evaluation.frozen import check_features, fingerprint
 from layerlock.evaluation.parts import Parts, open_parts
 from layerlock.evaluation.tasks import Task, build_task
 from layerlock.evaluation.tasks.clip import plain_clip

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from layerlock import draws
+from layerlock.encoders import FrozenEncoder
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.evaluation.tasks import Shape, Task
 from layerlock.model.encoder import block_at
 from layerlock.model.readout import AttentionReadout, LinearReadout, Readout, standardized

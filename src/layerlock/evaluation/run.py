@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from layerlock.encoders import FrozenEncoder
 from layerlock.evaluation.clips import RepeatedViews, SpreadViews
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.cutting import Part
-from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.evaluation.examples import depth_reader, save_examples
 from layerlock.evaluation.feature_cache import cached_stream
 from layerlock.evaluation.opened import OURS, Opened, open_evaluation

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.evaluation.readouts import Place, Setting, build_readout, shapes_of
 from layerlock.evaluation.tasks import Task
 from layerlock.model.readout import Readout

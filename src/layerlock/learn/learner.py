@@ -17,10 +17,10 @@ from layerlock import draws
 from layerlock.learn.decoders import BackboneDecoder, BackboneDecoding
 from layerlock.learn.masking import Masking, Masks, move, random_subset
 from layerlock.learn.plan import Stage, Tap, Target
-from layerlock.learn.separate import SeparateDecoder, SeparateDecoding, normalized_patches
 from layerlock.learn.teacher import Teacher
 from layerlock.model.patches import Grid, gather_tokens, patchify
 from layerlock.model.position import Rotation
+from layerlock.model.separate import SeparateDecoder, SeparateDecoding, normalized_patches
 from layerlock.model.vit import Dense, ViT, ViTConfig, compile_blocks, initialize
 
 Decoding = BackboneDecoding | SeparateDecoding

@@ -13,8 +13,8 @@ from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Decoding
 from layerlock.learn.masking import Counts
 from layerlock.learn.plan import Stage, Tap
-from layerlock.learn.separate import separate_flops
 from layerlock.model.cost import block_flops, dense_flops, encoder_flops
+from layerlock.model.separate import separate_flops
 from layerlock.model.vit import ViTConfig
 
 LIVE = 3

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data.clips import ClipConfig
+from layerlock.encoders.videomae_weights import IMAGENET_MEAN, IMAGENET_STD
 from layerlock.learn.masking import TubeMasking
 from layerlock.learn.plans import Blockwise
-from layerlock.learn.separate import SeparateDecoding
-from layerlock.learn.videomae import IMAGENET_MEAN, IMAGENET_STD
+from layerlock.model.separate import SeparateDecoding
 from layerlock.model.sizes import vit
 from layerlock.recipes.record import Recipe
 

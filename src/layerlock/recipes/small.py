@@ -9,7 +9,7 @@ from layerlock.data.clips import ClipConfig
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.masking import Maskings, MultiBlockMasking, RandomMasking, TubeMasking
 from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents, Plans, Progressive
-from layerlock.learn.separate import SeparateDecoding
+from layerlock.model.separate import SeparateDecoding
 from layerlock.model.sizes import vit
 from layerlock.recipes.record import Recipe
 

@@ -1,4 +1,4 @@
-"""VideoMAE on Kinetics-400 (arXiv 2203.12602), in the layout of the published weights (`layerlock.learn.videomae`).
+"""VideoMAE on Kinetics-400 (arXiv 2203.12602), in the layout of the published weights (`layerlock.encoders`).
 
 Settings are those of the paper and of the training scripts that its authors published.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data.clips import ClipConfig
+from layerlock.encoders.videomae_weights import IMAGENET_MEAN, IMAGENET_STD
 from layerlock.learn.masking import TubeMasking
 from layerlock.learn.plans import Progressive
-from layerlock.learn.separate import SeparateDecoding
-from layerlock.learn.videomae import IMAGENET_MEAN, IMAGENET_STD
+from layerlock.model.separate import SeparateDecoding
 from layerlock.model.sizes import vit
 from layerlock.recipes.record import Recipe
 

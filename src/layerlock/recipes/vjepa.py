@@ -8,7 +8,7 @@ from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data.clips import ClipConfig
 from layerlock.learn.masking import MultiBlockMasking, SeveralMaskings
 from layerlock.learn.plans import JointEmbedding
-from layerlock.learn.separate import SeparateDecoding
+from layerlock.model.separate import SeparateDecoding
 from layerlock.model.sizes import vit
 from layerlock.recipes.four_ds import MINI_WARMUP, SWITCH
 from layerlock.recipes.record import Recipe, freezing

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from layerlock.encoders import FrozenEncoder
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.evaluation.parts import Parts
 from layerlock.evaluation.tasks.action import ActionTask
 from layerlock.evaluation.tasks.depth import DepthTask

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerlock.data import Batch
+from layerlock.encoders import FrozenEncoder
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.evaluation.tasks.task import Metric, Scored, Shape, heads_of
 
 KINETICS_VIEWS = 7

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from layerlock.data import Batch, crop_and_flip_depth
+from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.evaluation.tasks.task import Metric, Scored, Shape, heads_of
 from layerlock.model.encoder import ClipShape
 from layerlock.model.patches import token_grid, unpatchify

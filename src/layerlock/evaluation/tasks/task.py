@@ -8,9 +8,9 @@ from typing import Protocol
 from torch import Tensor
 
 from layerlock.data import Batch
+from layerlock.encoders import FrozenEncoder
 from layerlock.errors import ConfigError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.encoders import FrozenEncoder
 from layerlock.model.patches import Grid
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from layerlock.encoders.checkpoint import Checkpoint, fetch
+from layerlock.encoders.protocol import FrozenEncoder
+from layerlock.encoders.videomae import open_videomae
+from layerlock.encoders.vjepa2 import open_vjepa2
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.encoders.checkpoint import Checkpoint, fetch
-from layerlock.evaluation.encoders.protocol import FrozenEncoder
-from layerlock.evaluation.encoders.videomae import open_videomae
-from layerlock.evaluation.encoders.vjepa2 import open_vjepa2
 from layerlock.model.encoder import ClipShape
 
 _MODELS: dict[str, Callable[[Checkpoint, ClipShape | None], FrozenEncoder]] = {

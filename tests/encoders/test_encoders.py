@@ -13,8 +13,8 @@ import torch
 from tiny import FIXTURES, MODEL, video
 
 from layerlock import draws
+from layerlock.encoders import open_encoder, random_like
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.encoders import open_encoder, random_like
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.model.vit import ViT, initialize
 

@@ -1,4 +1,4 @@
-"""What evaluation asks of an encoder; `layerlock.model.encoder.Encoder` is one."""
+"""What is asked of a frozen encoder; `layerlock.model.encoder.Encoder` is one."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import torch
 from tiny import FIXTURES
 from torch.nn import functional as F
 
+from layerlock.encoders.fourds import from_4ds, load_4ds
 from layerlock.errors import LayerlockError
-from layerlock.model.fourds import from_4ds, load_4ds
 from layerlock.model.patches import patchify
 from layerlock.model.vit import ViT
 

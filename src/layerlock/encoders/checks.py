@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from layerlock import draws
+from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.encoders import FrozenEncoder
 
 
 def fingerprint(encoder: FrozenEncoder) -> str:

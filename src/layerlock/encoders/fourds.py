@@ -1,4 +1,4 @@
-"""Published 4DS checkpoints (google-deepmind/representations4d): flat .npz key layout to our ViT."""
+"""Published 4DS checkpoints (google-deepmind/representations4d): flat .npz key layout to our ViT, as an encoder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
+from layerlock.encoders.shapes import restrided
 from layerlock.errors import LayerlockError
+from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.model.patches import Grid
 from layerlock.model.vit import ViT, ViTConfig
 
@@ -35,6 +37,20 @@ def _matrix(ours: str, kernel: np.ndarray) -> np.ndarray:
     """A kernel as `[out, in]`: q, k, v are (in, heads, head_dim), the output projection is (heads, head_dim, out)."""
     flat = kernel.reshape(-1, kernel.shape[-1]) if ours.endswith("proj") else kernel.reshape(kernel.shape[0], -1)
     return flat.T
+
+
+def open_4ds(path: str, clip: ClipShape | None) -> Encoder:
+    """The encoder of a 4DS `.npz`, for clips of as many frames and pixels as it has positions, at stride 2.
+
+    Raises LayerlockError for a file that is no such checkpoint, naming the first key that is off.
+    """
+    vit = load_4ds(path)
+    frames, height, width = (tokens * side for tokens, side in zip(vit.grid, vit.config.patch, strict=True))
+    if height != width:
+        raise LayerlockError(f"{path}: made for frames of {height} x {width} pixels; only square ones can be read")
+    encoder = Encoder(vit.config, restrided(ClipShape(frames=frames, stride=2, size=height), clip, path))
+    encoder.vit.load_state_dict(vit.state_dict(), assign=True)
+    return encoder
 
 
 def load_4ds(path: str | Path) -> ViT:

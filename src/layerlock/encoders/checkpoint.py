@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from layerlock.encoders.videomae_weights import IMAGENET_MEAN, IMAGENET_STD
 from layerlock.errors import LayerlockError, one_line
-from layerlock.learn.videomae import IMAGENET_MEAN, IMAGENET_STD
 from layerlock.model.encoder import read_tensors
 
 EXTRA = "pip install 'layerlock[transformers]'"

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from layerlock.encoders.checkpoint import Checkpoint, Colour
+from layerlock.encoders.shapes import restrided
+from layerlock.encoders.videomae_weights import clip_grid, vit_config, vit_from_transformers
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.encoders.checkpoint import Checkpoint, Colour
-from layerlock.evaluation.encoders.shapes import restrided
-from layerlock.learn.videomae import clip_grid, vit_config, vit_from_transformers
 from layerlock.model.encoder import ClipShape, Encoder
 
 DEFAULT_COLOURS = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from layerlock import draws
-from layerlock.learn.separate import (
+from layerlock.model.cost import dense_parameters
+from layerlock.model.position import sincos_1d_table, sincos_table
+from layerlock.model.separate import (
     SeparateDecoder,
     SeparateDecoding,
     normalized_patches,
     separate_flops,
     separate_parameters,
 )
-from layerlock.model.cost import dense_parameters
-from layerlock.model.position import sincos_1d_table, sincos_table
 from layerlock.model.vit import ViTConfig, initialize
 
 GRID = (4, 3, 3)

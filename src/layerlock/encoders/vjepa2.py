@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from layerlock import draws
+from layerlock.encoders.checkpoint import EXTRA, Checkpoint, Colour
+from layerlock.encoders.shapes import restrided
+from layerlock.encoders.videomae_weights import IMAGENET_MEAN, IMAGENET_STD
 from layerlock.errors import LayerlockError, one_line
-from layerlock.evaluation.encoders.checkpoint import EXTRA, Checkpoint, Colour
-from layerlock.evaluation.encoders.shapes import restrided
-from layerlock.learn.videomae import IMAGENET_MEAN, IMAGENET_STD
 from layerlock.model.cores import clip_by_clip
 from layerlock.model.encoder import ClipShape, check_clips, check_weights
 from layerlock.model.patches import Grid, token_grid

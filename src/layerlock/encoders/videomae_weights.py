@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from layerlock.errors import LayerlockError
-from layerlock.learn.separate import SeparateDecoding
 from layerlock.model.encoder import check_weights
 from layerlock.model.patches import Grid, token_grid
+from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import GELU, ViTConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

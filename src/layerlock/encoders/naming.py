@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
+from layerlock.encoders.fourds import open_4ds
+from layerlock.encoders.hub import open_hub
+from layerlock.encoders.protocol import FrozenEncoder
+from layerlock.encoders.shapes import restrided
+from layerlock.encoders.untrained import open_size, random_like
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.encoders.fourds import open_4ds
-from layerlock.evaluation.encoders.hub import open_hub
-from layerlock.evaluation.encoders.protocol import FrozenEncoder
-from layerlock.evaluation.encoders.shapes import restrided
-from layerlock.evaluation.encoders.untrained import open_size, random_like
 from layerlock.model.encoder import ClipShape, load
 from layerlock.model.sizes import SIZES
 

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerlock.errors import LayerlockError
-from layerlock.learn.separate import SeparateDecoder, SeparateDecoding, normalized_patches
-from layerlock.learn.videomae import (
+from layerlock.encoders.videomae_weights import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Weights,
@@ -23,8 +21,10 @@ from layerlock.learn.videomae import (
     to_transformers,
     vit_config,
 )
+from layerlock.errors import LayerlockError
 from layerlock.model.patches import gather_tokens, patchify
 from layerlock.model.position import sincos_1d_table
+from layerlock.model.separate import SeparateDecoder, SeparateDecoding, normalized_patches
 from layerlock.model.vit import Block, Dense, ViT, ViTConfig
 
 FIELDS: dict[str, Any] = {

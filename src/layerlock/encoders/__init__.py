@@ -3,8 +3,8 @@
 `open_encoder(name)` takes a folder of ours, `random:SIZE`, `random:NAME`, `hf:NAME-OR-FOLDER` or `4ds:FILE.npz`.
 """
 
-from layerlock.evaluation.encoders.naming import open_encoder
-from layerlock.evaluation.encoders.protocol import FrozenEncoder
-from layerlock.evaluation.encoders.untrained import random_like
+from layerlock.encoders.naming import open_encoder
+from layerlock.encoders.protocol import FrozenEncoder
+from layerlock.encoders.untrained import random_like
 
 __all__ = ["FrozenEncoder", "open_encoder", "random_like"]

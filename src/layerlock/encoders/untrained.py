@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from layerlock.encoders.protocol import FrozenEncoder
+from layerlock.encoders.vjepa2 import VJEPA2Encoder
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.encoders.protocol import FrozenEncoder
-from layerlock.evaluation.encoders.vjepa2 import VJEPA2Encoder
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.model.patches import Grid
 from layerlock.model.sizes import vit

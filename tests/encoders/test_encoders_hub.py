@@ -14,8 +14,8 @@ from hub_models import MEAN, STD, VIDEOMAE, VJEPA2, hub_model, noise, normalized
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from layerlock.encoders import open_encoder, random_like
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.encoders import open_encoder, random_like
 from layerlock.model.encoder import ClipShape, Encoder
 
 ALL = [0, 1, 2, 3]
