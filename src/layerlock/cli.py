@@ -96,8 +96,8 @@ WIDEST = 240
 """columns that a table may take: broken cells could not be read"""
 
 EVALUATE_USAGE = """usage: layerlock evaluate ENCODER --task action|depth|retrieval --data PATH [--test-data PATH]
-                          [--out DIR] [--depths 0.25,0.5,...] [--lrs 1e-4,...] [--examples N] [--any-field VALUE]
-                          [--resume | --overwrite]
+                          [--group REGEX] [--out DIR] [--depths 0.25,0.5,...] [--lrs 1e-4,...] [--examples N]
+                          [--any-field VALUE] [--resume | --overwrite]
 
 `layerlock evaluate ENCODER --help` lists all fields; docs/evaluation.md says what they are for."""
 

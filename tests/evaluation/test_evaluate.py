@@ -96,6 +96,8 @@ def test_the_command_evaluates_actions_and_writes_a_report(
             line = lines[(3, 6).index(one["block"])]
             assert line[column[one["kind"]]] == f"{mean:.1f} [{low:.1f}, {high:.1f}]"
     assert sum(results["data"]["videos"].values()) == 60
+    assert results["data"]["groups"] == results["data"]["videos"]
+    assert "Groups: none: each video is taken to be independent" in said.replace("\n", " ")
     page = (out / "report.html").read_text()
     assert page.count("<img") >= 8 + 2 + 1 + 2
     assert "By depth" in page
@@ -359,7 +361,8 @@ def test_leads_are_told_apart_in_words() -> None:
     figures_of = {"metrics": {"top-1": Interval(0.48, 0.44, 0.52)}, "validation": 0.5}
     ours = Row(encoder="encoder", kind="linear", baseline=False, ahead=leads, not_above=("raw pixels",), **figures_of)
     other = Row(encoder="random weights", kind="linear", baseline=True, **figures_of)
-    data = {"layout": "l", "parts": "p", "videos": {"train": 3, "validation": 2, "test": 1}, "notes": []}
+    counts = {"train": 3, "validation": 2, "test": 1}
+    data = {"layout": "l", "parts": "p", "videos": counts, "grouping": "g", "groups": counts, "notes": []}
     found = Evaluation(
         out="", encoder="mine", task="action", metric="top-1", higher_is_better=True, percent=("top-1",), data=data
     )
@@ -370,6 +373,42 @@ def test_leads_are_told_apart_in_words() -> None:
     assert words.table(replace(found, rows=(ours, other)))[1][0][0] == "mine !"
     assert "leads over baselines" in words.sentences(replace(found, rows=(ours, other)))[1]
     assert "leads" not in words.sentences(replace(found, rows=(other,)))[1]
+
+
+def test_groups_are_cut_whole_and_stand_in_the_results(tmp_path: Path, world: Path, encoder: Path) -> None:
+    videos = sorted(world.glob("*/*.mp4"))[:48]
+    for number, video in enumerate(videos):
+        name = "Ab"[number % 2]
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+        place = tmp_path / "data" / name / f"v_{name}_g{number // 8:02d}_c{number % 8:02d}.mp4"
+        place.symlink_to(video)
+    changes: dict[str, Any] = {"readout": "linear", "baselines": "no", "lrs": (1e-3,)}
+    found = run(tmp_path / "out", tmp_path / "data", encoder, **changes)
+    assert found.data["grouping"] == "names as in UCF101"
+    assert found.data["videos"] == {"train": 32, "validation": 8, "test": 8}
+    assert found.data["groups"] == {"train": 8, "validation": 2, "test": 2}
+    assert "Groups: names as in UCF101; 8 train, 2 validation, 2 test." in words.sentences(found)
+    each = run(tmp_path / "each", tmp_path / "data", encoder, group=".+", **changes)
+    assert each.data["groups"] == each.data["videos"]
+    for bad, message in (
+        ("(", r"group: '\(' is no regular expression"),
+        ("nothing", "group: 'nothing' is in none of 48"),
+    ):
+        with pytest.raises(LayerlockError, match=message):
+            run(tmp_path / "bad", tmp_path / "data", encoder, group=bad, **changes)
+    shutil.copytree(tmp_path / "data", tmp_path / "other")
+    for name in "Ab":
+        for place in (tmp_path / "other" / name).glob("v_*_g0[0-4]_*"):
+            place.unlink()
+        for place in (tmp_path / "data" / name).glob("v_*_g05_c0[4-7]*"):
+            place.unlink()
+        for place in (tmp_path / "other" / name).glob("v_*_g05_c0[0-3]*"):
+            place.unlink()
+    changes |= {"test_data": str(tmp_path / "other")}
+    with pytest.raises(LayerlockError, match=r"2 of 12 groups are in several parts: v_A_g05 \(test and train\)"):
+        run(tmp_path / "leak", tmp_path / "data", encoder, **changes)
+    allowed = run(tmp_path / "leak", tmp_path / "data", encoder, shared_groups="allow", **changes)
+    assert any("2 of 12 groups are in several parts" in note for note in allowed.data["notes"])
 
 
 def test_videos_that_are_shorter_than_a_clip_are_named(tmp_path: Path, world: Path, encoder: Path) -> None:
@@ -442,7 +481,7 @@ def test_retrieval_cut_in_time_finds_other_clips_and_never_one_twice(
 def test_a_window_that_cannot_be_decoded_leaves_the_others_of_its_video(
     tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    paths = write_videos(tmp_path / "long", SynthConfig(videos=13, size=32, frames=72), workers=1)
+    paths = write_videos(tmp_path / "long", SynthConfig(videos=26, size=32, frames=72), workers=1)
     view = FolderSource.view
 
     def torn(source: FolderSource, video: int, at: float = 0.5) -> Any:

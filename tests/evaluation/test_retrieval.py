@@ -62,6 +62,26 @@ def test_a_label_that_stands_alone_asks_nothing_but_can_be_in_the_way() -> None:
     assert alone.mean_average_precision == pytest.approx(0.5)
 
 
+@pytest.mark.usefixtures("block")
+def test_neighbours_of_the_same_group_do_not_count() -> None:
+    features, label = clusters(60, 5)
+    group = torch.arange(60) // 3
+    x = torch.nn.functional.normalize(features.double(), dim=1).numpy()
+    precision = []
+    for query in range(60):
+        others = (group != group[query]).numpy()
+        hit = (label == label[query]).numpy()[others]
+        precision.append(average_precision_score(hit, (x @ x.T)[query, others]))
+    result = leave_one_out(features, label, group_v=group)
+    assert result.average_precision_q.numpy() == pytest.approx(np.array(precision), abs=1e-6)
+    assert (group[result.nearest_q] != group[result.query_q]).all()
+    assert leave_one_out(features, label, group_v=torch.arange(60)).top == leave_one_out(features, label).top
+    alone = leave_one_out(torch.eye(5), torch.tensor([0, 0, 1, 1, 1]), group_v=torch.tensor([0, 0, 1, 1, 2]))
+    assert alone.query_q.tolist() == [2, 3, 4]
+    with pytest.raises(ValueError, match="no label occurs in two groups"):
+        leave_one_out(torch.eye(4), torch.tensor([0, 0, 1, 1]), group_v=torch.tensor([0, 0, 1, 1]))
+
+
 def test_length_does_not_matter() -> None:
     features, label = clusters(30, 3)
     scaled = features * torch.linspace(0.1, 50, 30)[:, None]

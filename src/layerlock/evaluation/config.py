@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -73,7 +74,13 @@ class EvaluateConfig:
     views: int | None = None
     """equally spaced clips of a test video whose softmax is averaged; None: 7 for Kinetics, else the middle clip"""
     split: Literal["auto", "video", "time"] = "auto"
-    """how parts are cut from data that have none; auto: by video, but by time where depth has fewer than 3 videos"""
+    """how parts are cut from data that have none; auto: by video, but by time where depth has fewer than 3 groups"""
+    group: str | None = None
+    """regular expression that is searched for in the path of a video below its data: its first group, or all that
+    matches, names the videos (of one recording, room, subject) that stay in one part and count as one in intervals;
+    None: a column `group` of the list, else names as known data sets have them"""
+    shared_groups: Literal["refuse", "allow"] = "refuse"
+    """what becomes of a group that is in two of the data's own parts"""
     validation_share: float = 0.1
     """share of the data that the depth and the learning rate are chosen on, where the data have no such part"""
     test_share: float = 0.2
@@ -132,7 +139,12 @@ class EvaluateConfig:
             raise ConfigError(found)
 
     def _texts(self) -> list[str]:
-        return [f"{name}: it is empty" for name in ("encoder", "data", "out") if not getattr(self, name)]
+        found = [f"{name}: it is empty" for name in ("encoder", "data", "out") if not getattr(self, name)]
+        try:
+            re.compile(self.group or "")
+        except re.error as error:
+            found.append(f"group: {self.group!r} is no regular expression ({error})")
+        return found
 
     def _numbers(self) -> list[str]:
         found = [

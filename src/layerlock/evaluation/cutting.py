@@ -1,13 +1,15 @@
-"""How a data set is cut into three parts where it does not bring any: by video, or in time."""
+"""How a data set is cut into three parts where it does not bring any: by video or group of videos, or in time."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
 
 from layerlock.data import ClipConfig
 from layerlock.data.folder import FolderSource, video_name
@@ -32,6 +34,17 @@ class Part:
         """What the video at a position is called, with the frames of its stretch."""
         return video_name(self.index, row, self.stretches)
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What each video belongs to: its group, or itself. Stretches of one video are one group."""
+        return tuple(group_of(self.index, row) or video.path for row, video in enumerate(self.index.videos))
+
+    @property
+    def group_v(self) -> Tensor:
+        """The same as numbers, int64 `[V]`."""
+        number_of = {name: number for number, name in enumerate(dict.fromkeys(self.groups))}
+        return torch.tensor([number_of[name] for name in self.groups])
+
     def source(self, clip: ClipConfig, seed: int, *, with_depth: bool) -> FolderSource:
         """Clips of the part."""
         return FolderSource(self.index, clip, seed, with_depth=with_depth, stretches=self.stretches)
@@ -47,6 +60,10 @@ class Cutting:
     test: float
     seed: int
     labelled: bool
+    group: str | None = None
+    """a regular expression that names groups (`group_videos`)"""
+    shared: bool = False
+    """whether a group may be in several parts that the data bring"""
     span: Callable[[float], int]
     """frames that a clip spans in a video of so many frames a second"""
 
@@ -54,55 +71,128 @@ class Cutting:
 def by_video(index: Index, cutting: Cutting) -> tuple[dict[str, list[int]], tuple[str, ...]]:
     """Positions of the videos of each part, and what is odd about them.
 
-    Of each class the share is rounded, but every class is in training, then in test, then in validation, as far as it
-    has videos. Scans of one room (ScanNet's sceneXXXX_YY) stay together, and so do links to one file within a class.
+    Groups (`Index.groups`) stay together, and so do links and copies of one file within a class. In the order of a
+    hash, groups go to the test part, then to the validation part, where they bring the number of videos of each class
+    nearer to its share; but every class is in training, then in test, then in validation, as far as it has groups.
     """
-    rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
-    scarce: dict[str, list[str]] = {"test": [], "validation": []}
-    for label, members in sorted(_members(index, cutting.labelled).items()):
-        groups = sorted(members, key=lambda name: _hash(cutting.seed, name))
-        n = len(groups)
-        test = min(max(1, round(cutting.test * n)), n - 1) if cutting.test else 0
-        validation = max(0, min(max(1, round(cutting.validation * n)), n - test - 1))
-        ends = {"test": test, "validation": test + validation, "train": n}
-        begin = 0
-        for role, end in ends.items():
-            rows[role] += [row for name in groups[begin:end] for row in members[name]]
-            begin = end
-        for role, count in (("test", test), ("validation", validation)):
-            if not count and label >= 0 and (role != "test" or cutting.test):
-                scarce[role].append(index.classes[label])
-    notes = tuple(
-        f"classes with too few videos to be in the {role} part, {len(names)}: {', '.join(names[:10])}"
-        for role, names in scarce.items()
-        if names
-    )
-    return {role: sorted(chosen) for role, chosen in rows.items()}, notes
+    units = sorted(_units(index, cutting.labelled), key=lambda unit: _hash(cutting.seed, unit.name))
+    total = sum((unit.videos for unit in units), Counter[int]())
+    rows: dict[str, list[int]] = {}
+    notes = []
+    for role, share in (("test", cutting.test), ("validation", cutting.validation)):
+        wanted = {label: max(1, round(share * count)) for label, count in total.items()} if share else {}
+        chosen = _choose(units, wanted)
+        rows[role] = sorted(row for unit in chosen for row in unit.rows)
+        missing = set(wanted) - {label for unit in chosen for label in unit.videos} - {-1}
+        if missing:
+            notes.append(_scarce(index, role, sorted(missing)))
+        taken = set(chosen)
+        units = [unit for unit in units if unit not in taken]
+    rows["train"] = sorted(row for unit in units for row in unit.rows)
+    return {role: rows[role] for role in ("train", "validation", "test")}, tuple(notes)
 
 
-def _members(index: Index, labelled: bool) -> dict[int, dict[str, list[int]]]:
-    """By class (-1: all), positions of the videos by the name of what has to stay together."""
-    found: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    keys: list[tuple[int, object]] = []
-    names: dict[tuple[int, object], str] = {}
-    for video, label in zip(index.videos, index.labels, strict=True):
-        name = os.path.relpath(video.path, index.root)
-        scan = re.search(r"scene\d{4}(?=_\d\d)", name)
-        name = scan.group() if scan else name
-        keys.append((label if labelled else -1, identity(video.path)))
-        names[keys[-1]] = min(name, names.get(keys[-1], name))
-    for row, key in enumerate(keys):
-        found[key[0]][names[key]].append(row)
+@dataclass(frozen=True, eq=False)
+class _Unit:
+    """Videos that stay together."""
+
+    name: str
+    rows: list[int]
+    videos: Counter[int]
+    """by class; -1: all"""
+
+
+def _units(index: Index, labelled: bool) -> list[_Unit]:
+    identities, labels = identities_of([index]), index.labels if labelled else (-1,) * len(index)
+    members: dict[object, list[int]] = defaultdict(list)
+    for row, (video, label) in enumerate(zip(index.videos, labels, strict=True)):
+        members[group_of(index, row) or (label, identities[video.path])].append(row)
+    return [
+        _Unit(
+            name=group_of(index, rows[0]) or min(os.path.relpath(index.videos[row].path, index.root) for row in rows),
+            rows=rows,
+            videos=Counter(labels[row] for row in rows),
+        )
+        for rows in members.values()
+    ]
+
+
+def _choose(units: Sequence[_Unit], wanted: Mapping[int, int]) -> list[_Unit]:
+    """Units that bring the number of videos of each class near to `wanted`, never the last one of a class."""
+    chosen: dict[_Unit, None] = {}
+    left = Counter(label for unit in units for label in unit.videos)
+    lacking = Counter(wanted)
+
+    def spare(unit: _Unit) -> bool:
+        return unit not in chosen and all(left[label] > 1 for label in unit.videos)
+
+    def gain(unit: _Unit) -> int:
+        return sum(abs(lacking[label]) - abs(lacking[label] - count) for label, count in unit.videos.items())
+
+    def take(unit: _Unit) -> None:
+        chosen[unit] = None
+        lacking.subtract(unit.videos)
+        left.subtract(dict.fromkeys(unit.videos, 1))
+
+    for unit in units if wanted else ():
+        if spare(unit) and gain(unit) > 0:
+            take(unit)
+    for label, count in wanted.items():
+        possible = [unit for unit in units if label in unit.videos and spare(unit)] if lacking[label] == count else []
+        if possible:
+            take(max(possible, key=gain))
+    return list(chosen)
+
+
+def _scarce(index: Index, role: str, labels: Sequence[int]) -> str:
+    """What is to be said of classes that are not in a part."""
+    told = []
+    for label in labels:
+        rows = [row for row, own in enumerate(index.labels) if own == label]
+        groups = {group_of(index, row) or row for row in rows}
+        whole = f" (its {len(rows)} videos are of {_counted(len(groups), 'group')})" if len(groups) < len(rows) else ""
+        told.append(index.classes[label] + whole)
+    what = "groups" if any("(" in text for text in told) else "videos"
+    return f"classes with too few {what} to be in the {role} part, {len(told)}: {', '.join(told[:10])}"
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'s' * (count != 1)}"
+
+
+def group_of(index: Index, row: int) -> str:
+    """What a video belongs to; empty where it stands alone."""
+    return index.groups[row] if index.groups else ""
+
+
+def identities_of(indices: Iterable[Index]) -> dict[str, object]:
+    """What tells each file or folder from others, by path: links to one file are one, and so are copies of it."""
+    videos = {video.path: video for index in indices for video in index.videos}
+    found = {path: _identity(path) for path in videos}
+    alike: dict[tuple[int, ...], set[str]] = defaultdict(set)
+    for path, video in videos.items():
+        alike[video.bytes, video.frames, video.width, video.height].add(path)
+    for facts, paths in alike.items():
+        if facts[0] and len({found[path] for path in paths}) > 1:
+            found |= {path: _content(path) or found[path] for path in paths}
     return found
 
 
-def identity(path: str) -> object:
-    """What tells a file or folder from others, by whatever link it is reached."""
+def _identity(path: str) -> object:
     try:
         status = os.stat(path)
     except OSError:
         return path
     return status.st_dev, status.st_ino
+
+
+def _content(path: str) -> str:
+    """A digest of a file; empty of a folder."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+    except OSError:
+        return ""
 
 
 def _hash(seed: int, name: str) -> bytes:
@@ -138,4 +228,5 @@ def subset(index: Index, rows: Sequence[int]) -> Index:
     """The videos at some positions, with their labels; nothing of what was rejected."""
     videos = tuple(index.videos[row] for row in rows)
     labels = tuple(index.labels[row] for row in rows)
-    return replace(index, videos=videos, labels=labels, rejected=())
+    groups = tuple(index.groups[row] for row in rows) if index.groups else ()
+    return replace(index, videos=videos, labels=labels, groups=groups, rejected=())

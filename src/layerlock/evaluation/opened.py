@@ -90,6 +90,8 @@ def _parts(config: EvaluateConfig, encoder: FrozenEncoder, quiet: bool) -> Parts
         test=config.test_share,
         seed=config.seed,
         labelled=config.task != "depth",
+        group=config.group,
+        shared=config.shared_groups == "allow",
         span=plain_clip(config, encoder.clip).cut(0).span,
     )
     with IndexProgress(quiet) as progress:

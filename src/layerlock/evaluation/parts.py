@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,8 @@ from layerlock.data.decode.beside import depth_path
 from layerlock.data.index import Index
 from layerlock.data.index.cache import state_of
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.cutting import Cutting, Part, by_time, by_video, identity, subset
+from layerlock.evaluation.cutting import Cutting, Part, by_time, by_video, identities_of, subset
+from layerlock.evaluation.groups import Grouping, check_apart, group_videos
 from layerlock.evaluation.own_parts import own_parts
 
 
@@ -25,18 +27,21 @@ class Parts:
     classes: tuple[str, ...]
     layout: str
     how: str
+    grouping: str = ""
+    """in words, what was taken for a group of videos that are not independent"""
     notes: tuple[str, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
     """(path, reason) of videos that were found unusable before any clip was cut"""
 
     def check_pairs(self) -> None:
         """Raises LayerlockError where no two videos of a part of retrieval have a class in common."""
-        chosen_on = self.train.index.labels + self.validation.index.labels
-        for role, labels in (("training and validation", chosen_on), ("test", self.test.index.labels)):
-            if len(labels) == len(set(labels)):
+        for role, parts in (("training and validation", (self.train, self.validation)), ("test", (self.test,))):
+            pairs = [pair for part in parts for pair in zip(part.index.labels, part.groups, strict=True)]
+            groups = Counter(label for label, _ in set(pairs))
+            if max(groups.values()) < 2:
                 raise LayerlockError(
-                    f"{self.test.index.root}: nothing to retrieve among {len(labels)} videos of the {role} part: no "
-                    "two are of one class (--test-share says how many are tested on)"
+                    f"{self.test.index.root}: nothing to retrieve among {len(pairs)} videos of the {role} part: no two "
+                    "are of one class and of different groups (--test-share says how many are tested on)"
                 )
 
     def fingerprint(self, clip: ClipConfig, *, with_depth: bool) -> str:
@@ -59,7 +64,7 @@ def open_parts(data: str, test_data: str | None, cutting: Cutting, read: Callabl
 
     Parts that the data have are used: of three all; of two the second is tested on and a share of the first is what is
     chosen on. `test_data` replaces any test part. Raises LayerlockError where a part would be empty, where labels are
-    missing, and where the test part has a class or a video that is not to be there.
+    missing, where the test part has a class or a video that is not to be there, and where a group is in two parts.
     """
     places = own_parts(data)
     found = {role: read(place) for role, place in places.items()}
@@ -71,14 +76,17 @@ def open_parts(data: str, test_data: str | None, cutting: Cutting, read: Callabl
         found = {role: _labelled(index) for role, index in found.items()}
     if "validation" in found and "test" not in found:
         found["test"] = found.pop("validation")
+    grouping = group_videos(found, cutting.group)
+    found, notes = grouping.found, grouping.notes
     if len(found) > 1:
         _check_apart(found)
+        notes += check_apart(found, allowed=cutting.shared)
     found = _same_classes(found) if cutting.labelled else found
-    parts = _check(_assemble(found, cutting), cutting)
-    return replace(parts, notes=parts.notes + _short_videos(found, cutting))
+    parts = _check(_assemble(found, cutting, grouping), cutting)
+    return replace(parts, grouping=grouping.how, notes=notes + parts.notes + _short_videos(found, cutting))
 
 
-def _assemble(found: dict[str, Index], cutting: Cutting) -> Parts:
+def _assemble(found: dict[str, Index], cutting: Cutting, grouping: Grouping) -> Parts:
     train, told = found["train"], "the data's own parts"
     rejected = tuple(entry for index in found.values() for entry in index.rejected)
     empty = _empty_classes(train) if cutting.labelled else ()
@@ -94,16 +102,23 @@ def _assemble(found: dict[str, Index], cutting: Cutting) -> Parts:
         parts = _apart(train, {role: rows[role] for role in ("train", "validation")})
         test = Part(index=found["test"])
         return Parts(**parts, test=test, **facts, how=f"its own training and test part; {share}", notes=empty + notes)  # type: ignore[arg-type]
-    if cutting.by == "time" or (cutting.by == "auto" and not cutting.labelled and len(train) < 3):
+    groups = set(Part(index=train).groups)
+    if cutting.by == "time" or (cutting.by == "auto" and not cutting.labelled and len(groups) < 3):
         parts = by_time(train, cutting)
         how = (
             "cut in time: the first frames of each video train, the last test, a clip's length apart, and each clip to "
             "test on counts as a video"
         )
         return Parts(**parts, **facts, how=how, notes=empty)  # type: ignore[arg-type]
+    if len(groups) == 1 and len(train) > 1:
+        raise LayerlockError(
+            f"{train.root}: all {len(train)} videos are of one group, {groups.pop()} ({grouping.how}), so that none "
+            "can be tested on; declare what a group is (--group; '.+': each video), or cut them in time (--split time)"
+        )
     rows, notes = by_video(train, cutting)
     parts = _apart(train, rows)
-    how = "cut by video, by a hash of the seed and the name" + ", class by class" * cutting.labelled
+    by = "group" if any(train.groups) else "video"
+    how = f"cut by {by}, by a hash of the seed and the name" + ", class by class" * cutting.labelled
     return Parts(**parts, **facts, how=how, notes=empty + notes)  # type: ignore[arg-type]
 
 
@@ -155,17 +170,19 @@ def _apart(index: Index, rows: dict[str, list[int]]) -> dict[str, Part]:
 
 def _check_apart(found: dict[str, Index]) -> None:
     role_of: dict[object, str] = {}
+    identities = identities_of(found.values())
     for role, index in found.items():
         for video in index.videos:
-            other = role_of.setdefault(identity(video.path), role)
+            other = role_of.setdefault(identities[video.path], role)
             if other != role:
                 raise LayerlockError(f"{video.path}: in the {other} and in the {role} part; take it out of one")
 
 
 def _check(parts: Parts, cutting: Cutting) -> Parts:
-    for role, part in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
+    for role, part in (("training", parts.train), ("test", parts.test), ("validation", parts.validation)):
         if not len(part):
-            raise LayerlockError(f"{parts.train.index.root}: no video is left for the {role} part ({parts.how})")
+            told = "; ".join((parts.how, *parts.notes))
+            raise LayerlockError(f"{parts.train.index.root}: no video is left for the {role} part ({told})")
     if cutting.labelled:
         trained = set(parts.train.index.labels)
         for role, part in (("validation", parts.validation), ("test", parts.test)):

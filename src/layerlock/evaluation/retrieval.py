@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BLOCK = 2048
-"""Queries at a time: bounds memory at BLOCK x V similarities."""
+BLOCK = 256
+"""queries at a time: memory is BLOCK times the videos, and no ranks are kept"""
 
 
 def neighbours(features_vd: Tensor, count: int, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -51,25 +51,44 @@ class Retrieval:
     """row of the most similar video"""
 
 
-def leave_one_out(features_vd: Tensor, label_v: Tensor, ks: tuple[int, ...] = (1, 5, 10)) -> Retrieval:
-    """Every video queries all others; a label that stands alone cannot be found and is left out of the queries."""
-    label_v = label_v.to(features_vd.device)
-    _, class_v, count_c = label_v.unique(return_inverse=True, return_counts=True)
-    queries = (count_c[class_v] > 1).nonzero().flatten()
+def leave_one_out(
+    features_vd: Tensor, label_v: Tensor, ks: tuple[int, ...] = (1, 5, 10), group_v: Tensor | None = None
+) -> Retrieval:
+    """Every video queries all others that are not of its group (`group_v`, numbers; each its own without it).
+
+    A video whose label no other group has cannot be answered and is left out of the queries. ValueError where that is
+    all.
+    """
+    x = F.normalize(features_vd.float(), dim=1)
+    label_v = label_v.to(x.device)
+    group_v = torch.arange(len(x)).to(x.device) if group_v is None else group_v.to(x.device)
+    queries = torch.cat([_answered(label_v, group_v, part) for part in torch.arange(len(x)).split(BLOCK)])
     if len(queries) == 0:
-        raise ValueError("no label occurs twice")
-    order, _ = neighbours(features_vd, len(features_vd) - 1, queries)
-    hit = (label_v[order] == label_v[queries][:, None]).double()
-    rank = torch.arange(1, hit.shape[1] + 1, device=hit.device, dtype=torch.float64)
-    precision = hit.cumsum(1) / rank
-    average = (precision * hit).sum(1) / hit.sum(1)
-    top = {k: float((hit[:, :k].sum(1) > 0).double().mean()) for k in ks if k < len(features_vd)}
+        raise ValueError("no label occurs in two groups" if len(group_v.unique()) < len(x) else "no label occurs twice")
+    parts = [_ranked(x, label_v, group_v, part) for part in queries.split(BLOCK)]
+    average, first, nearest = (torch.cat(found).cpu() for found in zip(*parts, strict=True))
     return Retrieval(
         mean_average_precision=float(average.mean()),
-        top=top,
+        top={k: float((first < k).double().mean()) for k in ks if k < len(x)},
         queries=len(queries),
         query_q=queries.cpu(),
-        average_precision_q=average.cpu(),
-        first_q=hit.argmax(1).cpu(),
-        nearest_q=order[:, 0].cpu(),
+        average_precision_q=average,
+        first_q=first,
+        nearest_q=nearest,
     )
+
+
+def _answered(label_v: Tensor, group_v: Tensor, rows: Tensor) -> Tensor:
+    """Those of `rows` whose label a video of another group has."""
+    rows = rows.to(label_v.device)
+    alike = (label_v[rows, None] == label_v) & (group_v[rows, None] != group_v)
+    return rows[alike.any(1)]
+
+
+def _ranked(x: Tensor, label_v: Tensor, group_v: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Average precision, place of the first hit and row of the nearest video, of queries."""
+    own = group_v[rows, None] == group_v
+    order = (x[rows] @ x.T).masked_fill(own, -torch.inf).argsort(dim=1, descending=True)
+    hit = ((label_v[rows, None] == label_v) & ~own).gather(1, order).double()
+    precision = hit.cumsum(1) / torch.arange(1, len(x) + 1, device=x.device, dtype=torch.float64)
+    return (precision * hit).sum(1) / hit.sum(1), hit.argmax(1), order[:, 0]

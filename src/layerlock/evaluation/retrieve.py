@@ -1,7 +1,8 @@
 """Retrieval from its parts to its results: the depth is chosen on one part, and reported on another.
 
 Nothing is trained, so training and validation part together are what the depth is chosen on. In each part every video
-asks for those of its class among all others of the part, by the cosine of mean-pooled features.
+asks for those of its class among all others of the part that are not of its group, by the cosine of mean-pooled
+features.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ METRICS = (
     Metric(name="top-1", higher_is_better=True, percent=True),
     Metric(name="top-5", higher_is_better=True, percent=True),
 )
-ALONE = "it asks for nothing: no other video of the part is of its class"
+ALONE = "it asks for nothing: no video of another group of the part is of its class"
 
 
 def retrieve(opened: Opened) -> Evaluation:
@@ -59,7 +60,8 @@ def _views(opened: Opened, part: Part) -> SpreadViews:
 
 
 def _together(a: Part, b: Part) -> Part:
-    index = replace(a.index, videos=a.index.videos + b.index.videos, labels=a.index.labels + b.index.labels)
+    joined = {name: getattr(a.index, name) + getattr(b.index, name) for name in ("videos", "labels", "groups")}
+    index = replace(a.index, **joined)
     apart = None if a.stretches is None or b.stretches is None else a.stretches + b.stretches
     return Part(index=index, stretches=apart)
 
@@ -70,9 +72,12 @@ def _scores(opened: Opened, settings: Sequence[Setting], part: Part, file: Path)
     found = load_tensors(file) or _pooled(opened, settings, views, file)
     features, lost = found[0], found[1]["lost"]
     rows_v = torch.tensor([row for row in range(len(part)) if views.name(row) not in lost], dtype=torch.int64)
-    label_v = torch.tensor(part.index.labels)[rows_v]
+    label_v, group_v = torch.tensor(part.index.labels)[rows_v], part.group_v[rows_v]
     try:
-        asked = {str(setting): leave_one_out(features[str(setting)][rows_v], label_v, ks=()) for setting in settings}
+        asked = {
+            str(setting): leave_one_out(features[str(setting)][rows_v], label_v, ks=(), group_v=group_v)
+            for setting in settings
+        }
     except ValueError as error:
         raise LayerlockError(
             f"{part.index.root}: nothing to retrieve in a part of {len(rows_v)} videos ({error})"

@@ -56,6 +56,11 @@ def head(opened: Opened, metrics: Sequence[Metric], signal: int | None = None) -
         "layout": parts.layout,
         "parts": parts.how,
         "videos": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
+        "grouping": parts.grouping,
+        "groups": {
+            role: len(set(part.groups))
+            for role, part in (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
+        },
         "classes": len(parts.classes) if opened.config.task != "depth" else 0,
         "notes": list(parts.notes),
     }

@@ -79,7 +79,7 @@ def chosen(found: Evaluation) -> str:
 
 def sentences(found: Evaluation) -> list[str]:
     """What has to be said with the table."""
-    videos = found.data["videos"]
+    videos, groups = found.data["videos"], found.data["groups"]
     leads = "; leads over baselines are taken one by one of these, and negative where the baseline is better"
     said = [
         f"{found.data['layout']}; {found.data['parts']}: {videos['train']} train, {videos['validation']} validation, "
@@ -87,6 +87,10 @@ def sentences(found: Evaluation) -> list[str]:
         f"{chosen(found)}; all other figures are of the test part, with 95 % bootstrap intervals over its "
         f"{'clips' if found.task == 'depth' else 'videos'}{leads if any(row.ahead for row in found.rows) else ''}.",
     ]
+    said.append(
+        f"Groups: {found.data['grouping']}; {groups['train']} train, {groups['validation']} validation, "
+        f"{groups['test']} test."
+    )
     said += [f"{note}." for note in found.data["notes"]]
     if found.left_out:
         said.append(f"Files and clips that were left out: {len(found.left_out)}; results.json names them.")

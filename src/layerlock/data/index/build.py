@@ -35,6 +35,8 @@ class Index:
     """class of each video, -1 where there is none"""
     classes: tuple[str, ...] = ()
     """names of the classes by number, () where there are no labels"""
+    groups: tuple[str, ...] = ()
+    """what each video belongs to (recording, room, subject), "" for itself alone; () where nothing says so"""
     rejected: tuple[tuple[str, str], ...] = ()
     """(path, reason) of what looks like a video, or is listed, and cannot be used"""
 
@@ -61,7 +63,7 @@ def build_index(
     with closing(IndexCache(listing.data if cache else None)) as known:
         found = _look_into(listing, chosen, workers, known, progress or (lambda done, count: None))
         known.tidy(listing.paths)
-    usable = [(video, listing.labels[n]) for n in chosen if isinstance(video := found[n], VideoInfo)]
+    usable = [(n, video) for n in chosen if isinstance(video := found[n], VideoInfo)]
     rejected = [(listing.paths[n], reason) for n in chosen if isinstance(reason := found[n], str)]
     if only is None:
         rejected = [*listing.rejected, *rejected]
@@ -70,9 +72,10 @@ def build_index(
     return Index(
         root=listing.root,
         layout=listing.layout,
-        videos=tuple(video for video, _ in usable),
-        labels=tuple(label for _, label in usable),
+        videos=tuple(video for _, video in usable),
+        labels=tuple(listing.labels[n] for n, _ in usable),
         classes=listing.classes,
+        groups=tuple(listing.groups[n] for n, _ in usable) if listing.groups else (),
         rejected=tuple(rejected),
     )
 

@@ -9,7 +9,7 @@ import os
 from dataclasses import replace
 
 from layerlock.data.decode.video import EXTENSIONS
-from layerlock.data.index.listing import Entry, Listing, NothingUsable, label_of, listing_of, printable
+from layerlock.data.index.listing import Entry, Listing, NothingUsable, group_of, label_of, listing_of, printable
 from layerlock.data.index.path_list import read_path_list
 from layerlock.data.index.published import read_kinetics, read_something_something
 from layerlock.data.index.rows import header, read_csv, read_jsonl, read_parquet, read_text
@@ -83,12 +83,14 @@ def _text_list(path: str) -> Listing:
 
 
 def _metadata(path: str, data: str) -> Listing:
-    """Hugging Face's VideoFolder: a column `file_name`, paths below the file's folder, and perhaps a column `label`."""
+    """Hugging Face's VideoFolder: a column `file_name`, paths below the file's folder, and perhaps columns `label` and
+    `group`.
+    """
     ending = os.path.splitext(path)[1].lower()
     if ending == ".jsonl":
         rows = read_jsonl(path, "file_name")
     elif ending == ".parquet":
-        rows = read_parquet(path, "file_name", optional=("label",))
+        rows = read_parquet(path, "file_name", optional=("label", "group"))
     else:
         rows = read_csv(path, read_text(path), "file_name")
     root = os.path.dirname(path)
@@ -97,5 +99,6 @@ def _metadata(path: str, data: str) -> Listing:
         name = values["file_name"]
         if not isinstance(name, str) or not name:
             raise rows.problem(row, f"file_name is {name!r}; it has to be a path")
-        entries.append(Entry(row, os.path.abspath(os.path.join(root, name)), label_of(rows, row, values)))
+        path_of = os.path.abspath(os.path.join(root, name))
+        entries.append(Entry(row, path_of, label_of(rows, row, values), group=group_of(values)))
     return listing_of(rows, entries, root=root, layout=os.path.basename(path), data=data)

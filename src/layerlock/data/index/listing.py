@@ -35,6 +35,8 @@ class Listing:
     """class of each path, -1 where there is none"""
     classes: tuple[str, ...] = ()
     """names of the classes by number, () where there are no labels"""
+    groups: tuple[str, ...] = ()
+    """what each path belongs to, "" where the list does not say; () where it has no such column"""
     rejected: tuple[tuple[str, str], ...] = ()
     """(path, reason) of what is known to be unusable already"""
     list_name: str = ""
@@ -74,6 +76,8 @@ class Entry(NamedTuple):
     label: int | str | None
     there: bool = True
     """False: it was searched for in vain"""
+    group: str = ""
+    """of a column `group`: the recording, room or subject that it belongs to"""
 
 
 def listing_of(
@@ -114,6 +118,7 @@ def listing_of(
         paths=tuple(entry.path for entry in there),
         labels=tuple(number_of[entry.label] for entry in there),
         classes=names,
+        groups=tuple(entry.group for entry in there) if any(entry.group for entry in there) else (),
         rejected=rejected,
         list_name=rows.name,
         rows=tuple(entry.row for entry in there),
@@ -132,6 +137,12 @@ def label_of(rows: Rows, row: int, values: Mapping[str, Any]) -> int | str | Non
     if isinstance(label, bool) or not isinstance(label, int | str):
         raise rows.problem(row, f"label is {label!r}; it has to be a name or a whole number")
     return label
+
+
+def group_of(values: Mapping[str, Any]) -> str:
+    """The group of a row, by a column `group`: any name or number; empty where there is none."""
+    group = values.get("group")
+    return "" if group is None or (isinstance(group, float) and math.isnan(group)) else str(group).strip()
 
 
 def printable(name: str) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping
 
 from layerlock.data.decode.video import has_video_ending
-from layerlock.data.index.listing import WHOLE, Entry, Listing, label_of, listing_of
+from layerlock.data.index.listing import WHOLE, Entry, Listing, group_of, label_of, listing_of
 from layerlock.data.index.rows import Rows, read_csv, read_json, read_json_list
 from layerlock.data.index.walk import find_videos
 from layerlock.errors import LayerlockError
@@ -30,7 +30,8 @@ def read_something_something(path: str) -> Listing:
         if template is not None and not isinstance(template, str):
             raise rows.problem(row, f"template is {template!r}; it has to be a text")
         label = template.replace("[", "").replace("]", "") if template else None
-        entries.append(Entry(row, found.get(name, os.path.join(root, f"{name}.webm")), label, name in found))
+        where = found.get(name, os.path.join(root, f"{name}.webm"))
+        entries.append(Entry(row, where, label, name in found, group_of(values)))
     classes = _ssv2_classes(os.path.dirname(path)) if any(entry.label for entry in entries) else None
     return listing_of(rows, entries, root=root, layout="Something-Something v2", classes=classes, closed=closed)
 
@@ -47,7 +48,7 @@ def read_kinetics(path: str, text: str) -> Listing:
     for (row, values), both in zip(rows.numbered, names, strict=True):
         there = next((found[name] for name in both if name in found), None)
         where = there or os.path.join(root, f"{both[0]}.mp4")
-        entries.append(Entry(row, where, label_of(rows, row, values), there is not None))
+        entries.append(Entry(row, where, label_of(rows, row, values), there is not None, group_of(values)))
     return listing_of(rows, entries, root=root, layout="Kinetics", closed=closed)
 
 

@@ -28,6 +28,7 @@ def save_index(index: Index, data: str, path: Path) -> None:
         "videos": [{"path": video.path.removeprefix(below), **values_of(video)} for video in index.videos],
         "labels": index.labels,
         "classes": index.classes,
+        "groups": index.groups,
         "rejected": [(name.removeprefix(below), reason) for name, reason in index.rejected],
     }
     write_whole(path, lambda part: part.write_text(json.dumps(values) + "\n"))
@@ -50,13 +51,25 @@ def load_index(path: Path, data: str) -> Index:
 def _index(values: Mapping[str, Any], root: str) -> Index:
     """Raises ValueError, TypeError or KeyError where the values are not those of an index."""
     videos = tuple(_video(root, **video) for video in values["videos"])
-    labels, classes = tuple(values["labels"]), tuple(values["classes"])
+    labels, classes, groups = (tuple(values[name]) for name in ("labels", "classes", "groups"))
     rejected = tuple((os.path.join(root, name), reason) for name, reason in values["rejected"])
-    if not all(isinstance(text, str) for text in (values["layout"], *classes, *(reason for _, reason in rejected))):
+    if not all(
+        isinstance(text, str) for text in (values["layout"], *classes, *groups, *(reason for _, reason in rejected))
+    ):
         raise TypeError
     if len(labels) != len(videos) or not all(type(n) is int and -1 <= n < len(classes) for n in labels):
         raise ValueError
-    return Index(root=root, layout=values["layout"], videos=videos, labels=labels, classes=classes, rejected=rejected)
+    if groups and len(groups) != len(videos):
+        raise ValueError
+    return Index(
+        root=root,
+        layout=values["layout"],
+        videos=videos,
+        labels=labels,
+        classes=classes,
+        groups=groups,
+        rejected=rejected,
+    )
 
 
 def _video(root: str, path: str, **values: Any) -> VideoInfo:
