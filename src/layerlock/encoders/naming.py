@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from layerlock.encoders.authors import is_authors_file, open_authors
 from layerlock.encoders.fourds import open_4ds
 from layerlock.encoders.hub import open_hub
 from layerlock.encoders.protocol import FrozenEncoder
@@ -26,10 +27,12 @@ def open_encoder(
     - `random:SIZE`: random weights in a size of `layerlock.model.sizes`, drawn from `seed`;
     - `random:NAME`: random weights in the shape of the encoder of any other name here;
     - `hf:NAME-OR-FOLDER`: a VideoMAE or V-JEPA 2 as transformers saves it;
-    - `4ds:FILE.npz`: a published 4DS checkpoint.
+    - `4ds:FILE.npz`: a published 4DS checkpoint;
+    - `FILE.pth`, `FILE.pt`: a VideoMAE, V-JEPA or V-JEPA 2 as its authors published it.
 
-    `clip` is the shape of the clips: free for `random:SIZE`, free in frames for V-JEPA 2, elsewhere free in stride and
-    frame rate alone. Raises LayerlockError for a name, a checkpoint or a clip that cannot be used.
+    `clip` is the shape of the clips: free for `random:SIZE` and for authors' files without a table of positions, free
+    in frames for V-JEPA 2, elsewhere free in stride and frame rate alone. Raises LayerlockError for a name, a
+    checkpoint or a clip that cannot be used.
     """
     encoder = _open(name, clip, seed)
     encoder.name = name
@@ -45,8 +48,10 @@ def _open(name: str, clip: ClipShape | None, seed: int) -> FrozenEncoder:
     if not Path(name).exists():
         raise LayerlockError(
             f"{name!r} is no encoder: neither a folder that is there nor one of random:SIZE (SIZE: "
-            f"{', '.join(SIZES)}), random:NAME, hf:NAME-OR-FOLDER, 4ds:FILE.npz"
+            f"{', '.join(SIZES)}), random:NAME, hf:NAME-OR-FOLDER, 4ds:FILE.npz, FILE.pth, FILE.pt"
         )
+    if is_authors_file(name):
+        return open_authors(name, clip)
     return _open_folder(name, clip)
 
 

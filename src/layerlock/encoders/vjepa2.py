@@ -7,7 +7,7 @@ are neighbours, which is no rotation, and the published weights were trained wit
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -101,20 +101,36 @@ def open_vjepa2(checkpoint: Checkpoint, clip: ClipShape | None) -> VJEPA2Encoder
     Raises LayerlockError for settings that make no encoder and for the first tensor that is off.
     """
     where = str(checkpoint.config)
-    model = _build(checkpoint.fields, where)
-    config = model.config
+    config = _build(checkpoint.fields, where).config
     own = ClipShape(frames=config.frames_per_clip, stride=1, fps=FPS, size=config.crop_size)
     shape = restrided(own, clip, where, any_frames=True)
-    if problems := shape.problems():
+    colours = checkpoint.colours((IMAGENET_MEAN, IMAGENET_STD))
+    return vjepa2_encoder(checkpoint.fields, lambda: _encoder_weights(checkpoint.weights()), shape, where, colours)
+
+
+def vjepa2_encoder(
+    fields: dict[str, Any],
+    weights: Callable[[], dict[str, Tensor]],
+    clip: ClipShape,
+    where: str,
+    colours: tuple[Colour, Colour],
+) -> VJEPA2Encoder:
+    """An encoder of the `fields` of a VJEPA2Config, for `clip`; `weights` reads the state dict of its encoder.
+
+    Raises LayerlockError naming `where` for settings and clips, before any weights are read, and for tensors that are
+    off.
+    """
+    model = _build(fields, where)
+    if problems := clip.problems():
         raise LayerlockError(f"{where}: {problems[0]}")
     try:
-        _grid(shape, config)
+        _grid(clip, model.config)
     except ValueError as error:
         raise LayerlockError(f"{where}: {error}") from None
-    weights = _encoder_weights(checkpoint.weights())
-    check_weights(checkpoint.folder, weights, model.state_dict())
-    model.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
-    return VJEPA2Encoder(model, shape, checkpoint.colours((IMAGENET_MEAN, IMAGENET_STD)))
+    found = weights()
+    check_weights(where, found, model.state_dict())
+    model.load_state_dict({name: value.float() for name, value in found.items()}, assign=True)
+    return VJEPA2Encoder(model, clip, colours)
 
 
 def _build(fields: dict[str, Any], where: str) -> Any:
