@@ -158,7 +158,7 @@ class Config:
     seed: int = 0
     """of weights, masks and clips"""
     init_from: str | None = None
-    """run folder or encoder folder to take first weights from"""
+    """encoder to take first weights from: a run folder, hf:NAME, 4ds:FILE.npz, an authors' .pth (docs/encoders.md)"""
     clip: ClipConfig = field(default_factory=ClipConfig)
     model: ViTConfig = field(default_factory=ViTConfig)
     masking: Maskings = field(default_factory=RandomMasking)

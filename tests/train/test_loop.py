@@ -217,7 +217,7 @@ def test_weights_of_another_shape_are_refused_and_no_run_is_begun(tmp_path: Path
     wide = config(tmp_path / "next", model=replace(MODEL, width=48), init_from=str(tmp_path / "first"))
     with pytest.raises(LayerlockError, match=r"model\.width"):
         train(wide, quiet=True)
-    with pytest.raises(LayerlockError, match="no encoder here"):
+    with pytest.raises(LayerlockError, match="is no encoder"):
         train(replace(wide, init_from=str(tmp_path / "nowhere")), quiet=True)
     assert not (tmp_path / "next").exists(), "the call with the mistake mended would have to say --overwrite"
 

@@ -23,7 +23,7 @@ from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, weights_of
-from layerlock.model.encoder import ClipShape, check_weights, load, save_backbone
+from layerlock.model.encoder import ClipShape, save_backbone
 from layerlock.train import checkpoint
 from layerlock.train.device import keep_freed_memory, memory_bytes, pick_compile, pick_device, pick_precision
 from layerlock.train.folder import RunFolder
@@ -34,6 +34,7 @@ from layerlock.train.previews import CLIPS, save_preview
 from layerlock.train.progress import ProgressBar
 from layerlock.train.schedule import ema
 from layerlock.train.signals import StopSignal
+from layerlock.train.start import take_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +315,7 @@ def described(stage: Stage | None) -> dict[str, object]:
 
 
 def build_learner(config: Config, device: torch.device, init_from: str | None = None) -> Learner:
-    """The learner of a config with its first weights, or with those of `init_from` (an encoder or a run folder)."""
+    """The learner of a config with its first weights, or with those of the encoder `init_from`."""
     learner = Learner(
         config.model,
         config.grid,
@@ -328,15 +329,3 @@ def build_learner(config: Config, device: torch.device, init_from: str | None = 
     if init_from is not None:
         take_weights(learner, init_from)
     return learner.to(device)
-
-
-def take_weights(learner: Learner, init_from: str) -> None:
-    """Puts the weights of a run or an encoder folder into a learner; ConfigError where they mean something else."""
-    encoder = load(init_from)
-    old, new = asdict(encoder.vit.config), asdict(learner.vit.config)
-    found = [f"model.{n}: {init_from} has {old[n]}, this run {new[n]}" for n in new if old[n] != new[n]]
-    if found:
-        raise ConfigError(found)
-    weights = encoder.vit.state_dict()
-    check_weights(init_from, weights, learner.vit.state_dict())
-    learner.vit.load_state_dict(weights)

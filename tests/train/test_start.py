@@ -1,0 +1,103 @@
+"""First weights from other models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import zoom
+from tiny import FIXTURES
+
+from layerlock.config import Config
+from layerlock.data import ClipConfig
+from layerlock.encoders import open_encoder
+from layerlock.errors import ConfigError
+from layerlock.learn.decoders import BackboneDecoding
+from layerlock.learn.learner import Learner
+from layerlock.learn.masking import RandomMasking
+from layerlock.model.encoder import Encoder
+from layerlock.model.position import fixed_table
+from layerlock.model.vit import ViTConfig
+from layerlock.train.start import resampled, take_weights
+
+FOURDS = f"4ds:{FIXTURES / '4ds_checkpoint.npz'}"
+
+
+def learner_for(model: ViTConfig, grid: tuple[int, int, int]) -> Learner:
+    return Learner(model, grid, RandomMasking(), BackboneDecoding(blocks=1), seed=3)
+
+
+def saved(model: ViTConfig, clip_size: int, folder: Path) -> Encoder:
+    from layerlock.model.encoder import ClipShape
+
+    encoder = Encoder.random(model, ClipShape(frames=4, stride=2, size=clip_size), seed=1)
+    encoder.save_pretrained(folder)
+    return encoder
+
+
+def test_a_published_4ds_checkpoint_begins_a_run() -> None:
+    encoder = open_encoder(FOURDS)
+    assert isinstance(encoder, Encoder)
+    learner = learner_for(encoder.vit.config, encoder.grid)
+    take_weights(learner, FOURDS)
+    assert all(torch.equal(value, learner.vit.state_dict()[name]) for name, value in encoder.vit.state_dict().items())
+
+
+def test_a_learned_table_is_resampled_for_other_clips() -> None:
+    encoder = open_encoder(FOURDS)
+    assert isinstance(encoder, Encoder)
+    t, h, w = encoder.grid
+    learner = learner_for(encoder.vit.config, (2 * t, h + 1, w))
+    take_weights(learner, FOURDS)
+    position = learner.vit.state_dict()["position"]
+    table = encoder.vit.state_dict()["position"]
+    assert position.shape == (2 * t * (h + 1) * w, table.shape[1])
+    assert torch.equal(position, resampled(table, encoder.grid, (2 * t, h + 1, w)))
+    assert torch.equal(learner.vit.blocks[0].qkv.weight, encoder.vit.blocks[0].qkv.weight)
+
+
+@pytest.mark.parametrize(("old", "new"), [((2, 3, 4), (4, 6, 8)), ((4, 4, 4), (2, 5, 3)), ((1, 2, 2), (3, 2, 2))])
+def test_resampling_is_linear_along_each_axis(old: tuple[int, int, int], new: tuple[int, int, int]) -> None:
+    table = torch.randn(old[0] * old[1] * old[2], 5, generator=torch.Generator().manual_seed(0))
+    volume = table.reshape(*old, 5).numpy()
+    factors = [b / a for a, b in zip(old, new, strict=True)]
+    wanted = zoom(volume, (*factors, 1), order=1, mode="nearest", grid_mode=True)
+    assert np.allclose(resampled(table, old, new).reshape(*new, 5).numpy(), wanted, atol=1e-5)
+    assert resampled(table, old, old) is table
+
+
+def test_a_fixed_table_begins_a_learned_one(tmp_path: Path) -> None:
+    model = ViTConfig(width=24, depth=3, mlp=32, heads=2, patch=(2, 8, 8), position="sincos-1d")
+    saved(model, 16, tmp_path)
+    learner = learner_for(replace(model, position="learned"), (2, 4, 4))
+    take_weights(learner, str(tmp_path))
+    table = fixed_table("sincos-1d", (2, 2, 2), 24)
+    assert table is not None
+    assert torch.equal(learner.vit.state_dict()["position"], resampled(table, (2, 2, 2), (2, 4, 4)))
+
+
+@pytest.mark.parametrize("position", ["rope", "sincos", "rope-attention", "none"])
+def test_positions_by_coordinates_hold_for_any_clip(position: str, tmp_path: Path) -> None:
+    model = ViTConfig(width=24, depth=3, mlp=32, heads=2, patch=(2, 8, 8), position=position)  # type: ignore[arg-type]
+    encoder = saved(model, 16, tmp_path)
+    learner = learner_for(model, (2, 4, 4))
+    take_weights(learner, str(tmp_path))
+    assert torch.equal(learner.vit.embed.weight, encoder.vit.embed.weight)
+
+
+def test_numbered_positions_mean_nothing_in_another_grid(tmp_path: Path) -> None:
+    model = ViTConfig(width=24, depth=3, mlp=32, heads=2, patch=(2, 8, 8), position="sincos-1d")
+    saved(model, 16, tmp_path)
+    with pytest.raises(ConfigError, match=r"2 x 2 x 2.*2 x 4 x 4.*--model\.position learned"):
+        take_weights(learner_for(model, (2, 4, 4)), str(tmp_path))
+
+
+def test_a_config_names_what_differs(tmp_path: Path) -> None:
+    model = ViTConfig(width=24, depth=3, mlp=32, heads=2, patch=(2, 8, 8))
+    saved(model, 16, tmp_path)
+    config = Config(model=replace(model, gelu="exact", heads=3), clip=ClipConfig(frames=4, size=16))
+    with pytest.raises(ConfigError, match=r"(?s)model\.heads.*model\.gelu"):
+        take_weights(learner_for(config.model, config.grid), str(tmp_path))
