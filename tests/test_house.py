@@ -20,7 +20,8 @@ FLOORS = [
     ["learn"],
     ["encoders"],
     ["model", "data"],
-    ["draws", "files"],
+    ["lock"],
+    ["draws", "files", "holder"],
     ["errors", "first_calls"],
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

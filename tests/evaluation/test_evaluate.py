@@ -36,6 +36,7 @@ from layerlock.evaluation.intervals import Interval
 from layerlock.evaluation.results import Evaluation, Row
 from layerlock.evaluation.run import evaluate
 from layerlock.evaluation.sweep import Sweep
+from layerlock.lock import FolderLock
 from layerlock.model.encoder import Encoder
 
 
@@ -210,6 +211,18 @@ def test_a_scoring_that_dies_goes_on_from_its_batches(
     assert figures(run(tmp_path / "cut", world, encoder, baselines="no", batch=4, resume=True)) == figures(whole)
     parts = whole.data["videos"]
     assert len(scored) == -(-parts["validation"] // 4) + -(-parts["test"] // 4) + 1
+
+
+def test_a_second_evaluation_of_a_folder_is_refused_by_the_name_of_the_first(
+    tmp_path: Path, world: Path, encoder: Path
+) -> None:
+    run(tmp_path, world, encoder, baselines="no")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with FolderLock(tmp_path):
+        for how in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(LayerlockError, match=rf"in use by .*process {os.getpid()}, since"):
+                evaluate(settings(tmp_path, data=str(world), encoder=str(encoder), baselines="no"), quiet=True, **how)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_cached_features_give_what_decoding_gives_and_are_used_again(

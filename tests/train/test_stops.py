@@ -19,7 +19,11 @@ from tiny import config, run_config
 from layerlock import cli
 from layerlock.config import Config, load_config, to_dict
 from layerlock.data import ClipConfig
-from layerlock.train.loop import train
+from layerlock.errors import LayerlockError
+from layerlock.holder import this_process
+from layerlock.lock import FolderLock
+from layerlock.model.encoder import load
+from layerlock.train.loop import Run, train
 
 SCRIPT = """
 import json, os, signal, sys
@@ -127,3 +131,39 @@ def test_ctrl_c_saves_too(tmp_path: Path) -> None:
     assert done.returncode == 0, "the function returns; the command exits with 130"
     assert (tmp_path / "checkpoints" / "step-00000005").is_dir()
     assert "stop: after step 5 of 12" in (tmp_path / "events.log").read_text()
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_second_resume_is_refused_by_the_name_of_the_first_and_harms_nothing(
+    tmp_path: Path, undisturbed: Path
+) -> None:
+    done = stop_at("update", 8, signal.SIGKILL, to_dict(run_of(tmp_path)))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with FolderLock(tmp_path):
+        for how in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(LayerlockError, match=rf"in use by .* on .*process {os.getpid()}, since"):
+                train(run_of(tmp_path), quiet=True, **how)
+        assert load(undisturbed).depth == 6, "readers are in nobody's way"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == {
+        path: held for path, held in before.items() if path.name != ".lock"
+    }
+    train(run_of(tmp_path), resume=True, quiet=True)
+    assert_same(tmp_path, undisturbed)
+    assert not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_run_whose_folder_was_taken_over_stops_and_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = Run.update
+
+    def overtaken(self: Run, *given: Any, **named: Any) -> Any:
+        if self.step == 4:
+            replace(this_process(), host="node7").save(tmp_path / ".lock")
+        return update(self, *given, **named)
+
+    monkeypatch.setattr(Run, "update", overtaken)
+    with pytest.raises(LayerlockError, match=r"taken over by .* on node7"):
+        train(run_of(tmp_path), quiet=True)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000003"]
+    assert (tmp_path / ".lock").exists()

@@ -12,6 +12,7 @@ from layerlock.config import from_dict, to_dict
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.files import write_whole
+from layerlock.lock import FolderLock
 from layerlock.train.folder import check_place, flat, versions
 
 FREE = ("out", "device", "precision", "workers", "threads", "checkpoint_every")
@@ -32,6 +33,7 @@ class EvaluationFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.lock = FolderLock(self.path)
         self.config, self.readouts, self.validation, self.test = (self.path / name for name in PARTS[:4])
         self.examples, self.results, self.report = (self.path / name for name in PARTS[4:])
 

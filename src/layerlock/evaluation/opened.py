@@ -50,16 +50,15 @@ class Opened:
 
 
 def open_evaluation(
-    config: EvaluateConfig, encoder: FrozenEncoder | None, *, resume: bool, overwrite: bool, quiet: bool
+    config: EvaluateConfig, folder: EvaluationFolder, encoder: FrozenEncoder | None, *, resume: bool, quiet: bool
 ) -> Opened:
-    """Opens the encoder (the config's, where none is given), its baselines, the data and the folder.
+    """Opens the encoder (the config's, where none is given), its baselines and the data, and makes the folder ready.
 
     An encoder that is given stays where it is and as precise as it is.
 
     Raises ConfigError and LayerlockError for whatever is wrong with them.
     """
-    config.check()
-    folder, run = EvaluationFolder(config.out), config.run()
+    run = config.run()
     device = pick_device(run.device)
     keep_freed_memory(device)
     if config.threads is not None:
@@ -71,7 +70,6 @@ def open_evaluation(
     for made in (*others.values(), *(() if encoder else (ours,))):
         made.prepare(device, compute)
     check_features(ours, device)
-    folder.check(resume=resume, overwrite=overwrite)
     parts = _parts(config, ours, quiet)
     if config.task == "retrieval":
         parts.check_pairs()

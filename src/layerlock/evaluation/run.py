@@ -8,6 +8,7 @@ from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.cutting import Part
 from layerlock.evaluation.examples import depth_reader, save_examples
 from layerlock.evaluation.feature_cache import cached_stream
+from layerlock.evaluation.folder import EvaluationFolder
 from layerlock.evaluation.opened import OURS, Opened, open_evaluation
 from layerlock.evaluation.readouts import Reader, Setting, settings_of
 from layerlock.evaluation.results import Evaluation
@@ -32,10 +33,15 @@ def evaluate(
 
     Raises ConfigError for a config that cannot be, LayerlockError for data, encoders and files that cannot be used.
     """
-    opened = open_evaluation(config, encoder, resume=resume, overwrite=overwrite, quiet=quiet)
-    found = retrieve(opened) if opened.task is None else _read_out(opened, opened.task)
-    if found.signal is None:
-        found.save()
+    config.check()
+    folder = EvaluationFolder(config.out)
+    folder.check(resume=resume, overwrite=overwrite)
+    with folder.lock:
+        opened = open_evaluation(config, folder, encoder, resume=resume, quiet=quiet)
+        found = retrieve(opened) if opened.task is None else _read_out(opened, opened.task)
+        if found.signal is None:
+            folder.lock.check()
+            found.save()
     return found
 
 

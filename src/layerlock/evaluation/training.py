@@ -60,6 +60,7 @@ def train(
             sweep.train_step(features, target)
             progress(sweep.step, config.steps)
             if stop.received is not None or sweep.step % config.checkpoint_every == 0 or sweep.step == config.steps:
+                folder.lock.check()
                 save_tensors(folder.readouts, sweep.state(), {"step": sweep.step, "skipped": skipped})
             if stop.received is not None:
                 return stop.received

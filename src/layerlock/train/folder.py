@@ -16,6 +16,7 @@ from layerlock.config import Config, load_config, to_dict
 from layerlock.data.index.listing import printable
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.files import write_whole
+from layerlock.lock import FILES, FolderLock
 
 PARTS = (
     "config.json",
@@ -49,6 +50,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.lock = FolderLock(self.path)
         self.config, self.metrics, self.events, self.index, self.report = (self.path / name for name in PARTS[:5])
         self.checkpoints, self.previews, self.encoder = (self.path / name for name in PARTS[5:])
 
@@ -57,13 +59,17 @@ class RunFolder:
         """Whether a run has been here."""
         return self.config.exists()
 
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Raises LayerlockError where a run is there and neither is said, and where the folder is not a run's."""
+        check_place(self.path, self.exists, "a run", resume=resume, overwrite=overwrite)
+
     def begin(self, config: Config, *, resume: bool, overwrite: bool) -> None:
         """Makes the folder ready for a run.
 
-        Raises LayerlockError where one is there and neither is said, where the folder is not a run's, and ConfigError
-        where a resumed run's config differs in anything that changes what is learned.
+        Raises LayerlockError as `check` does, and ConfigError where a resumed run's config differs in anything that
+        changes what is learned.
         """
-        check_place(self.path, self.exists, "a run", resume=resume, overwrite=overwrite)
+        self.check(resume=resume, overwrite=overwrite)
         if resume:
             self._same(config)
         elif self.exists:
@@ -142,7 +148,7 @@ def check_place(path: Path, exists: bool, what: str, *, resume: bool, overwrite:
     """
     if resume and overwrite:
         raise LayerlockError(f"--resume continues {what} and --overwrite replaces it: say one of them")
-    if not exists and path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if not exists and path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - FILES):
         raise LayerlockError(f"{path}: there, and not {what} of ours; name another --out")
     if resume and not exists:
         raise LayerlockError(f"{path}: no {what.split()[1]} to resume here")

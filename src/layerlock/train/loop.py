@@ -66,24 +66,26 @@ def train(
         torch.set_num_threads(config.run.threads)
     folder = RunFolder(config.out)
     try:
-        with IndexProgress(quiet=quiet) as progress:
-            source = open_source(
-                config.data,
-                config.clip,
-                config.seed,
-                workers=config.run.workers,
-                progress=progress,
-                clips=config.steps * config.batch,
-                store_bytes=int(config.run.store_gb * 1e9),
-                saved=folder.index if resume else None,
-            )
-        examples = first_clips(source, min(1, config.run.workers))
-        place = checkpoint.latest(folder.checkpoints) if resume else None
-        learner = build_learner(config, device, init_from=None if place else config.init_from)
-        folder.begin(config, resume=resume, overwrite=overwrite)
-        save_source(source, config.data, folder.index)
-        with StopSignal() as stop, ProgressBar(config.steps, quiet) as bar:
-            return Run(config, plan, folder, source, learner, examples, bar=bar, place=place).go(stop)
+        folder.check(resume=resume, overwrite=overwrite)
+        with folder.lock:
+            with IndexProgress(quiet=quiet) as progress:
+                source = open_source(
+                    config.data,
+                    config.clip,
+                    config.seed,
+                    workers=config.run.workers,
+                    progress=progress,
+                    clips=config.steps * config.batch,
+                    store_bytes=int(config.run.store_gb * 1e9),
+                    saved=folder.index if resume else None,
+                )
+            examples = first_clips(source, min(1, config.run.workers))
+            place = checkpoint.latest(folder.checkpoints) if resume else None
+            learner = build_learner(config, device, init_from=None if place else config.init_from)
+            folder.begin(config, resume=resume, overwrite=overwrite)
+            save_source(source, config.data, folder.index)
+            with StopSignal() as stop, ProgressBar(config.steps, quiet) as bar:
+                return Run(config, plan, folder, source, learner, examples, bar=bar, place=place).go(stop)
     except (OSError, SafetensorError) as error:
         good = checkpoint.latest(folder.checkpoints)
         raise LayerlockError(f"{folder.path}: {error}; last good checkpoint: {good or 'none'}") from None
@@ -256,6 +258,7 @@ class Run:
         """A checkpoint of this moment, unless it is there already."""
         if self.step == self.saved:
             return
+        self.folder.lock.check()
         self.stop_if_not_finite()
         if not all(map(math.isfinite, weight_norms(self.learner))):
             self.stop_for(f"weights are not finite after step {self.step}", self.step)
