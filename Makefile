@@ -4,7 +4,7 @@ RUN := $(VENV)/bin/python
 OUT ?= runs/demo
 SEED ?= 0
 
-.PHONY: setup demo test lint format bench
+.PHONY: setup demo test test-shuffled lint format bench
 
 setup: $(VENV)/.ready
 
@@ -16,8 +16,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup  ## videos of the synthetic world, a LayerLock encoder trained on them, probes of what it learned
 	$(RUN) examples/demo.py --out $(OUT) --seed $(SEED)
 
-test: setup
-	$(RUN) -m pytest
+test: setup  ## on all cores, a worker each
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist worksteal
+
+test-shuffled: setup  ## in another order each time
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist worksteal -p randomly
 
 lint: setup
 	$(RUN) -m ruff check .

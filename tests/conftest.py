@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from layerlock.train import loop
 
 settings.register_profile("layerlock", max_examples=20, deadline=None, derandomize=True, database=None)
 settings.load_profile("layerlock")
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # side by side the tests share the cores
 
 
 @pytest.fixture(scope="session", autouse=True)

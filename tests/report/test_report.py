@@ -18,6 +18,7 @@ from layerlock.config import to_dict
 from layerlock.data import index
 from layerlock.data.index.listing import Listing
 from layerlock.errors import LayerlockError
+from layerlock.model.encoder import load
 from layerlock.report import charts, neighbours, views
 from layerlock.report.history import read_history
 from layerlock.report.page import SECTIONS, write_report
@@ -168,7 +169,7 @@ def test_run_that_broke_off(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_features_that_are_not_numbers(run: RunFolder) -> None:
-    encoder = loop.load(run.path)
+    encoder = load(run.path)
     with torch.no_grad():
         encoder.vit.embed.weight.fill_(float("nan"))
     encoder.save_pretrained(run.encoder)
