@@ -14,7 +14,7 @@ import pytest
 import torch
 from video_files import write_video
 
-from layerlock.data import Batch, ClipConfig, Sample, Source, Views, batches, crop_and_flip, open_source
+from layerlock.data import Batch, ClipConfig, Sample, Source, Views, batches, crop_and_flip, loader, open_source
 from layerlock.data.clips import ATTEMPTS
 from layerlock.errors import LayerlockError
 
@@ -23,13 +23,15 @@ CLIP = ClipConfig(frames=2, stride=1, size=8, resize=1.25)
 
 @dataclass(frozen=True)
 class Numbers:
-    """Clips filled with their sample index plus 100 for each candidate passed over; `trouble` happens at sample 13.
+    """Clips filled with their sample index plus 100 for each candidate passed over; `trouble` happens at sample `at`.
 
-    So many of its candidates are `troubled`.
+    So many of its candidates are `troubled`. Names are `wordy`: so many letters longer.
     """
 
     trouble: str = ""
     troubled: int = 1
+    at: int = 13
+    wordy: int = 0
     clip: ClipConfig = CLIP
     depth: bool = False
 
@@ -45,7 +47,7 @@ class Numbers:
         return "numbers"
 
     def name(self, index: int, attempt: int = 0) -> str:
-        return f"number {index}.{attempt}"
+        return f"number {index}.{attempt}" + "." * self.wordy
 
     def video_name(self, video: int) -> str:
         return f"video {video}"
@@ -60,7 +62,7 @@ class Numbers:
         return [self.sample(index, attempt) for index in range(group * together, (group + 1) * together)]
 
     def sample(self, index: int, attempt: int = 0) -> Sample:
-        if index == 13 and attempt < self.troubled and self.trouble:
+        if index == self.at and attempt < self.troubled and self.trouble:
             self.fail()
         return Sample(
             index=index,
@@ -164,6 +166,54 @@ def test_batches_before_the_trouble_arrive() -> None:
     assert [next(running).index_b[0].item() for _ in range(3)] == [0, 4, 8]
     with pytest.raises(LayerlockError):
         next(running)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_batches_of_the_papers_arrive(no_hang: None, workers: int) -> None:
+    for step, found in enumerate(batches(Numbers(), batch=8192, start=0, stop=2, workers=workers)):
+        expected = torch.arange(step * 8192, (step + 1) * 8192)
+        assert torch.equal(found.index_b, expected)
+        assert torch.equal(found.video_btchw, (expected % 256).byte().view(-1, 1, 1, 1, 1).expand(-1, 2, 3, 10, 10))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_facts_may_be_larger_than_what_a_socket_holds(no_hang: None, workers: int) -> None:
+    source = Numbers(clip=replace(CLIP, per_decode=512), wordy=2000)
+    expected = list(batches(source, batch=2048, start=0, stop=2, workers=0))
+    assert digest(list(batches(source, batch=2048, start=0, stop=2, workers=workers))) == digest(expected)
+
+
+@pytest.mark.parametrize(("trouble", "workers"), [("exits", 1), ("exits", 2), ("hangs", 2)])
+def test_trouble_in_the_middle_of_a_large_batch_costs_a_candidate(no_hang: None, trouble: str, workers: int) -> None:
+    source = Numbers(trouble, at=1300, wordy=200)
+    seconds = 5.0 if trouble == "hangs" else 60.0
+    (found,) = batches(source, batch=2048, start=0, stop=1, workers=workers, seconds=seconds)
+    (whole,) = batches(Numbers(wordy=200), batch=2048, start=0, stop=1, workers=0)
+    assert torch.equal(found.index_b, whole.index_b)
+    assert [path for path, _ in found.skipped if path != "bad.mp4"] == [source.name(1300)]
+    differ = (found.video_btchw != whole.video_btchw).flatten(1).any(1)
+    assert differ.nonzero().flatten().tolist() == [1300]
+
+
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.parametrize("trouble", ["", "exits"])
+def test_less_memory_ahead_than_a_batch_takes(monkeypatch: pytest.MonkeyPatch, together: int, trouble: str) -> None:
+    monkeypatch.setattr(loader, "_BYTES_AHEAD", 5 * 2 * 3 * 10 * 10)
+    source = Numbers(trouble, clip=replace(CLIP, per_decode=together), depth=True)
+    found = list(batches(source, batch=16, start=0, stop=4, workers=2))
+    assert torch.equal(torch.cat([batch.index_b for batch in found]), torch.arange(64))
+    replaced = range(13 // together * together, 14) if trouble else ()
+    values = [index + 100 * (index in replaced) for index in range(64)]
+    assert torch.cat([batch.video_btchw for batch in found])[:, 1, 2, 9, 9].tolist() == values
+    assert torch.equal(torch.cat([batch.depth_bthw for batch in found])[:, 1, 9, 9], torch.arange(64) / 7)
+
+
+def test_what_is_made_ahead_fits_into_its_memory() -> None:
+    papers = ClipConfig()  # 16 frames of 258 x 258 pixels: 3.2 MB a clip
+    assert loader._groups_ahead(papers, 8192, 2) == 672
+    assert loader._groups_ahead(replace(papers, per_decode=16), 512, 2) == 42
+    assert loader._groups_ahead(papers, 32, 2) == 66  # two batches, and one for each worker
+    assert loader._groups_ahead(replace(papers, per_decode=4096), 2, 3) == 3  # at least one for each worker
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -57,6 +57,33 @@ def test_a_negative_number_of_processes_is_refused(tasks: list[int]) -> None:
         list(run_in_processes(square, tasks, workers=-3, seconds=30))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("count", "letters"), [(4000, 1), (500, 4000), (12, 10**6)])
+def test_tasks_and_results_of_any_size_and_number(no_hang: None, workers: int, count: int, letters: int) -> None:
+    tasks = [f"{number} {'x' * letters}" for number in range(count)]
+    assert list(run_in_processes(twice, tasks, workers=workers, seconds=60, ahead=count)) == [2 * x for x in tasks]
+
+
+def twice(text: str) -> str:
+    return 2 * text
+
+
+def test_a_slow_reader_finds_all_done(no_hang: None, tmp_path: Path) -> None:
+    """Answers are taken while the reader is away: a process waits for nobody, however many and long they are."""
+    results = run_in_processes(
+        long_answer, [str(tmp_path / str(i)) for i in range(1000)], workers=1, seconds=30, ahead=900
+    )
+    next(results)
+    while len(list(tmp_path.iterdir())) < 900:
+        time.sleep(0.01)
+    results.close()
+
+
+def long_answer(path: str) -> str:
+    Path(path).touch()
+    return path * 100
+
+
 def test_a_mistake_in_the_program_is_shown_with_its_traceback() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)ZeroDivisionError"):
         list(run_in_processes(mistaken, [1, 0], workers=1, seconds=30))

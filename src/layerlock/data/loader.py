@@ -6,7 +6,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from layerlock.data.clips import ATTEMPTS, Batch, Sample, Source, collate
+import numpy as np
+import torch
+
+from layerlock.data.clips import ATTEMPTS, Batch, ClipConfig, Sample, Source, collate
 from layerlock.data.pool import Failure, run_in_processes
 from layerlock.data.ring import Facts, Ring
 from layerlock.errors import LayerlockError
@@ -15,6 +18,9 @@ SAMPLE_SECONDS = 120.0
 """a worker that needs longer for a group of samples hangs"""
 
 _BATCHES_AHEAD = 2
+
+_BYTES_AHEAD = 2 * 1024**3
+"""of video that is made before it is asked for; depth, where a source gives it, takes 4 / 3 of that more"""
 
 
 def batches(
@@ -75,25 +81,34 @@ def _batches_here(source: Source, share: _Share, count: int) -> Generator[Batch]
 
 
 def _batches_of_workers(source: Source, share: _Share, count: int, workers: int, seconds: float) -> Generator[Batch]:
-    ahead, clip = _BATCHES_AHEAD * share.each + workers, source.clip
-    slots = (1 + -(-ahead // share.each)) * share.each * clip.per_decode
-    maker = _Maker(source, share, Ring(slots=slots, frames=clip.frames, side=clip.margin))
+    clip, ahead = source.clip, _groups_ahead(source.clip, share.each, workers)
+    maker = _Maker(source, share, Ring(slots=ahead * clip.per_decode, frames=clip.frames, side=clip.margin))
     places = range(count * share.each)
     results = run_in_processes(
         maker, places, workers=workers, seconds=seconds, ahead=ahead, needs_main=_is_from_main(source)
     )
     try:
         for step in range(count):
+            batch = share.each * clip.per_decode
+            video_btchw = np.empty((batch, clip.frames, 3, clip.margin, clip.margin), np.uint8)
             samples: list[Sample] = []
             for place, result in zip(places[step * share.each :], islice(results, share.each), strict=False):
                 made = _from_next_candidates(maker, place, seconds) if isinstance(result, Failure) else result
                 if isinstance(made, _Refusal):
                     raise LayerlockError(made.message)
-                samples += maker.filled(place, made)
-            first = step * share.each * clip.per_decode
-            yield collate(samples, clip.size, maker.ring.copy(first, len(samples)))
+                samples += maker.taken(place, made, video_btchw[len(samples) :])
+            yield collate(samples, clip.size, torch.from_numpy(video_btchw))
     finally:
         results.close()
+
+
+def _groups_ahead(clip: ClipConfig, each: int, workers: int) -> int:
+    """Groups that are on their way to the reader at a time, the one that it asks for among them.
+
+    They are those of the next batches, as far as they fit into `_BYTES_AHEAD`, but one for each worker at least.
+    """
+    group_bytes = clip.per_decode * clip.frames * 3 * clip.margin**2
+    return max(workers, min(_BATCHES_AHEAD * each + workers, _BYTES_AHEAD // group_bytes))
 
 
 def _from_next_candidates(maker: _Maker, place: int, seconds: float) -> list[Facts] | _Refusal:
@@ -148,9 +163,10 @@ class _Maker:
             return _Refusal(str(error))
         return [self.ring.fill(slot, sample) for slot, sample in zip(self._slots(place), samples, strict=True)]
 
-    def filled(self, place: int, samples: list[Facts]) -> list[Sample]:
-        """The samples of a group with their pixels again."""
-        return [self.ring.filled(slot, sample) for slot, sample in zip(self._slots(place), samples, strict=True)]
+    def taken(self, place: int, samples: list[Facts], video_btchw: np.ndarray) -> list[Sample]:
+        """The samples of a group with their pixels again, which are copied to the beginning of `video_btchw`."""
+        slots = self._slots(place)
+        return [self.ring.take(slot, *sample) for slot, *sample in zip(slots, samples, video_btchw, strict=False)]
 
     def _slots(self, place: int) -> range:
         together = self.source.clip.per_decode

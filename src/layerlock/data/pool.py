@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 import traceback
 import types
@@ -64,9 +65,9 @@ def run_in_processes(
     `function` is picklable; it is sent to each process once, at its start. `workers` None is one for each processor,
     0 runs the tasks right here, without protection. A process has `seconds` for a task: one that takes longer, and one
     that dies, costs that task a Failure and is replaced. Tasks are given out up to `ahead` beyond the last result
-    asked for, so that the processes need not wait for the reader; `ahead` 0 is two for each process. `needs_main`: the
-    function comes from the user's script, which then is imported in each process. Raises LayerlockError for a negative
-    number of workers.
+    asked for, whatever the reader does in the meantime; `ahead` 0 is two for each process. Results may be of any size.
+    `needs_main`: the function comes from the user's script, which then is imported in each process. Raises
+    LayerlockError for a negative number of workers.
     """
     if workers is not None and workers < 0:
         raise LayerlockError(f"workers: {workers} is negative")
@@ -74,42 +75,128 @@ def run_in_processes(
     if count == 0:
         yield from map(function, tasks)
         return
-    hands: list[_Hand] = []
+    crew = _Crew(tasks, seconds, ahead or 2 * count)
     try:
-        for _ in range(count):
-            hands.append(_Hand(function, needs_main))
-        yield from _in_order(hands, tasks, seconds, ahead or 2 * count)
+        crew.start(function, count, needs_main)
+        for number in range(len(tasks)):
+            result = crew.result(number)
+            if isinstance(result, _Raised):
+                raise RuntimeError(f"a worker process failed:\n{result.text}")
+            yield result
     finally:
-        for hand in hands:
+        crew.stop()
+
+
+class _Crew:
+    """Processes, and a thread of this one that gives them tasks and takes their answers as soon as they come.
+
+    A process that waits for its answer to be read takes no tasks. So the thread never waits for one to take a task (see
+    `_Hand.has_room`), and never for the reader: whatever is sent, and whoever is slow, nobody waits in a circle.
+    """
+
+    def __init__(self, tasks: Sequence[Any], seconds: float, ahead: int) -> None:
+        self._tasks, self._seconds, self._ahead = tasks, seconds, ahead
+        self._hands: list[_Hand] = []
+        self._thread = threading.Thread(target=self._work, name="layerlock pool", daemon=True)
+        self._bell, self._button = multiprocessing.Pipe(duplex=False)  # ends the thread's waiting
+        self._changed = threading.Condition()  # guards what follows
+        self._done: dict[int, Any] = {}
+        self._asked = 0
+        self._given = 0
+        self._waits_for_reader = False
+        self._stopping = False
+        self._broken: BaseException | None = None
+
+    def start(self, function: Callable[[Any], Any], count: int, needs_main: bool) -> None:
+        """Starts so many processes, and the thread."""
+        _at_work.add(self)
+        for _ in range(count):
+            self._hands.append(_Hand(function, needs_main))
+        self._thread.start()
+
+    def result(self, number: int) -> Any:
+        """The result of a task, which nobody asks for twice; those before it have been asked for."""
+        with self._changed:
+            self._asked = number
+            if self._waits_for_reader:
+                self._waits_for_reader = False
+                self._button.send_bytes(b"")
+            self._changed.wait_for(lambda: number in self._done or self._broken)
+            if self._broken:
+                raise self._broken
+            return self._done.pop(number)
+
+    def stop(self) -> None:
+        """Ends the processes; no harm if that is done already."""
+        if self._button.closed:
+            return
+        if self._thread.is_alive():
+            self._stopping = True
+            self._button.send_bytes(b"")
+            self._thread.join()
+        self._bell.close()
+        self._button.close()
+        for hand in self._hands:
             hand.stop()
 
+    def _work(self) -> None:
+        try:
+            while not self._stopping:
+                self._give()
+                self._take()
+        except BaseException as error:  # it is the reader's: nobody else would see it
+            with self._changed:
+                self._broken = error
+                self._changed.notify()
 
-def _in_order(hands: list[_Hand], tasks: Sequence[Any], seconds: float, ahead: int) -> Iterator[Any]:
-    done: dict[int, Any] = {}
-    given = 0
-    for asked in range(len(tasks)):
-        while given < min(len(tasks), asked + ahead):
-            min(hands, key=lambda hand: len(hand.waiting)).give(given, tasks[given])
-            given += 1
-        waiting_since = time.monotonic()
-        while asked not in done:
-            _collect(hands, done, waiting_since, seconds)
-        result = done.pop(asked)
-        if isinstance(result, _Raised):
-            raise RuntimeError(f"a worker process failed:\n{result.text}")
-        yield result
+    def _give(self) -> None:
+        """Gives out what the reader's place and the room that the processes have allow."""
+        with self._changed:
+            limit = min(len(self._tasks), self._asked + self._ahead)
+            while self._given < limit:
+                message = pickle.dumps(self._tasks[self._given])
+                hand = min(self._hands, key=lambda hand: len(hand.waiting))
+                if not hand.has_room(message):
+                    return
+                hand.give(self._given, message)
+                self._given += 1
+            self._waits_for_reader = limit < len(self._tasks)
+
+    def _take(self) -> None:
+        """Waits until some process has answered, died or run out of time, and takes all that there is."""
+        busy = [hand for hand in self._hands if hand.waiting]
+        ends = {hand: hand.since + self._seconds for hand in busy}
+        timeout = max(0.0, min(ends.values()) - time.monotonic()) if busy else None
+        ready = set(wait([self._bell, *(hand.pipe for hand in busy)], timeout=timeout))
+        if self._bell in ready:
+            self._bell.recv_bytes()
+        found: dict[int, Any] = {}
+        for hand in busy:
+            if hand.pipe in ready:
+                found |= hand.answers()
+            elif time.monotonic() >= ends[hand]:
+                found |= hand.replaced("it takes too long")
+        with self._changed:
+            self._done |= found
+            if self._asked in found:
+                self._changed.notify()
 
 
-def _collect(hands: list[_Hand], done: dict[int, Any], waiting_since: float, seconds: float) -> None:
-    """Waits until some process has answered, died or run out of time, and takes all that there is."""
-    busy = [hand for hand in hands if hand.waiting]
-    ends = {hand: max(hand.since, waiting_since) + seconds for hand in busy}
-    ready = wait([hand.pipe for hand in busy], timeout=max(0.0, min(ends.values()) - time.monotonic()))
-    for hand in busy:
-        if hand.pipe in ready:
-            done.update(hand.answers())
-        elif time.monotonic() >= ends[hand]:
-            done.update(hand.replaced("it takes too long"))
+_at_work: weakref.WeakSet[_Crew] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Processes that ignore SIGTERM would hold up the exit of a program that leaves a generator unfinished."""
+    for crew in list(_at_work):
+        crew.stop()
+
+
+_IN_HAND = 8
+"""tasks that a process holds, at most: enough not to wait for the next, few enough to be shared out evenly"""
+
+_SURELY_TAKEN = 4096
+"""bytes that a socket takes on any system though nobody reads: what a process holds besides the task it works on"""
 
 
 class _Hand:
@@ -118,10 +205,10 @@ class _Hand:
     def __init__(self, function: Callable[[Any], Any], needs_main: bool) -> None:
         self.function = function
         self.needs_main = needs_main
-        self.waiting: deque[tuple[int, Any]] = deque()
+        self.waiting: deque[tuple[int, bytes]] = deque()
+        """number and message of the tasks that are not answered"""
         self.since = time.monotonic()
         self._start()
-        _at_work.add(self)
 
     def _start(self) -> None:
         context = _process_context()
@@ -131,12 +218,18 @@ class _Hand:
             self.process.start()
         far.close()
 
-    def give(self, number: int, task: Any) -> None:
+    def has_room(self, message: bytes) -> bool:
+        """Whether a task can be sent without waiting for the process to read it, even if that waits for its reader."""
+        sizes = [len(message), *(len(waiting) for _, waiting in self.waiting)]
+        return len(sizes) == 1 or (len(sizes) <= _IN_HAND and sum(sizes) <= _SURELY_TAKEN)
+
+    def give(self, number: int, message: bytes) -> None:
+        """Sends a pickled task."""
         if not self.waiting:
             self.since = time.monotonic()
-        self.waiting.append((number, task))
+        self.waiting.append((number, message))
         with suppress(OSError):  # a dead process is found out when its answer is read
-            self.pipe.send_bytes(pickle.dumps(task))
+            self.pipe.send_bytes(message)
 
     def answers(self) -> dict[int, Any]:
         """Number and result of all tasks answered by now."""
@@ -157,8 +250,8 @@ class _Hand:
         self._start()
         number, _ = self.waiting.popleft()
         again, self.waiting = self.waiting, deque()
-        for later, task in again:
-            self.give(later, task)
+        for later, message in again:
+            self.give(later, message)
         return {number: Failure(reason=reason)}
 
     def stop(self) -> None:
@@ -169,16 +262,6 @@ class _Hand:
         self.process.kill()
         self.process.join()
         self.process.close()
-
-
-_at_work: weakref.WeakSet[_Hand] = weakref.WeakSet()
-
-
-@atexit.register
-def _stop_all() -> None:
-    """Processes that ignore SIGTERM would hold up the exit of a program that leaves a generator unfinished."""
-    for hand in list(_at_work):
-        hand.stop()
 
 
 def _how_it_ended(code: int | None) -> str:
@@ -198,16 +281,20 @@ def _process_context() -> ForkServerContext:
     return context
 
 
+_hiding = threading.Lock()
+
+
 @contextmanager
 def _main_hidden(hide: bool) -> Iterator[None]:
-    """Keeps the user's script from being run again in each process that is started inside."""
-    main = sys.modules["__main__"]
-    if hide:
-        sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    """Keeps the user's script from being run again in each process that is started inside, by one thread at a time."""
+    with _hiding:
+        main = sys.modules["__main__"]
+        if hide:
+            sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:

@@ -10,8 +10,8 @@ from dataclasses import fields
 from multiprocessing import reduction
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from layerlock.data.clips import Sample
 
@@ -53,19 +53,15 @@ class Ring:
             self.depth_sthw[slot] = sample.depth_thw
         return {name: getattr(sample, name) for name in _FACTS} | {"with_depth": sample.depth_thw is not None}
 
-    def filled(self, place: int, facts: Facts) -> Sample:
-        """The sample again, its pixels views of its slot."""
-        slot, rest = place % self.slots, dict(facts)
-        depth_thw = self.depth_sthw[slot] if rest.pop("with_depth") else None
-        return Sample(**rest, video_tchw=self.video_stchw[slot], depth_thw=depth_thw)
-
-    def copy(self, place: int, count: int) -> Tensor:
-        """The pixels of `count` samples from a place on, `[B, T, 3, R, R]`; `slots` and `place` are multiples of it.
+    def take(self, place: int, facts: Facts, video_tchw: np.ndarray) -> Sample:
+        """The sample again, its video copied into `video_tchw`: its slot is free from now on.
 
         One thread copies: several would wait for each other where the workers have all processors.
         """
-        slot = place % self.slots
-        return torch.from_numpy(self.video_stchw[slot : slot + count].numpy().copy())
+        slot, rest = place % self.slots, dict(facts)
+        video_tchw[:] = self.video_stchw[slot].numpy()
+        depth_thw = self.depth_sthw[slot].clone() if rest.pop("with_depth") else None
+        return Sample(**rest, video_tchw=torch.from_numpy(video_tchw), depth_thw=depth_thw)
 
     def __reduce__(self) -> tuple[Callable[..., Ring], tuple[Any, ...]]:
         return _attached, (reduction.DupFd(self._descriptor), self.slots, self.frames, self.side)
