@@ -139,7 +139,7 @@ def test_names_from_outside_cannot_become_markup(run: RunFolder, monkeypatch: py
     run.config.write_text(json.dumps(text))
     page = write(run)
     assert "<script" not in page
-    assert "onerror=&quot;" in page
+    assert "onerror=&#34;" in page
     assert page.count("&lt;script&gt;alert(1)") >= 4
 
 

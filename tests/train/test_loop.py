@@ -75,7 +75,7 @@ def test_a_run_leaves_its_folder_behind(tmp_path: Path) -> None:
     assert "step 4 switch: 1 blocks frozen, target h1" in events
     assert "step 7 switch: 2 blocks frozen, target h2" in events
     names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
-    assert names == ["latest", "step-00000008", "step-00000012"]
+    assert names == ["step-00000008", "step-00000012"]
     encoder = layerlock.load(tmp_path)
     assert isinstance(encoder, Encoder)
     state = checkpoint.read(tmp_path / "checkpoints" / "step-00000012").tensors

@@ -88,8 +88,8 @@ class Array:
         except (OSError, ValueError) as error:
             raise LayerlockError(f"{self.folder}: damaged features ({error}); remove the folder") from None
 
-    def take(self, rows: list[int], dtype: torch.dtype | None = None) -> Tensor:
-        """Rows, as they were put; int16 as `dtype` where that is given."""
+    def take(self, rows: list[int]) -> Tensor:
+        """Rows, as they were put."""
         if self._file is None:
             try:
                 self._file = np.load(self.folder / "rows.npy", mmap_mode="r")

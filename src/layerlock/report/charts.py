@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from markupsafe import Markup
+
 from layerlock.learn.plan import Tap
 from layerlock.model.vit import ViTConfig
 from layerlock.report.history import History, Line, keys, series
@@ -71,7 +73,7 @@ class Mark:
     name: str
 
 
-def chart_section(history: History) -> list[str]:
+def chart_section(history: History) -> list[Markup]:
     """All charts of a run as cards; where nothing was logged, a note."""
     if not history.lines:
         return [note("Nothing was logged, so there are no curves.")]

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
+from markupsafe import Markup
 from torch import Tensor
 
 from layerlock.evaluation import words
@@ -15,7 +16,19 @@ from layerlock.evaluation.results import Clip, Evaluation, Swept
 from layerlock.evaluation.saved import load_tensors
 from layerlock.report import heatmaps, pictures
 from layerlock.report.depths import depth_chart
-from layerlock.report.markup import card, cards, image, note, paragraph, row, section, table, text, write_page
+from layerlock.report.markup import (
+    Section,
+    card,
+    cards,
+    heading,
+    image,
+    note,
+    paragraph,
+    row,
+    table,
+    title,
+    write_page,
+)
 from layerlock.report.neighbours import short
 
 LEFT_OUT = 50
@@ -30,34 +43,31 @@ def write_evaluation(found: Evaluation) -> Path:
     import matplotlib  # noqa: F401 - before any work, so that a missing extra is told at once
 
     folder = EvaluationFolder(found.out)
-    return write_page(folder.report, f"{found.encoder}: {found.task} - layerlock", _body(folder, found))
-
-
-def _body(folder: EvaluationFolder, found: Evaluation) -> str:
     better = "Higher" if found.higher_is_better else "Lower"
-    head, rows = words.table(found)
-    sections = [
-        section("results", "Results", table(head, rows, words=(0, 1)), *map(paragraph, words.verdicts(found))),
-        section("sweep", "The choice", *_sweeps(found)),
-    ]
-    if by_depth := _depths(found):
-        sections.append(section("depths", "By depth", *by_depth))
-    if found.confusion or found.matrix:
-        sections.append(section("mistakes", "Mistakes", *_mistakes(found)))
-    sections.append(section("clips", "Best and worst clips", *_clips(folder, found)))
-    if found.left_out:
-        sections.append(section("left-out", "Left out", *_left_out(found)))
-    top = [
-        "<header>",
-        f"<h1>{text(found.task.capitalize())} from frozen features</h1>",
+    head = [
+        title(f"{found.task.capitalize()} from frozen features"),
         paragraph(f"{found.encoder} on {found.settings['config']['data']}.", *words.sentences(found)),
         paragraph(f"{better} {found.metric} is better."),
-        "</header>",
     ]
-    return "\n".join([*top, *sections])
+    shown = [section for section in _sections(folder, found) if section.parts]
+    return write_page(folder.report, f"{found.encoder}: {found.task} - layerlock", head, shown)
 
 
-def _sweeps(found: Evaluation) -> list[str]:
+def _sections(folder: EvaluationFolder, found: Evaluation) -> list[Section]:
+    """All sections in their order; those without parts have nothing to show."""
+    head, rows = words.table(found)
+    results = [table(head, rows, words=(0, 1)), *map(paragraph, words.verdicts(found))]
+    return [
+        Section(name="results", title="Results", parts=results),
+        Section(name="sweep", title="The choice", parts=_sweeps(found)),
+        Section(name="depths", title="By depth", parts=_depths(found)),
+        Section(name="mistakes", title="Mistakes", parts=_mistakes(found)),
+        Section(name="clips", title="Best and worst clips", parts=_clips(folder, found)),
+        Section(name="left-out", title="Left out", parts=_left_out(found)),
+    ]
+
+
+def _sweeps(found: Evaluation) -> list[Markup]:
     """A map of depths and learning rates for each encoder and kind of readout."""
     drawn = []
     for (encoder, kind), group in groupby(found.sweep, key=lambda one: (one.encoder, one.kind)):
@@ -70,7 +80,7 @@ def _sweeps(found: Evaluation) -> list[str]:
     ]
 
 
-def _depths(found: Evaluation) -> list[str]:
+def _depths(found: Evaluation) -> list[Markup]:
     """Every block on the test part; nothing where one block was read."""
     head, rows = words.by_block(found)
     if not rows:
@@ -96,7 +106,7 @@ def _map(found: Evaluation, swept: Sequence[Swept]) -> str:
     )
 
 
-def _mistakes(found: Evaluation) -> list[str]:
+def _mistakes(found: Evaluation) -> list[Markup]:
     parts = []
     if found.matrix:
         drawn = heatmaps.confusion_matrix(found.matrix)
@@ -106,7 +116,7 @@ def _mistakes(found: Evaluation) -> list[str]:
     return parts
 
 
-def _clips(folder: EvaluationFolder, found: Evaluation) -> list[str]:
+def _clips(folder: EvaluationFolder, found: Evaluation) -> list[Markup]:
     """Pictures of the test clips that went best and worst, with their depth where that is the task."""
     loaded = load_tensors(folder.examples)
     if loaded is None:
@@ -116,10 +126,10 @@ def _clips(folder: EvaluationFolder, found: Evaluation) -> list[str]:
     strips = [_strips({name: x[at] for name, x in loaded[0].items()}, near_far) for at in range(len(shown))]
     drawn = [card(*strip, caption=_caption(found, clip)) for strip, clip in zip(strips, shown, strict=True)]
     count = len(found.best)
-    return ["<h3>Best</h3>", cards(drawn[:count], "clips"), "<h3>Worst</h3>", cards(drawn[count:], "clips")]
+    return [heading("Best"), cards(drawn[:count], "clips"), heading("Worst"), cards(drawn[count:], "clips")]
 
 
-def _strips(shown: dict[str, Tensor], near_far: tuple[float, float]) -> list[str]:
+def _strips(shown: dict[str, Tensor], near_far: tuple[float, float]) -> list[Markup]:
     strips = [row("frames", pictures.photo_strip(shown["video"]), "Frames of the clip")]
     for name, words_of in (("true", "measured depth"), ("predicted", "predicted depth")):
         if name in shown:
@@ -147,7 +157,9 @@ def _caption(found: Evaluation, clip: Clip) -> str:
     return f"{name} ({found.metric} {words.figure(found, found.metric, clip.score)}) {said}"
 
 
-def _left_out(found: Evaluation) -> list[str]:
+def _left_out(found: Evaluation) -> list[Markup]:
+    if not found.left_out:
+        return []
     rows = found.left_out[:LEFT_OUT]
     more = [note(f"and {len(found.left_out) - LEFT_OUT} more")] if len(found.left_out) > LEFT_OUT else []
     return [table(["file", "reason"], rows, long=(0, 1)), *more]

@@ -1,84 +1,98 @@
-"""HTML in small pieces, escaped by default, and the style of the page."""
+"""The pieces of a page and the page itself: templates of jinja2, which escapes whatever is not a piece already."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole
 
 
-def text(value: object) -> str:
-    """Any value as text that cannot become markup; bytes of a file name that are no text become a sign for that."""
-    clean = str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return html.escape("".join(sign if sign.isprintable() else " " for sign in clean))
-
-
-def paragraph(*sentences: str) -> str:
-    """A paragraph of plain sentences."""
-    return f"<p>{text(' '.join(sentences))}</p>"
-
-
-def note(sentence: str) -> str:
-    """A paragraph in the background."""
-    return f'<p class="note">{text(sentence)}</p>'
-
-
-def section(name: str, title: str, *parts: str) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Section:
     """A section of the page, with an anchor."""
-    return f'<section id="{text(name)}">\n<h2>{text(title)}</h2>\n' + "\n".join(parts) + "\n</section>"
+
+    name: str
+    title: str
+    parts: Sequence[Markup]
+
+
+def title(words: str) -> Markup:
+    """The heading of the page."""
+    return _piece("title", words)
+
+
+def heading(words: str) -> Markup:
+    """A heading within a section."""
+    return _piece("heading", words)
+
+
+def paragraph(*sentences: str) -> Markup:
+    """A paragraph of plain sentences."""
+    return _piece("paragraph", " ".join(sentences))
+
+
+def note(sentence: str) -> Markup:
+    """A paragraph in the background."""
+    return _piece("note", sentence)
+
+
+def links(sections: Iterable[tuple[str, str]]) -> Markup:
+    """Links to sections by (name, title)."""
+    return _piece("links", list(sections))
+
+
+def facts(rows: Mapping[str, object]) -> Markup:
+    """Names and values."""
+    return _piece("facts", rows)
 
 
 def table(
     head: Sequence[str], rows: Iterable[Sequence[object]], *, words: Sequence[int] = (), long: Sequence[int] = ()
-) -> str:
+) -> Markup:
     """A table of figures; the columns numbered in `words` are set flush left, those in `long` broken into lines too."""
-
-    def cells(tag: str, values: Sequence[object]) -> str:
-        kinds = ("long" if column in long else "words" if column in words else "" for column in range(len(values)))
-        sides = (f' class="{kind}"' if kind else "" for kind in kinds)
-        return "".join(f"<{tag}{side}>{text(value)}</{tag}>" for side, value in zip(sides, values, strict=True))
-
-    body = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table>\n<tr>{cells("th", head)}</tr>\n{body}\n</table></div>'
+    return _piece("table", head, list(rows), words, long)
 
 
-def image(uri: str, alt: str, kind: str = "") -> str:
+def image(uri: str, alt: str, kind: str = "") -> Markup:
     """A picture that is part of the page; `kind` is its class."""
-    return f'<img class="{text(kind)}" src="{uri}" alt="{text(alt)}">'
+    return _piece("image", uri, alt, kind)
 
 
-def row(label: str, uri: str, alt: str, kind: str = "strip") -> str:
+def row(label: str, uri: str, alt: str, kind: str = "strip") -> Markup:
     """A strip of frames with its label above."""
-    return f'<div class="label">{text(label)}</div>{image(uri, alt, kind)}'
+    return _piece("row", label, uri, alt, kind)
 
 
-def card(*parts: str, caption: str = "") -> str:
-    """Things that belong together, side by side with other cards where the window is wide."""
-    below = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
-    return f"<figure>{''.join(parts)}{below}</figure>"
+def card(*parts: Markup, caption: str | Sequence[str] = ()) -> Markup:
+    """Things that belong together, side by side with other cards where the window is wide; a caption of some lines."""
+    lines = [caption] if isinstance(caption, str) else list(caption)
+    return _piece("card", parts, [line for line in lines if line])
 
 
-def cards(parts: Iterable[str], kind: str) -> str:
+def cards(parts: Iterable[Markup], kind: str) -> Markup:
     """Cards in as many columns as fit."""
-    return f'<div class="cards {text(kind)}">\n' + "\n".join(parts) + "\n</div>"
+    return _piece("cards", list(parts), kind)
 
 
-def document(title: str, body: str) -> str:
-    """The whole page. Its policy forbids the browser to fetch anything."""
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+def query(parts: Iterable[Markup]) -> Markup:
+    """A clip and what is near it, in one line."""
+    return _piece("query", list(parts))
 
 
-def write_page(path: Path, title: str, body: str) -> Path:
-    """Writes a whole page, or leaves the one that was there; returns its path. LayerlockError where it cannot be."""
-    page = document(title, body)
+def write_page(path: Path, title: str, head: Sequence[Markup], sections: Sequence[Section]) -> Path:
+    """Writes a whole page, or leaves the one that was there; returns its path. LayerlockError where it cannot be.
+
+    The page's policy forbids the browser to fetch anything.
+    """
+    page = _templates().get_template("page.html").render(title=title, head=head, sections=sections)
     try:
         write_whole(path, lambda part: part.write_text(page, encoding="utf-8"))
     except OSError as error:
@@ -86,42 +100,30 @@ def write_page(path: Path, title: str, body: str) -> Path:
     return path
 
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("layerlock.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+    )
 
-STYLE = """
-:root { --ink: #23282d; --soft: #6b7580; --line: #e3e1dc; --accent: #1f5f7a; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1120px; padding: 2.5rem 1.25rem 4rem; background: #fdfcfa; color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { margin: 0 0 .25rem; font-size: 1.9rem; font-weight: 650; letter-spacing: -.01em; overflow-wrap: anywhere; }
-h2 { margin: 3rem 0 .5rem; padding-top: 1.2rem; border-top: 1px solid var(--line); font-size: 1.25rem;
-  font-weight: 650; }
-h3 { margin: 1.6rem 0 .4rem; font-size: 1rem; font-weight: 650; }
-p, ul { max-width: 44rem; margin: .5rem 0 .9rem; overflow-wrap: anywhere; }
-nav { margin: 1rem 0 0; font-size: .9rem; } nav a { margin-right: 1rem; color: var(--accent); text-decoration: none; }
-nav a:hover { text-decoration: underline; }
-.note { color: var(--soft); font-size: .92rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; max-width: 44rem;
-  margin: 1.2rem 0; font-size: .95rem; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin: .8rem 0 1.2rem; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
-th, td { padding: .3rem .9rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th.words, td.words { text-align: left; }
-th.long, td.long { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 16rem; }
-.cards { display: grid; gap: 1.6rem 2rem; margin: 1.2rem 0; }
-.charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)); }
-.clips { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
-.queries { grid-template-columns: 1fr; gap: .6rem; }
-figure { margin: 0; min-width: 0; } figcaption { color: var(--soft); font-size: .85rem; margin-top: .3rem; }
-img { display: block; width: 100%; height: auto; }
-.strip, .tokens { border-radius: 3px; box-shadow: 0 0 0 1px var(--line); } .tokens { image-rendering: pixelated; }
-.label { color: var(--soft); font-size: .82rem; margin: .55rem 0 .15rem; }
-.query { display: grid; grid-template-columns: repeat(6, minmax(0, 1fr)); gap: .5rem; padding-bottom: .6rem;
-  border-bottom: 1px solid var(--line); }
-.query figure:first-child img { outline: 2px solid var(--accent); outline-offset: 1px; }
-.query figcaption { font-size: .74rem; line-height: 1.3; overflow-wrap: anywhere; }
-@media (max-width: 640px) { body { padding: 1.2rem .9rem 3rem; } h1 { font-size: 1.5rem; }
-  .query { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
-"""
+
+@cache
+def _pieces() -> Any:
+    return _templates().get_template("pieces.html").module
+
+
+def _piece(name: str, *values: object) -> Markup:
+    return Markup(getattr(_pieces(), name)(*values))
+
+
+def _printable(value: object) -> object:
+    """Text without control characters; bytes of a file name that are no text become a sign for that."""
+    if isinstance(value, Markup):
+        return value
+    clean = str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(sign if sign.isprintable() else " " for sign in clean)

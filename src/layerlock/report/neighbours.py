@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from markupsafe import Markup
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,14 +22,14 @@ from layerlock.evaluation.retrieval import neighbours
 from layerlock.model.cost import encoder_flops
 from layerlock.model.encoder import HEADLINE, Encoder
 from layerlock.report import pictures
-from layerlock.report.markup import cards, image, note, paragraph, text
+from layerlock.report.markup import card, cards, image, note, paragraph, query
 
 VIDEOS, QUERIES, NEIGHBOURS = 64, 6, 5
 CPU_FLOPS = 4e13
 """What the features may cost where there is no accelerator: a minute or two."""
 
 
-def neighbour_section(encoder: Encoder | str, config: Config) -> list[str]:
+def neighbour_section(encoder: Encoder | str, config: Config) -> list[Markup]:
     """A few videos of the data and those whose features are nearest; says so where that cannot be shown."""
     if isinstance(encoder, str):
         return [note(encoder)]
@@ -50,7 +51,7 @@ def _affordable(encoder: Encoder) -> int:
     return min(VIDEOS, int(CPU_FLOPS / flops)) if on_cpu else VIDEOS
 
 
-def _neighbours(encoder: Encoder, config: Config, count: int) -> list[str]:
+def _neighbours(encoder: Encoder, config: Config, count: int) -> list[Markup]:
     views, total, root = _views(encoder, config, count)
     with _middle_frames(encoder) as middles:
         found = embed_source(encoder, views, workers=1)
@@ -118,16 +119,15 @@ def _mean_cosine(features_vd: Tensor) -> float:
     return float((x.sum(0).square().sum() - count) / (count * (count - 1)))
 
 
-def _query(frames: Mapping[str, Tensor], names: Sequence[str], root: str, cosines: Sequence[float]) -> str:
+def _query(frames: Mapping[str, Tensor], names: Sequence[str], root: str, cosines: Sequence[float]) -> Markup:
     """One row: the first of `names` asks, the others are its neighbours."""
     digits = 3 if min(cosines) < 0.99 else 5
     said = ["", *(f"{cosine:.{digits}f}" for cosine in cosines)]
     parts = []
     for name, value in zip(names, said, strict=True):
         picture = image(pictures.photo_strip(frames[name][None]), f"Middle frame of {short(name, root)}")
-        below = f"{text(short(name, root))}{f'<br>{value}' if value else ''}"
-        parts.append(f"<figure>{picture}<figcaption>{below}</figcaption></figure>")
-    return f'<div class="query">{"".join(parts)}</div>'
+        parts.append(card(picture, caption=(short(name, root), value)))
+    return query(parts)
 
 
 def short(name: str, root: str) -> str:

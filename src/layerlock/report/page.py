@@ -8,7 +8,7 @@ from pathlib import Path
 from layerlock.config import load_config
 from layerlock.report import charts, neighbours, tables, views
 from layerlock.report.history import History, read_history
-from layerlock.report.markup import section, text, write_page
+from layerlock.report.markup import Section, links, write_page
 from layerlock.train.folder import RunFolder
 
 SECTIONS = (
@@ -31,7 +31,8 @@ def write_report(folder: RunFolder) -> Path:
     import matplotlib  # noqa: F401 - before any work, so that a missing extra is told at once
 
     history = _read(folder)
-    return write_page(folder.report, f"{history.config.recipe} - layerlock", body(folder, history))
+    head = [*tables.head(history), links(SECTIONS)]
+    return write_page(folder.report, f"{history.config.recipe} - layerlock", head, sections(folder, history))
 
 
 def _read(folder: RunFolder) -> History:
@@ -41,8 +42,8 @@ def _read(folder: RunFolder) -> History:
     return read_history(folder, config, versions)
 
 
-def body(folder: RunFolder, history: History) -> str:
-    """The page between its tags."""
+def sections(folder: RunFolder, history: History) -> list[Section]:
+    """All that the page shows below its head."""
     config = history.config
     previews, encoder = views.read_previews(folder.previews), views.open_encoder(folder)
     parts = {
@@ -53,6 +54,4 @@ def body(folder: RunFolder, history: History) -> str:
         "neighbours": neighbours.neighbour_section(encoder, config),
         "events": tables.events(history),
     }
-    links = "".join(f'<a href="#{name}">{text(title)}</a>' for name, title in SECTIONS)
-    top = "\n".join(["<header>", *tables.head(history), f"<nav>{links}</nav>", "</header>"])
-    return "\n".join([top, *(section(name, title, *parts[name]) for name, title in SECTIONS)])
+    return [Section(name=name, title=title, parts=parts[name]) for name, title in SECTIONS]

@@ -7,21 +7,23 @@ import statistics
 from collections.abc import Sequence
 from datetime import datetime
 
+from markupsafe import Markup
+
 from layerlock.config import Config
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.model.cost import backbone_parameters
 from layerlock.report.history import Event, History, Span, clock, number, series
-from layerlock.report.markup import note, paragraph, table, text
+from layerlock.report.markup import facts, heading, note, paragraph, table, title
 
 SHOWN = 200
 """At most so many events of a kind are listed."""
 
 
-def head(history: History) -> list[str]:
+def head(history: History) -> list[Markup]:
     """What the run is and how far it came, and a summary."""
     config, clip = history.config, history.config.clip
     patch = "x".join(map(str, config.model.patch))
-    facts = {
+    rows = {
         "data": config.data,
         "steps": f"{history.step:,} of {config.steps:,}, {config.batch} clips each",
         "model": f"{config.model.depth} blocks of width {config.model.width} ({_decoding(config)}), "
@@ -33,8 +35,7 @@ def head(history: History) -> list[str]:
         "versions": ", ".join(f"{name} {version}" for name, version in history.versions.items()) or "not noted",
         "page made": datetime.now().strftime("%Y-%m-%d %H:%M"),
     }
-    listed = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in facts.items())
-    return [f"<h1>{text(config.recipe)}</h1>", paragraph(*summary(history)), f"<dl>{listed}</dl>"]
+    return [title(config.recipe), paragraph(*summary(history)), facts(rows)]
 
 
 def _decoding(config: Config) -> str:
@@ -86,7 +87,7 @@ def _features(history: History) -> list[str]:
     ]
 
 
-def stages(history: History) -> list[str]:
+def stages(history: History) -> list[Markup]:
     """A table of the stages: steps, structure, floating-point operations, measured speed, loss."""
     columns = [
         "steps",
@@ -121,7 +122,7 @@ def _flops(history: History, span: Span) -> int:
     return history.config.cost(span.stage).total if span.stage is not None else 0
 
 
-def _in_all(history: History, first: int) -> list[str]:
+def _in_all(history: History, first: int) -> list[Markup]:
     done = [(min(span.end, history.step) - span.begin, _flops(history, span)) for span in history.spans]
     total = sum(max(steps, 0) * flops for steps, flops in done)
     if not total:
@@ -153,18 +154,18 @@ def _losses(span: Span) -> str:
     return f"{values[0]:.4g}" if len(values) == 1 else f"{values[0]:.4g} → {values[-1]:.4g}"
 
 
-def events(history: History) -> list[str]:
+def events(history: History) -> list[Markup]:
     """Warnings, skipped files and everything else that was noted, in order."""
-    parts: list[str] = []
-    for title, kinds in (("Warnings and errors", ("warning", "error")), ("Skipped files", ("skipped",))):
+    parts: list[Markup] = []
+    for words, kinds in (("Warnings and errors", ("warning", "error")), ("Skipped files", ("skipped",))):
         found = history.of_kind(*kinds)
-        parts.append(f"<h3>{text(title)}: {len(found)}</h3>")
+        parts.append(heading(f"{words}: {len(found)}"))
         parts += _listed(found)
     rest = [event for event in history.events if event.kind not in ("warning", "error", "skipped")]
-    return [*parts, f"<h3>Switches, stops and ends: {len(rest)}</h3>", *_listed(rest)]
+    return [*parts, heading(f"Switches, stops and ends: {len(rest)}"), *_listed(rest)]
 
 
-def _listed(found: Sequence[Event]) -> list[str]:
+def _listed(found: Sequence[Event]) -> list[Markup]:
     if not found:
         return [note("None.")]
     rows = [(clock(event.when), event.kind, event.text) for event in found[:SHOWN]]

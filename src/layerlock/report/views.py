@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from markupsafe import Markup
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -71,7 +72,7 @@ class Sheet:
 
     def __init__(self, clips: int, config: Config) -> None:
         self.config = config
-        self.columns: list[list[str]] = [[] for _ in range(clips)]
+        self.columns: list[list[Markup]] = [[] for _ in range(clips)]
 
     def photos(self, label: str, alt: str, video_btchw: Tensor) -> None:
         """A row of frames as they are."""
@@ -86,12 +87,12 @@ class Sheet:
         for n, column in enumerate(self.columns):
             column.append(row(label, pictures.token_strip(tokens[n, times]), alt.format(n=n + 1), "tokens"))
 
-    def html(self) -> str:
+    def html(self) -> Markup:
         """All of it."""
         return cards((card(*column) for column in self.columns), "clips")
 
 
-def prediction_section(previews: Previews, config: Config) -> list[str]:
+def prediction_section(previews: Previews, config: Config) -> list[Markup]:
     """Input, masked input, and what was predicted at the end of each stage."""
     if not previews.by_step:
         nothing = "No preview was saved, so there is nothing to show: one is written at the end of each stage."
@@ -128,11 +129,11 @@ def _what_is_shown(sheet: Sheet, preview: Preview) -> list[str]:
     return said
 
 
-def _broken(previews: Previews) -> list[str]:
+def _broken(previews: Previews) -> list[Markup]:
     return [note(f"Not readable: {', '.join(previews.broken)}.")] if previews.broken else []
 
 
-def _explained_table(previews: Previews) -> list[str]:
+def _explained_table(previews: Previews) -> list[Markup]:
     rows = [
         (f"{step:,}", name, f"{explained(preview, name):.3f}")
         for step, preview in previews.by_step.items()
@@ -190,7 +191,7 @@ def open_encoder(folder: RunFolder) -> Encoder | str:
 
 
 @torch.no_grad()
-def feature_section(previews: Previews, encoder: Encoder | str, config: Config) -> list[str]:
+def feature_section(previews: Previews, encoder: Encoder | str, config: Config) -> list[Markup]:
     """Features of whole clips at several depths, in PCA colours of each depth."""
     if isinstance(encoder, str):
         return [note(encoder)]

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from layerlock.config import OptimConfig
 from layerlock.errors import LayerlockError
-from layerlock.files import sync, write_whole
+from layerlock.files import sync
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Switch, SwitchLog
 from layerlock.model.encoder import check_weights
 from layerlock.train.optimizer import Moments, build_optimizer, moments_of
 
-TENSORS, FACTS, LATEST = "state.safetensors", "state.json", "latest"
+TENSORS, FACTS = "state.safetensors", "state.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def save(
     facts: Facts,
     keep: int,
 ) -> Path:
-    """Writes `folder/step-N`, points `latest` at it and removes all but the newest `keep`.
+    """Writes `folder/step-N` and removes all but the newest `keep`.
 
     Raises LayerlockError where it cannot be written; then the checkpoints that are there stay as they are.
     """
@@ -78,7 +78,7 @@ def save(
         if place.exists():
             place.rename(folder / f".part-old-{place.name}")
         part.rename(place)
-        write_whole(folder / LATEST, lambda path: path.write_text(place.name + "\n"))
+        sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
         good = latest(folder)
