@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from layerlock import draws
+from layerlock.errors import LayerlockError
 from layerlock.model.readout import AttentionReadout
 from layerlock.model.vit import initialize
 
@@ -58,30 +60,35 @@ def predict_labels(readout: AttentionReadout, features_vnd: Tensor, batch: int =
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProbe:
-    """`standardised features @ weight + mean`: one linear map, `[.., D]` to `[.., P]`, the same for every token."""
+    """One linear map of standardised features, `[.., D]` to `[.., P]`, the same for every token, beside a mean."""
 
-    centre_d: Tensor
-    scale_d: Tensor
-    weight_dp: Tensor
+    model: Any
+    """scikit-learn's scaler and ridge regression"""
     mean_np: Tensor
 
     def __call__(self, features_vnd: Tensor) -> Tensor:
         """Predictions `[V, N, P]`."""
-        return ((features_vnd.float() - self.centre_d) / self.scale_d) @ self.weight_dp + self.mean_np
+        rows = self.model.predict(features_vnd.flatten(0, 1).double().numpy())
+        return torch.from_numpy(rows).float().view(*features_vnd.shape[:2], -1) + self.mean_np
 
 
 def fit_linear_probe(features_vnd: Tensor, target_vnp: Tensor, *, ridge: float = 1e-3) -> LinearProbe:
-    """Least squares, in closed form, of a target's deviation from its mean over clips at each position.
+    """Ridge regression of a target's deviation from its mean over clips at each position.
 
     So a probe of features that say nothing predicts that mean. `ridge` is relative to the features' own variance.
+    Raises LayerlockError where scikit-learn is missing.
     """
+    try:
+        from sklearn.linear_model import Ridge
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError:
+        raise LayerlockError("linear probes need scikit-learn (pip install 'layerlock[evaluate]')") from None
+
     mean_np = target_vnp.float().mean(0)
-    flat = features_vnd.flatten(0, 1).double()
-    centre_d, scale_d = flat.mean(0), flat.std(0).clamp(min=1e-6)
-    x = (flat - centre_d) / scale_d
-    gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
-    weight_dp = torch.linalg.solve(gram, x.T @ (target_vnp.float() - mean_np).flatten(0, 1).double())
-    return LinearProbe(centre_d=centre_d.float(), scale_d=scale_d.float(), weight_dp=weight_dp.float(), mean_np=mean_np)
+    x, y = (rows.flatten(0, 1).double().numpy() for rows in (features_vnd, target_vnp.float() - mean_np))
+    model = make_pipeline(StandardScaler(), Ridge(alpha=ridge * len(x), fit_intercept=False))
+    return LinearProbe(model=model.fit(x, y), mean_np=mean_np)
 
 
 def absolute_relative_error(predicted: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from layerlock.model.cost import block_flops, block_parameters, dense_flops
+from layerlock.model.cost import block_flops, dense_flops
 from layerlock.model.patches import Grid
 from layerlock.model.position import fixed_table
 from layerlock.model.vit import GELU, Block, Blocks, Dense, Norm, ViTConfig
@@ -124,17 +124,6 @@ class SeparateDecoder(nn.Module):
         if self.position is None:
             return x_bkw
         return x_bkw + (self.position if index_bk is None else self.position[index_bk]).to(x_bkw.dtype)
-
-
-def separate_parameters(config: SeparateDecoding, encoder_width: int, tokens: int) -> int:
-    """Parameters of a separate decoder on a grid of `tokens`, which matters only where positions are learned; no head.
-
-    Norm of the input, projection, mask token, positions, blocks, norm.
-    """
-    projection = encoder_width * config.width + config.width * config.input_bias
-    learned = tokens * config.width if config.position == "learned" else 0
-    norms = 2 * config.width + 2 * encoder_width * config.input_norm
-    return projection + config.width + learned + config.depth * block_parameters(config.block) + norms
 
 
 def separate_flops(config: SeparateDecoding, encoder_width: int, context: int, queries: int) -> int:
