@@ -107,7 +107,7 @@ def test_freezing_into_the_decoder_is_allowed_when_asked_for() -> None:
 
 def test_problems_of_a_stage_name_its_step() -> None:
     plan = Progressive(freezes=((0.5, 5), (0.75, 9)))
-    with pytest.raises(ConfigError, match="step 750: plan: 9 frozen blocks"):
+    with pytest.raises(ConfigError, match=r"step 750: stage\.frozen: 9 frozen blocks"):
         Config(plan=plan, steps=1_000).check()
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Decoding
 from layerlock.learn.masking import Maskings, RandomMasking
-from layerlock.learn.plan import Plan, Stage, timeline
+from layerlock.learn.plan import Plan, Stage, timeline, weighed, weight_problems
 from layerlock.learn.plans import Plans, Progressive, Schedule
 from layerlock.learn.step_cost import StepCost, step_cost
 from layerlock.model.patches import Grid, token_grid
@@ -220,19 +221,33 @@ class Config:
             return [f"model.patch: {error}"]
 
     def _plan_problems(self, plan: Plan) -> list[str]:
-        found, frozen = [], 0
-        freeze_decoder = isinstance(self.plan, Schedule) and self.plan.freeze_decoder
-        names_positions = all(counts.predicted for counts in self.masking.counts(self.grid))
+        found: list[str] = []
         stages = timeline(plan, self.steps)
+        before: Stage | None = None
         for begin, stage in stages:
-            wrong = stage.problems(self.model.depth, self.encoder_depth, freeze_decoder)
-            if any(tap.masked for tap in stage.taps) and not names_positions:
-                wrong.append("plan: losses at masked positions, with a masking that names none")
-            if stage.frozen < frozen:
-                wrong.append(f"plan: {frozen} blocks were frozen before, now {stage.frozen}; what is frozen stays so")
-            found += [f"step {begin}: {problem}" for problem in wrong]
-            frozen = stage.frozen
+            found += [f"step {begin}: {problem}" for problem in self.stage_problems(stage, before)]
+            before = stage
+        found += [] if found else self._weight_problems(plan, stages)
         return found + self._cycle_problems({begin for begin, _ in stages})
+
+    def stage_problems(self, stage: Stage, before: Stage | None) -> list[str]:
+        """What is wrong with entering `stage` after another one (None: at the start), a line each, field first."""
+        freeze_decoder = isinstance(self.plan, Schedule) and self.plan.freeze_decoder
+        found = stage.problems(self.model.depth, self.encoder_depth, freeze_decoder)
+        names_positions = all(counts.predicted for counts in self.masking.counts(self.grid))
+        if any(tap.masked for tap in stage.taps) and not names_positions:
+            found.append("stage.taps: losses at masked positions, with a masking that names none")
+        if before is not None and stage.frozen < before.frozen:
+            found.append(f"stage.frozen: {before.frozen} blocks are frozen and stay so: not {stage.frozen}")
+        return found
+
+    def _weight_problems(self, plan: Plan, stages: Sequence[tuple[int, Stage]]) -> list[str]:
+        """Those of the first step that has any."""
+        labels = {stage.label(tap) for _, stage in stages for tap in stage.taps}
+        for step, stage, weights in weighed(plan, self.steps, stages):
+            if wrong := weight_problems(weights, stage, labels):
+                return [f"step {step}: {problem}" for problem in wrong]
+        return []
 
     def _cycle_problems(self, stage_begins: set[int]) -> list[str]:
         cycles = self.optim.cycles

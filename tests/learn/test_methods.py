@@ -15,8 +15,8 @@ from torch import Tensor
 import layerlock
 from layerlock.config import Config
 from layerlock.learn.learner import Learner
-from layerlock.learn.masking import MultiBlockMasking, TubeMasking
-from layerlock.learn.plan import Stage
+from layerlock.learn.masking import Masking, MultiBlockMasking, SeveralMaskings, TubeMasking
+from layerlock.learn.plan import Stage, Tap, Target
 from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents
 from layerlock.model.separate import SeparateDecoding
 from layerlock.recipes import recipe
@@ -39,7 +39,7 @@ METHODS = [
 ]
 
 
-def learner(stage: Stage, masking: TubeMasking | MultiBlockMasking = TUBE) -> Learner:
+def learner(stage: Stage, masking: Masking = TUBE) -> Learner:
     """Every parameter away from its first value."""
     made = Learner(MODEL, tiny.GRID, masking, DECODING, seed=3)
     made.enter(stage)
@@ -211,3 +211,45 @@ def test_every_method_trains_resumes_exactly_and_loads(name: str, tmp_path: Path
     ).read_bytes()
     encoder = layerlock.load(whole)
     assert encoder(tiny.video(2)).shape == (2, 36, 24)
+
+
+def both(*, gradient: bool, detached_too: bool = False) -> Stage:
+    """A live third layer beside the teacher's third and fifth; `detached_too`: a live second one without gradients."""
+    targets = [
+        Target("live", 3, gradient=gradient),
+        Target("teacher", 3),
+        Target("teacher", 5),
+        *([Target("live", 2)] if detached_too else []),
+    ]
+    return Stage(frozen=0, last=6, taps=tuple(Tap(depth=6, target=target, masked=True) for target in targets))
+
+
+@pytest.mark.parametrize("frozen", [0, 2])
+def test_a_live_layer_is_the_models_own_beside_the_teachers(frozen: int) -> None:
+    stage = replace(both(gradient=False), frozen=frozen)
+    made = learner(stage)  # which moves the student and the teacher apart
+    assert made.teacher is not None
+    (group,) = made.groups(tiny.video(3), INDEX)
+    patches = layerlock.model.patches.patchify(tiny.video(3), MODEL.patch)
+    for prediction, (vit, layer) in zip(
+        group.predictions, ((made.vit, 3), (made.teacher.vit, 3), (made.teacher.vit, 5)), strict=True
+    ):
+        assert prediction.positions_bq is not None
+        whole = vit.intermediates(patches, [layer])[0]
+        wanted = torch.gather(whole, 1, prediction.positions_bq[..., None].expand(-1, -1, 24))
+        torch.testing.assert_close(prediction.target, wanted, rtol=0, atol=0)
+    assert not torch.allclose(group.predictions[0].target, group.predictions[1].target, rtol=1e-2)
+
+
+@pytest.mark.parametrize("masks", [1, 2])
+def test_gradients_go_into_live_targets_beside_a_teacher_and_into_no_other(masks: int) -> None:
+    masking = SeveralMaskings(masks=(MultiBlockMasking(blocks=2, group=4),) * masks)
+    found = []
+    for stage in (both(gradient=False), both(gradient=True), both(gradient=True, detached_too=True)):
+        made = learner(stage, masking)
+        (group,) = made.groups(tiny.video(3), INDEX)
+        found.append([prediction.target.requires_grad for prediction in group.predictions])
+        made.step(tiny.video(3), INDEX)
+        assert made.teacher is not None
+        assert all(p.grad is None for name, p in made.named_parameters() if name.startswith("teacher."))
+    assert found == [[False] * 3, [True, False, False], [True, False, False, False]]

@@ -124,7 +124,7 @@ def test_built_plans_keep_their_promises(plan: Progressive, steps: int) -> None:
     assert max(frozen) <= plan.last
     for _, stage in built.timeline:
         assert not stage.problems(12, 9, freeze_decoder=False)
-        assert stage.target_depth <= stage.frozen
+        assert stage.target_depth("model") <= stage.frozen
         assert len(set(stage.taps)) == len(stage.taps)
     for step in range(steps):
         number = sum(begin <= step for begin in begins) - 1
@@ -201,3 +201,34 @@ def test_gradients_into_targets_that_cannot_be_are_refused(taps: tuple[Tap, ...]
     found = Stage(frozen=1 if len(taps) == 1 else 0, last=6, taps=taps).problems(6, 4, False)
     assert len(found) == 1
     assert word in found[0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "word"),
+    [
+        (Stage(frozen=0, last=10, taps=(Tap(depth=8, target=Target("pixels", 3)),)), "pixels have no layer"),
+        (Stage(frozen=0, last=10, taps=(Tap(depth=8, target=Target("ema", 3)),)), "'ema' is not pixels"),  # type: ignore[arg-type]
+        (Stage(frozen=0, last=10, taps=(Tap(depth=8, target=Target("teacher", 11)),)), "predicts t11 of 10"),
+        (Stage(frozen=0, last=3, taps=(Tap(depth=8),)), "depth 8, above block 3, the last that learns"),
+        (Stage(frozen=0, last=10, taps=(Tap(depth=8, error="huber"),)), "'huber' is not squared"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_problem_of_a_loss_names_its_field(stage: Stage, word: str) -> None:
+    (found,) = stage.problems(10, 8, freeze_decoder=False)
+    assert found.startswith("stage.taps[0].")
+    assert word in found
+
+
+@pytest.mark.parametrize("begins", [(), (1,), (0, 5, 5), (0, 5, 3)])
+def test_fixed_stages_begin_at_steps_that_rise_from_0(begins: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="do not rise from 0"):
+        FixedPlan(tuple((begin, Stage(frozen=0, last=10, taps=(TAP,))) for begin in begins))
+
+
+def test_the_timeline_of_a_plan_with_stages_of_its_own_is_that_of_its_stages() -> None:
+    class Late(FixedPlan):
+        def stage(self, step: int, log: SwitchLog = ()) -> Stage:
+            return super().stage(step - 2, log) if step > 1 else self.timeline[0][1]
+
+    stages = tuple((10 * k, Stage(frozen=k, last=10, taps=(TAP,))) for k in range(2))
+    assert [begin for begin, _ in timeline(Late(stages), 20)] == [0, 12]

@@ -14,7 +14,7 @@ from layerlock.config import Config
 from layerlock.dry_run import live_parameters
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import TubeMasking
-from layerlock.learn.plan import FixedPlan
+from layerlock.learn.plan import FixedPlan, Target
 from layerlock.learn.plans import JointEmbedding, Progressive
 from layerlock.model.cost import backbone_parameters, block_flops, dense_flops, encoder_flops
 from layerlock.model.sizes import SIZES, vit
@@ -163,3 +163,16 @@ def test_freezing_with_pixels_at_a_billion_clips_saves_what_counting_says() -> N
     spent = sum(config.cost(stage).total * (end - begin) for (begin, stage), end in zip(timeline, ends, strict=True))
     full = config.cost(timeline[0][1]).total * config.steps
     assert 1 - spent / full == pytest.approx(0.055, abs=0.005)
+
+
+def test_a_live_layer_beside_the_teachers_costs_a_pass_of_its_own() -> None:
+    made = recipe("vjepa-tiny")
+    stage = made.build_plan().stage(0, ())
+    tap = stage.taps[0]
+    live = replace(tap, target=Target("live", 3, normalized=True))
+    through = replace(tap, target=Target("live", 3, normalized=True, gradient=True))
+    alone = made.cost(stage).target
+    beside, trained = (made.cost(replace(stage, taps=(tap, other))).target for other in (live, through))
+    once = encoder_flops(made.model, made.tokens, 3)
+    assert beside == alone + once
+    assert trained == alone + 3 * once - dense_flops(made.tokens, made.model.patch_values, made.model.width)

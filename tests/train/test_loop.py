@@ -57,6 +57,7 @@ def test_a_run_leaves_its_folder_behind(tmp_path: Path) -> None:
     assert (outcome.folder, outcome.step, outcome.signal) == (tmp_path, 12, None)
     assert {p.name for p in tmp_path.iterdir()} == {
         "config.json",
+        "plan.json",
         "metrics.jsonl",
         "events.log",
         "checkpoints",

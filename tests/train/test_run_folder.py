@@ -66,7 +66,7 @@ def test_overwriting_removes_a_runs_parts_and_nothing_else(folder: RunFolder) ->
     (folder.path / "notes.md").write_text("mine")
     (folder.path / "figures").mkdir()
     folder.begin(config(folder.path, seed=5), resume=False, overwrite=True)
-    assert sorted(p.name for p in folder.path.iterdir()) == ["config.json", "figures", "notes.md"]
+    assert sorted(p.name for p in folder.path.iterdir()) == ["config.json", "figures", "notes.md", "plan.json"]
     assert load_config(folder.config).seed == 5
 
 

@@ -6,6 +6,7 @@ never clips, steps or logs: that is the loop's.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from layerlock import draws
 from layerlock.learn.decoders import BackboneDecoder, BackboneDecoding
 from layerlock.learn.masking import Masking, Masks, move, random_subset
-from layerlock.learn.plan import Stage, Tap, Target
+from layerlock.learn.plan import Network, Source, Stage, Tap, Target
 from layerlock.learn.teacher import Teacher
 from layerlock.model.patches import Grid, gather_tokens, patchify
 from layerlock.model.position import Rotation
@@ -48,8 +49,8 @@ class Prediction:
         return self.target.detach().float().flatten(0, 1).var(dim=0, unbiased=False).mean()
 
 
-Latents = dict[int, Tensor]
-"""outputs of blocks that are targets, `[B, N or Q, D]`, by layer"""
+Latents = dict[Source, Tensor]
+"""outputs of blocks that are targets, `[B, N or Q, D]`, by network and layer; with a graph where a target wants one"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +217,7 @@ class Learner(nn.Module):
             every = self.masking.draw(self.seed, index_b[part], self.vit.grid)
             for masks in every:
                 if self.stage.trains_targets:  # their graph is gone with the backward of the pass before
-                    latents = {}
+                    latents = {source: h for source, h in latents.items() if source[0] == "teacher"}
                 groups = self.groups(video_btchw[part], index_b[part], masks, latents)
                 figures = self._learn(groups, figures, scale, share / len(every), weights or {}, watch)
         return figures
@@ -293,30 +294,42 @@ class Learner(nn.Module):
         return random_subset(self.seed, "latent subset", index_b, self.vit.tokens, count)
 
     def _prefix(self, stage: Stage, seen: Seen, latents: Latents) -> Tensor:
-        """Context through the frozen blocks, and the latent targets that are not known yet, block by block together.
+        """Context through the frozen blocks, and the latent targets that are not known yet; those of the model go block
+        by block together with it.
 
         Targets have no graph but where a plan wants one, and see the subset alone unless a tap wants the full clip.
         """
         context_bk = seen.masks.context_bk
         with torch.set_grad_enabled(torch.is_grad_enabled() and stage.frozen == 0):
             x = self.vit.project(gather_tokens(seen.patches_bnp, context_bk), context_bk)
-        frozen = min([stage.frozen, *(tap.depth for tap in stage.taps)])
-        wanted = {tap.target.layer for tap in stage.taps if tap.target.layer} - latents.keys()
-        deepest = max(wanted, default=0)
-        kept_bq = seen.subset_bq if seen.subset_alone else None
-        target = self.vit if self.teacher is None else self.teacher.vit
+        wanted = {tap.target.source for tap in stage.taps if tap.target.layer} - latents.keys()
+        depths = range(1, min([stage.frozen, *(tap.depth for tap in stage.taps)]) + 1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and stage.trains_targets):
-            if deepest:
-                h = target.project(self._at(kept_bq, seen.patches_bnp), kept_bq)
-            rotation = self.vit.rotation(kept_bq) if deepest else None
-            for depth in range(1, max(frozen, deepest) + 1):
-                if depth <= frozen:
-                    x = self.vit.run(x, seen.rotation, depth - 1, depth)
-                if depth <= deepest:
-                    h = target.run(h, rotation, depth - 1, depth, recompute=self.recompute)
-                    if depth in wanted:
-                        latents[depth] = target.norm_out(h) if depth == len(target.blocks) else h
+            own = self._target_pass("model", wanted, seen, latents)
+            for depth in depths:
+                x = self.vit.run(x, seen.rotation, depth - 1, depth)
+                next(own, None)
+            deque(own, maxlen=0)
+        with torch.no_grad():
+            deque(self._target_pass("teacher", wanted, seen, latents), maxlen=0)
         return x
+
+    def _target_pass(self, network: Network, wanted: set[Source], seen: Seen, latents: Latents) -> Iterator[int]:
+        """Runs a network on what targets are made of, and pauses after each block; puts what is wanted into `latents`.
+
+        Nothing runs where none of its layers is wanted.
+        """
+        deepest = max((layer for of, layer in wanted if of == network), default=0)
+        if not deepest:
+            return
+        target = self.vit if network == "model" or self.teacher is None else self.teacher.vit
+        kept_bq = seen.subset_bq if seen.subset_alone else None
+        h, rotation = target.project(self._at(kept_bq, seen.patches_bnp), kept_bq), self.vit.rotation(kept_bq)
+        for depth in range(1, deepest + 1):
+            h = target.run(h, rotation, depth - 1, depth, recompute=self.recompute)
+            if (network, depth) in wanted:
+                latents[network, depth] = target.norm_out(h) if depth == len(target.blocks) else h
+            yield depth
 
     @staticmethod
     def _at(index_bq: Tensor | None, x_bnd: Tensor) -> Tensor:
@@ -362,7 +375,7 @@ class Learner(nn.Module):
         if not target.layer:
             patches = self._at(positions_bq, seen.patches_bnp)
             return normalized_patches(patches) if target.normalized else self.vit.normalize(patches)
-        h = latents[target.layer] if target.gradient else latents[target.layer].detach()
+        h = latents[target.source] if target.gradient else latents[target.source].detach()
         h = (h if seen.subset_alone else self._at(positions_bq, h)).float()
         return F.layer_norm(h, h.shape[-1:]) if target.normalized else h
 

@@ -6,9 +6,16 @@ autograd, how deep a pass goes, which parameters have gradients and optimizer st
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+Network = Literal["model", "teacher"]
+"""what a latent target is a layer of"""
+Source = tuple[Network, int]
+"""a network and one of its blocks, counted from one"""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,11 @@ class Target:
     def name(self) -> str:
         """`pixels`, `h1`, `h2`, ..., or `t1`, `t2`, ... of a teacher."""
         return self.kind if self.layer == 0 else f"{'t' if self.kind == 'teacher' else 'h'}{self.layer}"
+
+    @property
+    def source(self) -> Source:
+        """What computes it, and which block: the key of a latent. A frozen and a live layer are both the model's."""
+        return ("teacher" if self.kind == "teacher" else "model", self.layer)
 
 
 PIXELS = Target()
@@ -85,55 +97,68 @@ class Stage:
         """Whether gradients of a loss go into its target."""
         return any(tap.target.gradient for tap in self.taps)
 
-    @property
-    def target_depth(self) -> int:
-        """The deepest block that the target pass runs; 0 where pixels are the only target."""
-        return max((tap.target.layer for tap in self.taps), default=0)
+    def target_depth(self, network: Network) -> int:
+        """The deepest block that a target pass of this network runs; 0 where nothing is asked of it."""
+        return max((layer for of, layer in (tap.target.source for tap in self.taps) if of == network), default=0)
 
     def problems(self, depth: int, encoder_depth: int, freeze_decoder: bool) -> list[str]:
-        """What is wrong with this stage on `depth` blocks, of which the first `encoder_depth` see context alone."""
+        """What is wrong with this stage on `depth` blocks, of which the first `encoder_depth` see context alone; each
+        line begins with the field.
+        """
         found = []
         limit = depth if freeze_decoder else encoder_depth
         if not 0 <= self.frozen <= limit:
             why = "" if freeze_decoder else " (decoder blocks are frozen only with freeze_decoder)"
-            found.append(f"plan: {self.frozen} frozen blocks, where 0 to {limit} can be{why}")
+            found.append(f"stage.frozen: {self.frozen} frozen blocks, where 0 to {limit} can be{why}")
         if not self.frozen <= self.last <= depth:
-            found.append(f"plan: trains blocks {self.frozen + 1} to {self.last} of {depth}")
+            found.append(f"stage.last: trains blocks {self.frozen + 1} to {self.last} of {depth}")
         if not self.taps:
-            found.append("plan: a stage without a loss")
-        for tap in self.taps:
-            found += self._tap_problems(tap, depth, encoder_depth)
+            found.append("stage.taps: a stage without a loss")
+        for number, tap in enumerate(self.taps):
+            found += [f"stage.taps[{number}].{problem}" for problem in self._tap_problems(tap, depth, encoder_depth)]
         if self.trains_targets and any(tap.detach for tap in self.taps):
-            found.append("plan: with gradients into targets no loss detaches: one backward goes through all of them")
+            found.append("stage.taps: with gradients into targets no loss detaches: one backward goes through all")
         if len({self.label(tap) for tap in self.taps}) < len(self.taps):
-            found.append("plan: two losses with one target at one depth")
+            found.append("stage.taps: two losses with one target at one depth")
         if any(len({tap.detach for tap in self.taps if tap.depth == depth}) > 1 for depth in range(depth + 1)):
-            found.append("plan: losses at one depth detach together or not at all")
+            found.append("stage.taps: losses at one depth detach together or not at all")
         if len({(tap.fraction, tap.full_clip, tap.masked) for tap in self.taps if tap.target.layer}) > 1:
-            found.append("plan: latent losses of one stage share one subset of the patches")
+            found.append("stage.taps: latent losses of one stage share one subset of the patches")
         return found
 
     def _tap_problems(self, tap: Tap, depth: int, encoder_depth: int) -> list[str]:
-        found = []
+        found = [f"target: {problem}" for problem in self._target_problems(tap.target, depth)]
         if not 1 <= tap.depth <= encoder_depth:
-            found.append(f"plan: a loss at depth {tap.depth}, where 1 to {encoder_depth} can be")
-        if tap.target.kind == "frozen" and not 1 <= tap.target.layer <= self.frozen:
+            found.append(f"depth: a loss at depth {tap.depth}, where 1 to {encoder_depth} can be")
+        elif tap.depth > self.last:
+            found.append(f"depth: a loss at depth {tap.depth}, above block {self.last}, the last that learns")
+        if tap.depth < min(self.frozen, encoder_depth):
+            found.append(f"depth: a loss at depth {tap.depth}, below {self.frozen} frozen blocks, trains nothing")
+        if not 0 < tap.fraction <= 1:
+            found.append(f"fraction: a loss on a fraction {tap.fraction} of the patches")
+        elif tap.target.kind == "pixels" and tap.fraction < 1:
+            found.append("fraction: the pixel loss is on all patches, or on those masked")
+        if tap.masked and (tap.fraction < 1 or tap.full_clip):
+            found.append("masked: a loss at the masked positions is on all of them, its targets are of the full clip")
+        if tap.error not in ("squared", "absolute"):
+            found.append(f"error: {tap.error!r} is not squared or absolute")
+        return found
+
+    def _target_problems(self, target: Target, depth: int) -> list[str]:
+        if target.kind not in ("pixels", "frozen", "live", "teacher"):
+            return [f"{target.kind!r} is not pixels, frozen, live or teacher"]
+        found = []
+        if target.kind == "pixels" and target.layer:
+            found.append(f"pixels have no layer, and not {target.layer}; name frozen, live or teacher")
+        if target.kind == "frozen" and not 1 <= target.layer <= self.frozen:
             found.append(
-                f"plan: predicts h{tap.target.layer} with {self.frozen} blocks frozen; "
+                f"predicts h{target.layer} with {self.frozen} blocks frozen; "
                 "a target above what is frozen is live and has to be named so"
             )
-        if tap.target.kind in ("live", "teacher") and not 1 <= tap.target.layer <= depth:
-            found.append(f"plan: predicts h{tap.target.layer} of {depth} blocks")
-        if tap.target.gradient and tap.target.kind != "live":
-            found.append("plan: gradients go into live targets alone")
-        if not 0 < tap.fraction <= 1:
-            found.append(f"plan: a loss on a fraction {tap.fraction} of the patches")
-        if tap.target.kind == "pixels" and tap.fraction < 1:
-            found.append("plan: the pixel loss is on all patches, or on those masked")
-        if tap.masked and (tap.fraction < 1 or tap.full_clip):
-            found.append("plan: a loss at the masked positions is on all of them, and its targets are of the full clip")
-        if tap.depth < min(self.frozen, encoder_depth):
-            found.append(f"plan: a loss at depth {tap.depth}, below {self.frozen} frozen blocks, trains nothing")
+        if target.kind in ("live", "teacher") and not 1 <= target.layer <= depth:
+            found.append(f"predicts {target.name} of {depth} blocks")
+        if target.gradient and target.kind != "live":
+            found.append("gradients go into live targets alone")
         return found
 
 
@@ -151,7 +176,8 @@ SwitchLog = tuple[Switch, ...]
 class Plan(Protocol):
     """Anything that says which stage is in force; pure, so that a resumed run reads the same history.
 
-    A plan may also have `weights(step, log)`, the factors of losses by their labels; 1 for what it leaves out.
+    A plan may also have `weights(step, log)`, the factors of losses by their labels; 1 for what it leaves out. A label
+    of another stage of the plan has no effect in this one; one that no stage has is an error.
     """
 
     def stage(self, step: int, log: SwitchLog) -> Stage:
@@ -164,11 +190,31 @@ def weights_of(plan: Plan, step: int, log: SwitchLog) -> dict[str, float]:
     return {} if weights is None else dict(weights(step, log))
 
 
+def weight_problems(weights: Mapping[str, float], stage: Stage, labels: Collection[str]) -> list[str]:
+    """What is wrong with the factors of losses in `stage`, a line each; `labels` are those of all stages known."""
+    own = [stage.label(tap) for tap in stage.taps]
+    otherwise = {name for tap in stage.taps for name in (tap.target.name, f"{tap.target.name}@{tap.depth}")}
+    found = []
+    for label, weight in weights.items():
+        number = isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)
+        if not number:
+            found.append(f"plan.weights: {weight!r} of {label} is not a number")
+        if label not in own and (label not in labels or label in otherwise):
+            found.append(f"plan.weights: no loss is called {label!r}; those of the stage in force: {', '.join(own)}")
+    return found
+
+
 @dataclass(frozen=True)
 class FixedPlan:
     """Stages that begin at given steps, the first at 0."""
 
     timeline: tuple[tuple[int, Stage], ...]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the steps do not rise from 0."""
+        begins = [begin for begin, _ in self.timeline]
+        if begins[:1] != [0] or begins != sorted(set(begins)):
+            raise ValueError(f"plan.timeline: stages begin at steps {begins}, which do not rise from 0")
 
     def stage(self, step: int, log: SwitchLog = ()) -> Stage:
         """The stage of update `step`; the log is not read."""
@@ -177,7 +223,7 @@ class FixedPlan:
 
 def timeline(plan: Plan, steps: int) -> list[tuple[int, Stage]]:
     """(first step, stage) of every stage that a plan goes through in `steps` steps, log kept as a run keeps it."""
-    if isinstance(plan, FixedPlan):
+    if isinstance(plan, FixedPlan) and type(plan).stage is FixedPlan.stage:
         return [(begin, stage) for begin, stage in plan.timeline if begin < steps]
     found: list[tuple[int, Stage]] = []
     log: SwitchLog = ()
@@ -187,3 +233,19 @@ def timeline(plan: Plan, steps: int) -> list[tuple[int, Stage]]:
             log += (Switch(step, stage.targets),) if found else ()
             found.append((step, stage))
     return found
+
+
+def weighed(
+    plan: Plan, steps: int, stages: Sequence[tuple[int, Stage]]
+) -> Iterator[tuple[int, Stage, dict[str, float]]]:
+    """(step, stage, factors of losses) of every update of a plan that goes through `stages`; none where it has no
+    factors.
+    """
+    if getattr(plan, "weights", None) is None:
+        return
+    log: SwitchLog = ()
+    ends = [*(begin for begin, _ in stages[1:]), steps]
+    for (begin, stage), end in zip(stages, ends, strict=True):
+        log += (Switch(begin, stage.targets),) if begin else ()
+        for step in range(begin, end):
+            yield step, stage, weights_of(plan, step, log)

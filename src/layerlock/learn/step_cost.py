@@ -39,21 +39,24 @@ class StepCost:
 def step_cost(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Sequence[Counts], tokens: int) -> StepCost:
     """One clip of `tokens` tokens in a step of `stage`; `counts` are the tokens of each mask, a pass each.
 
-    Targets are computed once for all masks (for each, where gradients go into them), as deep as they are; each depth
-    with a loss decodes once, at the most positions that a loss there asks for.
+    Targets are computed once for all masks (the model's own for each, where gradients go into them), as deep as they
+    are; each depth with a loss decodes once, at the most positions that a loss there asks for.
     """
     passes = [_pass(model, decoding, stage, each, tokens) for each in counts]
     encoder, decoder, heads = (sum(parts) for parts in zip(*passes, strict=True))
     latent = [tap for tap in stage.taps if tap.target.layer]
     seen = max((tokens if tap.full_clip else _positions(tap, counts[0], tokens) for tap in latent), default=0)
     seen = tokens if any(tap.masked for tap in latent) else seen
-    target = _target(model, stage, seen) * (len(passes) if stage.trains_targets else 1) if latent else 0
+    own, teacher = (stage.target_depth(network) for network in ("model", "teacher"))
+    target = encoder_flops(model, seen, teacher) if teacher else 0
+    if own:
+        target += _own_target(model, stage, seen, own) * (len(passes) if stage.trains_targets else 1)
     return StepCost(encoder=encoder, decoder=decoder, heads=heads, target=target)
 
 
-def _target(model: ViTConfig, stage: Stage, seen: int) -> int:
-    """One target pass on `seen` tokens; with a backward where gradients go into targets."""
-    once = encoder_flops(model, seen, stage.target_depth)
+def _own_target(model: ViTConfig, stage: Stage, seen: int, depth: int) -> int:
+    """One pass of the model on `seen` tokens of targets; with a backward where gradients go into them."""
+    once = encoder_flops(model, seen, depth)
     return LIVE * once - dense_flops(seen, model.patch_values, model.width) if stage.trains_targets else once
 
 

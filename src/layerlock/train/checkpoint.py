@@ -22,24 +22,23 @@ from layerlock.files import sync
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Switch, SwitchLog
 from layerlock.model.encoder import check_weights
+from layerlock.train.identity import Identity
 from layerlock.train.optimizer import Moments, build_optimizer, moments_of
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(Identity):
     """What a checkpoint knows beside tensors: a run after `step` updates.
 
-    `monitor` is what the monitors remember, `skipped` the files named so far, `data` the fingerprint of the source,
-    `stage` the stage in force.
+    `monitor` is what the monitors remember, `skipped` the files named so far, `stage` the stage in force.
     """
 
     step: int
     log: SwitchLog
     monitor: dict[str, Any]
     skipped: list[str]
-    data: str
     stage: dict[str, Any]
 
 

@@ -34,6 +34,12 @@ def pick_precision(run: RunConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else torch.float32
 
 
+def resolved(device: torch.device, compute: torch.dtype) -> dict[str, str]:
+    """What is computed on and in, in words: the device with its name, `fp32` or `bf16`."""
+    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    return {"device": f"{device.type}{name}", "precision": "bf16" if compute == torch.bfloat16 else "fp32"}
+
+
 def pick_compile(run: RunConfig, device: torch.device) -> bool:
     """Per-block compilation: by default on CUDA only."""
     return device.type == "cuda" if run.compile == "auto" else run.compile == "yes"

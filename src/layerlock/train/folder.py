@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ PARTS = (
     "metrics.jsonl",
     "events.log",
     "index.json",
+    "plan.json",
     "report.html",
     "checkpoints",
     "previews",
@@ -51,35 +52,58 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.lock = FolderLock(self.path)
-        self.config, self.metrics, self.events, self.index, self.report = (self.path / name for name in PARTS[:5])
-        self.checkpoints, self.previews, self.encoder = (self.path / name for name in PARTS[5:])
+        self.config, self.metrics, self.events, self.index, self.plan, self.report, *folders = (
+            self.path / name for name in PARTS
+        )
+        self.checkpoints, self.previews, self.encoder = folders
 
     @property
     def exists(self) -> bool:
         """Whether a run has been here."""
         return self.config.exists()
 
-    def check(self, *, resume: bool, overwrite: bool) -> None:
-        """Raises LayerlockError where a run is there and neither is said, and where the folder is not a run's."""
-        check_place(self.path, self.exists, "a run", resume=resume, overwrite=overwrite)
-
-    def begin(self, config: Config, *, resume: bool, overwrite: bool) -> None:
-        """Makes the folder ready for a run.
-
-        Raises LayerlockError as `check` does, and ConfigError where a resumed run's config differs in anything that
-        changes what is learned.
+    def check(self, config: Config, *, resume: bool, overwrite: bool) -> None:
+        """Raises LayerlockError where a run is there and neither is said, where the folder is not a run's, and
+        ConfigError where a resumed run's config differs in anything that changes what is learned.
         """
-        self.check(resume=resume, overwrite=overwrite)
+        check_place(self.path, self.exists, "a run", resume=resume, overwrite=overwrite)
         if resume:
             self._same(config)
-        elif self.exists:
+
+    def begin(
+        self,
+        config: Config,
+        *,
+        resume: bool,
+        overwrite: bool,
+        resolved: Mapping[str, str] | None = None,
+        plan: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Makes the folder ready for a run, after `check`; writes its plan and its config, with what `auto` was
+        `resolved` to.
+
+        Raises what `check` does, and LayerlockError where nothing can be written.
+        """
+        self.check(config, resume=resume, overwrite=overwrite)
+        if not resume and self.exists:
             self._clear()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({"config": to_dict(config), "versions": versions()}, indent=2) + "\n"
+            write_whole(self.plan, lambda part: part.write_text(json.dumps(plan or {}, indent=2) + "\n"))
+            facts = {"config": to_dict(config), "resolved": dict(resolved or {}), "versions": versions()}
+            text = json.dumps(facts, indent=2) + "\n"
             write_whole(self.config, lambda part: part.write_text(text))
         except OSError as error:
             raise LayerlockError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+    def plan_facts(self) -> dict[str, Any] | None:
+        """What tells the plan of the run that was begun here from others; None where that is not written yet. Raises
+        LayerlockError.
+        """
+        try:
+            return dict(json.loads(self.plan.read_text())) if self.plan.exists() else None
+        except (OSError, ValueError, TypeError) as error:
+            raise LayerlockError(f"{self.plan}: cannot be read ({error})") from None
 
     def _same(self, config: Config) -> None:
         old, new = flat(to_dict(load_config(self.config))), flat(to_dict(config))

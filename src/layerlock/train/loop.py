@@ -22,16 +22,25 @@ from layerlock.data.index.listing import printable
 from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
-from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, weights_of
+from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weights_of
 from layerlock.model.encoder import ClipShape, save_backbone
 from layerlock.train import checkpoint
-from layerlock.train.device import keep_freed_memory, memory_bytes, pick_compile, pick_device, pick_precision
+from layerlock.train.device import (
+    keep_freed_memory,
+    memory_bytes,
+    pick_compile,
+    pick_device,
+    pick_precision,
+    resolved,
+)
 from layerlock.train.folder import RunFolder
+from layerlock.train.identity import Identity
 from layerlock.train.meter import Clock, Meter
 from layerlock.train.monitors import CollapseMonitor, weight_norms
 from layerlock.train.optimizer import build_optimizer, moments_of, schedule
 from layerlock.train.previews import CLIPS, save_preview
 from layerlock.train.progress import ProgressBar
+from layerlock.train.same_plan import described, differences, plan_facts
 from layerlock.train.schedule import ema
 from layerlock.train.signals import StopSignal
 from layerlock.train.start import take_weights
@@ -66,7 +75,7 @@ def train(
         torch.set_num_threads(config.run.threads)
     folder = RunFolder(config.out)
     try:
-        folder.check(resume=resume, overwrite=overwrite)
+        folder.check(config, resume=resume, overwrite=overwrite)
         with folder.lock:
             with IndexProgress(quiet=quiet) as progress:
                 source = open_source(
@@ -82,10 +91,11 @@ def train(
             examples = first_clips(source, min(1, config.run.workers))
             place = checkpoint.latest(folder.checkpoints) if resume else None
             learner = build_learner(config, device, init_from=None if place else config.init_from)
-            folder.begin(config, resume=resume, overwrite=overwrite)
-            save_source(source, config.data, folder.index)
+            state = checkpoint.read(place) if place else None
             with StopSignal() as stop, ProgressBar(config.steps, quiet) as bar:
-                return Run(config, plan, folder, source, learner, examples, bar=bar, place=place).go(stop)
+                run = Run(config, plan, folder, source, learner, examples, bar=bar, state=state)
+                run.begin(resume=resume, overwrite=overwrite)
+                return run.go(stop)
     except (OSError, SafetensorError) as error:
         good = checkpoint.latest(folder.checkpoints)
         raise LayerlockError(f"{folder.path}: {error}; last good checkpoint: {good or 'none'}") from None
@@ -107,11 +117,14 @@ class Run:
         examples: Batch,
         *,
         bar: ProgressBar,
-        place: Path | None,
+        state: checkpoint.State | None,
     ) -> None:
         self.config, self.plan, self.folder, self.source, self.learner = config, plan, folder, source, learner
-        self.bar, self.device = bar, learner.vit.embed.weight.device
-        state = checkpoint.read(place) if place else None
+        self.bar, self.device, self.resumed = bar, learner.vit.embed.weight.device, state
+        self.identity = Identity(
+            data=source.fingerprint, plan=plan_facts(plan, config.steps), **resolved(self.device, learner.vit.compute)
+        )
+        self.labels = {stage.label(tap) for _, stage in timeline(plan, config.steps) for tap in stage.taps}
         self.step: int = state.step if state else 0
         self.saved = self.step if state else -1
         self.log: SwitchLog = state.log if state else ()
@@ -119,28 +132,33 @@ class Run:
         self.monitor = CollapseMonitor(state.monitor if state else None)
         self.skipped: set[str] = set(state.skipped) if state else set()
         last = max(self.step - 1, 0)
-        learner.enter(plan.stage(last, tuple(switch for switch in self.log if switch.step < last)))
-        if state is None:
-            self.optimizer = build_optimizer(learner, config.optim)
-        else:
-            self.refuse_another_history(state)
-            self.optimizer = checkpoint.restore(state, learner, config.optim)
-        folder.rewind(self.step if state else -1)
+        stage = plan.stage(last, tuple(switch for switch in self.log if switch.step < last))
         if state:
-            self.tell("resume", f"from {place}")
-        for path, reason in source.rejected:
-            self.skip(path, reason)
+            self.identity.refuse_another(state, config)
+            if state.stage != described(stage):
+                raise ConfigError(["plan: the run to resume was trained by another plan; it was in another stage here"])
+        learner.enter(stage)
+        if state:
+            self.optimizer = checkpoint.restore(state, learner, config.optim)
+        else:
+            self.optimizer = build_optimizer(learner, config.optim)
         self.examples = examples.to(self.device)
 
-    def refuse_another_history(self, state: checkpoint.State) -> None:
-        """Raises LayerlockError where the data or the plan are not those that the checkpoint comes from."""
-        if state.data != self.source.fingerprint:
-            raise LayerlockError(
-                f"{self.config.data}: its videos are not those that this run was trained on, so that it would not go "
-                "on exactly; begin a new run with --init-from"
-            )
-        if state.stage != described(self.learner.stage):
-            raise ConfigError(["plan: the run to resume was trained by another plan; pass the same one"])
+    def begin(self, *, resume: bool, overwrite: bool) -> None:
+        """Makes the folder ready and says what is done; nothing is written there before."""
+        folder, own, before = self.folder, self.identity, self.resumed
+        if resume and before is None and (began := folder.plan_facts()) and (found := differences(began, own.plan)):
+            raise ConfigError(found)
+        resolved = {"device": own.device, "precision": own.precision}
+        folder.begin(self.config, resume=resume, overwrite=overwrite, resolved=resolved, plan=own.plan)
+        save_source(self.source, self.config.data, folder.index)
+        folder.rewind(self.step if before else -1)
+        if before:
+            self.tell("resume", f"from {before.folder}")
+            if before.device != own.device:
+                self.warn(f"on {own.device}, before on {before.device}: from here on the same only up to rounding")
+        for path, reason in self.source.rejected:
+            self.skip(path, reason)
 
     def loader(self, batch: int, start: int, stop: int, workers: int) -> Generator[Batch]:
         """Batches of the steps start .. stop - 1."""
@@ -185,7 +203,7 @@ class Run:
         """One optimizer step on a batch, in micro-batches where gradients are accumulated."""
         config, parts = self.config, self.config.optim.accumulate
         size = config.batch // parts
-        weights = weights_of(self.plan, self.step, self.log)
+        weights = self.weights()
         losses: dict[str, torch.Tensor] = {}
         for k in range(parts):
             part = batch.slice(k * size, (k + 1) * size)
@@ -202,8 +220,29 @@ class Run:
         self.meter.add(losses)
         return figures
 
+    def check_stage(self, stage: Stage, step: int) -> None:
+        """Raises ConfigError for a stage that cannot be entered at `step`: a plan may do what it has not foretold."""
+        self.refuse(self.config.stage_problems(stage, self.learner.stage), step)
+        self.labels |= {stage.label(tap) for tap in stage.taps}
+
+    def weights(self) -> dict[str, float]:
+        """The factors of losses in the coming update; ConfigError for those of losses that are not there."""
+        stage = self.learner.stage
+        assert stage is not None
+        weights = weights_of(self.plan, self.step, self.log)
+        self.refuse(weight_problems(weights, stage, self.labels), self.step)
+        return weights
+
+    def refuse(self, problems: list[str], step: int) -> None:
+        """Raises ConfigError with what is wrong with the plan at `step`, if anything is."""
+        if problems:
+            error = ConfigError([f"step {step}: {problem}" for problem in problems])
+            self.tell("error", f"the plan cannot be followed: {'; '.join(error.problems)}")
+            raise error
+
     def switch(self, stage: Stage) -> None:
         """State out, rebuild for the new stage, state in: live blocks keep their moments, heads of old targets go."""
+        self.check_stage(stage, self.step)
         self.preview()
         moments = moments_of(self.learner, self.optimizer)
         self.learner.enter(stage)
@@ -235,8 +274,7 @@ class Run:
         line["timing"] = self.clock.figures(left) | {"memory_bytes": memory_bytes(self.device)}
         self.folder.add(line)
         for warning in self.monitor.warnings(watched, self.step / config.steps):
-            self.tell("warning", warning)
-            self.bar.say(f"warning: step {self.step}: {warning}")
+            self.warn(warning)
         self.bar.show(line)
 
     def stop_if_not_finite(self) -> None:
@@ -273,8 +311,8 @@ class Run:
                 log=self.log,
                 monitor=self.monitor.state,
                 skipped=sorted(self.skipped),
-                data=self.source.fingerprint,
                 stage=described(self.learner.stage),
+                **asdict(self.identity),
             ),
         )
         self.saved = self.step
@@ -300,6 +338,11 @@ class Run:
             self.skipped.add(path)
             self.tell("skipped", f"{printable(path)}: {reason}")
 
+    def warn(self, text: str) -> None:
+        """A warning, in `events.log` and where people look."""
+        self.tell("warning", text)
+        self.bar.say(f"warning: step {self.step}: {text}")
+
     def tell(self, kind: str, text: str) -> None:
         """A line of `events.log`."""
         self.folder.log(self.step, kind, text)
@@ -310,11 +353,6 @@ def first_clips(source: Source, workers: int) -> Batch:
     together = source.clip.per_decode
     with closing(batches(source, batch=CLIPS * together, start=0, stop=1, workers=workers)) as loader:
         return next(loader).slice(0, CLIPS * together, together)
-
-
-def described(stage: Stage | None) -> dict[str, object]:
-    """A stage as JSON holds it."""
-    return {} if stage is None else asdict(stage) | {"taps": [asdict(tap) for tap in stage.taps]}
 
 
 def build_learner(config: Config, device: torch.device, init_from: str | None = None) -> Learner:

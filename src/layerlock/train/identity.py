@@ -1,0 +1,40 @@
+"""What makes a run the one it is, beside its config; a run is resumed as itself or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from layerlock.config import Config
+from layerlock.errors import ConfigError, LayerlockError
+from layerlock.train.same_plan import differences
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """`data` is the fingerprint of the source, `plan` what tells the plan from others (`plan_facts`), `device` and
+    `precision` what was computed on and in, `auto` resolved.
+    """
+
+    data: str
+    plan: dict[str, Any]
+    device: str
+    precision: str
+
+    def refuse_another(self, began: Identity, config: Config) -> None:
+        """Raises LayerlockError where the data, ConfigError where the plan or the precision are not those that a run
+        began with. Another device is none: it computes the same up to rounding.
+        """
+        if began.data != self.data:
+            raise LayerlockError(
+                f"{config.data}: its videos are not those that this run was trained on, so that it would not go "
+                "on exactly; begin a new run with --init-from"
+            )
+        found = differences(began.plan, self.plan)
+        if began.precision != self.precision:
+            found.append(
+                f"run.precision: the run to resume computes in {began.precision}, now {config.run.precision} is "
+                f"{self.precision} on {self.device}; say --run.precision {began.precision}"
+            )
+        if found:
+            raise ConfigError(found)
