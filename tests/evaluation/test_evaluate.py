@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 import layerlock
 from layerlock import cli
-from layerlock.data import ClipConfig, open_source
+from layerlock.data import ClipConfig, collate, crop_and_flip, open_source
 from layerlock.data.decode.video import UnreadableVideo
 from layerlock.data.folder import FolderSource
 from layerlock.data.synth import SynthConfig, depth_path, write_videos
@@ -38,6 +38,7 @@ from layerlock.evaluation.run import evaluate
 from layerlock.evaluation.sweep import Sweep
 from layerlock.lock import FolderLock
 from layerlock.model.encoder import Encoder
+from layerlock.report.evaluation import write_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +84,12 @@ def test_the_command_evaluates_actions_and_writes_a_report(
         for rival, lead in row["ahead"].items():
             kind = "constant" if rival == rivals[-1] else row["kind"]
             assert lead["mean"] == pytest.approx(mean[row["encoder"], row["kind"]] - mean[rival, kind])
-            assert (rival in row["not_above"]) == (lead["low"] <= 0 or results["data"]["videos"]["test"] < 10)
-            word = "no better beyond doubt than" if rival in row["not_above"] else "better than"
+            assert (rival in row["not_above"]) == (lead["low"] <= 0)
+            assert not row["undecided"]
+            includes = lead["low"] <= 0 <= lead["high"]
+            word = "not told apart from" if includes else "better than" if lead["low"] > 0 else "worse than"
+            verdict = f"interval (of all leads at once) {'includes' if includes else 'excludes'} zero."
+            assert verdict in " ".join(said.split())
             assert re.search(rf"\({row['kind']}\): top-1 {word} [^\n]*{rival} \(by ", said)
     _, by_block = said.split("top-1 of the test part by block\n")
     head, *lines = (re.split(r"  +", line.strip()) for line in by_block.splitlines()[:3])
@@ -360,19 +365,27 @@ def test_few_test_clips_prove_nothing(tmp_path: Path, encoder: Path) -> None:
     scene = write_scene(tmp_path / "scene", range(0))
     found = run(tmp_path / "out", scene, encoder, task="depth", readout="linear", baselines="no", examples=160)
     assert found.data["videos"]["test"] == 1
-    assert any("could be scored: 1; intervals of fewer than 10" in note for note in found.data["notes"])
+    assert any("could be scored: 1; fewer than 10 are too few for a verdict" in note for note in found.data["notes"])
     read, constant = found.rows
-    assert read.metrics["AbsRel"].high < constant.metrics["AbsRel"].low
-    assert read.not_above == ("mean depth image",)
+    assert read.not_above == read.undecided == ("mean depth image",)
+    assert not read.metrics["AbsRel"].known
+    assert "[no interval]" in words.table(found)[1][0][-3]
+    assert ": 10 groups of test videos are needed." in words.verdicts(found)[0]
+    told = json.loads(found.save().read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert told["rows"][0]["metrics"]["AbsRel"]["low"] is None
     lead = read.ahead["mean depth image"].mean
     assert lead == pytest.approx(constant.metrics["AbsRel"].mean - read.metrics["AbsRel"].mean)
     assert lead > 0, "a smaller error is a lead"
 
 
 def test_leads_are_told_apart_in_words() -> None:
-    leads = {"random weights": Interval(0.094, 0.056, 0.131), "raw pixels": Interval(-0.05, -0.09, 0.001)}
+    leads = {
+        "random weights": Interval(0.094, 0.056, 0.131),
+        "raw pixels": Interval(-0.05, -0.09, 0.001),
+        "frame differences": Interval(-0.05, -0.09, -0.001),
+    }
     figures_of = {"metrics": {"top-1": Interval(0.48, 0.44, 0.52)}, "validation": 0.5}
-    ours = Row(encoder="encoder", kind="linear", baseline=False, ahead=leads, not_above=("raw pixels",), **figures_of)
+    ours = Row(encoder="encoder", kind="linear", baseline=False, ahead=leads, not_above=tuple(leads)[1:], **figures_of)
     other = Row(encoder="random weights", kind="linear", baseline=True, **figures_of)
     counts = {"train": 3, "validation": 2, "test": 1}
     data = {"layout": "l", "parts": "p", "videos": counts, "grouping": "g", "groups": counts, "notes": []}
@@ -380,10 +393,16 @@ def test_leads_are_told_apart_in_words() -> None:
         out="", encoder="mine", task="action", metric="top-1", higher_is_better=True, percent=("top-1",), data=data
     )
     assert words.verdicts(replace(found, rows=(ours, other))) == [
-        "! mine (linear): top-1 no better beyond doubt than raw pixels (by -5.0 [-9.0, 0.1]).",
-        "mine (linear): top-1 better than random weights (by 9.4 [5.6, 13.1]).",
+        "! mine (linear): top-1 worse than frame differences (by -5.0 [-9.0, -0.1]): the 95 % interval excludes zero.",
+        "! mine (linear): top-1 not told apart from raw pixels (by -5.0 [-9.0, 0.1]): the 95 % interval includes zero.",
+        "mine (linear): top-1 better than random weights (by 9.4 [5.6, 13.1]): the 95 % interval excludes zero.",
     ]
     assert words.table(replace(found, rows=(ours, other)))[1][0][0] == "mine !"
+    few = words.verdicts(replace(found, rows=(replace(ours, undecided=tuple(leads)), other)))
+    assert len(few) == 1
+    assert few[0].startswith("! mine (linear): top-1 no verdict over random weights (by 9.4 [5.6, 13.1]), raw pixels")
+    several = words.verdicts(replace(found, compared=3, rows=(ours, other)))
+    assert all("the 95 % interval (of all leads at once)" in said for said in several)
     assert "leads over baselines" in words.sentences(replace(found, rows=(ours, other)))[1]
     assert "leads" not in words.sentences(replace(found, rows=(other,)))[1]
 
@@ -639,6 +658,122 @@ def test_features_that_are_not_finite_are_no_results(tmp_path: Path, world: Path
     for task in ("retrieval", "action"):
         with pytest.raises(LayerlockError, match="features of a black clip are not finite"):
             evaluate(settings(tmp_path / "out", data=str(world), baselines="no", task=task), encoder, quiet=True)
+
+
+def diverging(monkeypatch: pytest.MonkeyPatch, lr: float, step: int) -> None:
+    """The readouts of one learning rate are no longer finite after a step."""
+    original = Sweep.train_step
+
+    def stepped(self: Sweep, *given: Any) -> Any:
+        found = original(self, *given)
+        if self.step == step:
+            for setting, readout in self.readouts.items():
+                if setting.lr == lr:
+                    with torch.no_grad():
+                        readout.out.weight.fill_(torch.nan)
+        return found
+
+    monkeypatch.setattr(Sweep, "train_step", stepped)
+
+
+@pytest.mark.parametrize(("task", "step"), [("action", 3), ("action", 6), ("depth", 6)])
+def test_a_readout_that_is_not_finite_is_dropped_and_costs_no_video(
+    tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch, task: str, step: int
+) -> None:
+    changes: dict[str, Any] = {"readout": "linear", "task": task}
+    alone = run(tmp_path / "alone", world, encoder, lrs=(1e-3,), **changes)
+    diverging(monkeypatch, 3e-3, step)
+    found = run(tmp_path / "out", world, encoder, **changes)
+    assert found.left_out == ()
+    assert figures(found)[:3] == figures(alone)[:3]
+    assert len(found.dropped) == 6
+    name = "encoder/linear/3/0.003"
+    reason = f"its loss is not finite at step {step}" if step < 6 else "what it predicts of the validation part is not"
+    assert dict(found.dropped)[name].startswith(reason)
+    assert any("Readouts that were dropped: 6; encoder/linear/" in said for said in words.sentences(found))
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["dropped"]
+    assert run(tmp_path / "out", world, encoder, resume=True, **changes).dropped == found.dropped
+    write_evaluation(found)
+    changes |= {"lrs": (3e-3,), "baselines": "no"}
+    with pytest.raises(
+        LayerlockError, match=r"no readout of .* gave figures that are finite|all 2 readouts were dropped"
+    ):
+        run(tmp_path / "none", world, encoder, **changes)
+
+
+@pytest.mark.parametrize("task", ["action", "retrieval"])
+@pytest.mark.parametrize("augment", ["yes", "no"])
+def test_a_clip_whose_features_are_not_finite_is_left_out_and_named(
+    tmp_path: Path, world: Path, task: str, augment: str
+) -> None:
+    class Brittle:
+        """Gives infinite features of clips whose first pixel is bright."""
+
+        name, depth, width = "brittle", 6, tiny_encoder().width
+        clip, grid = tiny_encoder().clip, tiny_encoder().grid
+
+        def __init__(self) -> None:
+            self.inside = tiny_encoder()
+
+        def prepare(self, device: Any, compute: Any) -> Brittle:
+            return self
+
+        def forward_intermediates(self, video: torch.Tensor, indices: Any) -> list[torch.Tensor]:
+            bad = video.float().mean((1, 2, 3, 4)) > BRIGHT
+            found = self.inside.forward_intermediates(video, indices)
+            return [x.masked_fill(bad[:, None, None], torch.inf) for x in found]
+
+    clip = ClipConfig(frames=8, stride=1, size=24, resize=239 / 224, flip=False)
+    source = open_source(str(world), clip, 0, workers=1)
+    assert isinstance(source, FolderSource)
+    light = {
+        source.video_name(row): float(crop_and_flip(collate([source.view(row)], 24)).float().mean())
+        for row in range(60)
+    }
+    BRIGHT = sorted(light.values())[-8]
+    changes: dict[str, Any] = {"baselines": "no", "task": task}
+    changes |= {"readout": "linear", "augment": augment} if task == "action" else {"test_share": 0.5}
+    found = evaluate(settings(tmp_path / "out", data=str(world), **changes), Brittle(), quiet=True)
+    blamed = {name for name, reason in found.left_out if "not finite" in reason}
+    scored_bad = {name for name, mean in light.items() if mean > BRIGHT}
+    assert len(scored_bad) == 7
+    assert blamed
+    assert blamed <= set(light) if augment == "yes" else blamed <= scored_bad
+    shown = {clip.name for clip in (*found.best, *found.worst)}
+    assert not shown & scored_bad
+    assert found.dropped == ()
+
+
+def test_readouts_of_several_seeds_are_one_row_and_their_spread_is_in_its_interval(
+    tmp_path: Path, world: Path, encoder: Path
+) -> None:
+    changes: dict[str, Any] = {"baselines": "no", "readout": "attention", "lrs": (1e-2,), "depths": (1.0,)}
+    one, three = (run(tmp_path / str(n), world, encoder, readout_seeds=n, **changes) for n in (1, 3))
+    kept = load_file(tmp_path / "3" / "test.safetensors")
+    names = [f"score:encoder/attention/6/0.01{suffix}" for suffix in ("", "/seed 1", "/seed 2")]
+    count = three.data["videos"]["test"]
+    score_sv = torch.stack([kept[name][:count, 0] for name in names])
+    assert len({tuple(row.tolist()) for row in score_sv}) > 1
+    assert [row.kind for row in three.rows] == ["attention", "constant"]
+    assert three.rows[0].metrics["top-1"].mean == pytest.approx(float(score_sv.mean()))
+    assert len(three.sweep) == len(one.sweep) == 1
+    assert torch.equal(load_file(tmp_path / "1" / "test.safetensors")[names[0]], kept[names[0]])
+    assert "over its videos and 3 readout seeds" in words.sentences(three)[1]
+    assert figures(run(tmp_path / "3", world, encoder, readout_seeds=3, resume=True, **changes)) == figures(three)
+
+
+@pytest.mark.parametrize("resize", [239 / 224, 1.0])
+def test_embeddings_are_the_features_that_an_evaluation_reads(
+    tmp_path: Path, world: Path, encoder: Path, resize: float
+) -> None:
+    changes: dict[str, Any] = {"task": "retrieval", "baselines": "no", "test_share": 0.5, "depths": (0.5,)}
+    run(tmp_path / "out", world, encoder, resize=resize, **changes)
+    kept = load_file(tmp_path / "out" / "test.safetensors")["encoder/cosine/3/0"]
+    found = layerlock.embed(encoder, world, depth=3, workers=1, device="cpu")
+    assert len(found.features) == 60
+    rows = {tuple(row.tolist()) for row in torch.from_numpy(found.features)}
+    same = [tuple(row.tolist()) in rows for row in kept]
+    assert all(same) == any(same) == (resize != 1.0)
 
 
 def test_an_encoder_that_is_no_module_is_told_by_its_features(tmp_path: Path, world: Path) -> None:

@@ -18,7 +18,8 @@ from layerlock.model.encoder import ClipShape, Encoder
 sys.path.append(str(Path(__file__).parent.parent / "data"))
 from video_files import write_video
 
-CLIP = ClipConfig(frames=8, stride=1, size=24, resize=1.0, flip=False)
+CLIP = ClipConfig(frames=8, stride=1, size=24, resize=239 / 224, flip=False)
+"""as evaluation takes clips"""
 
 
 @pytest.fixture

@@ -120,13 +120,42 @@ def test_fractions_that_mean_one_block_are_one() -> None:
     assert blocks_of((0.25, 0.5, 0.75, 0.85, 0.95, 1.0), tiny_encoder()) == {6: 1.0, 5: 0.85, 4: 0.75, 3: 0.5, 1: 0.25}
 
 
-def test_a_loss_that_is_not_finite_names_its_readout() -> None:
-    config, encoders = settings(readout="linear"), {"encoder": tiny_encoder()}
+def test_a_readout_whose_loss_is_not_finite_is_dropped_and_the_others_learn_as_before() -> None:
+    config, encoders = settings(), {"encoder": tiny_encoder()}
     members = settings_of(config, encoders)
-    sweep = action_sweep(config, members, encoders)
-    features = {place: x * torch.nan for place, x in Reader(encoders, members).read(clips(4)).items()}
-    with pytest.raises(LayerlockError, match=r"step 0: the loss of readout encoder/linear/6/0\.001 is not finite"):
-        sweep.train_step(features, torch.arange(4))
+    features, target = Reader(encoders, members).read(clips(8)), torch.arange(8) % 4
+    sweep, alone = (action_sweep(config, chosen, encoders) for chosen in (members, members[1:]))
+    for step in range(4):
+        if step == 1:
+            with torch.no_grad():
+                sweep.readouts[members[0]].out.weight[0, 0] = torch.inf
+        losses = sweep.train_step(features, target)
+        alone.train_step(features, target)
+        assert (members[0] in losses) == (step < 2)
+    assert sweep.dropped == {members[0]: "its loss is not finite at step 1; a lower learning rate may help"}
+    assert all(torch.equal(weights(sweep, setting), weights(alone, setting)) for setting in members[1:])
+    lone = action_sweep(config, members[:1], encoders)
+    with torch.no_grad():
+        lone.readouts[members[0]].out.bias[0] = torch.nan
+    lone._begin_at = lambda output: None  # type: ignore[method-assign]
+    with pytest.raises(
+        LayerlockError, match=r"all 1 readouts were dropped; the first, encoder/attention/6/0\.001: its"
+    ):
+        lone.train_step(features, target)
+
+
+def test_a_clip_whose_features_are_not_finite_teaches_nothing_and_drops_no_readout() -> None:
+    config, encoders = settings(), {"encoder": tiny_encoder()}
+    members = settings_of(config, encoders)
+    features, target = Reader(encoders, members).read(clips(8)), torch.arange(8) % 4
+    bad, without = (action_sweep(config, members, encoders) for _ in range(2))
+    spoilt = {place: x.index_fill(0, torch.tensor([2]), torch.nan) for place, x in features.items()}
+    kept = torch.tensor([0, 1, 3, 4, 5, 6, 7])
+    for _ in range(3):
+        bad.train_step(spoilt, target)
+        without.train_step({place: x[kept] for place, x in features.items()}, target[kept])
+    assert not bad.dropped
+    assert all(torch.equal(weights(bad, setting), weights(without, setting)) for setting in members)
 
 
 def test_matrices_decay_and_norms_biases_queries_and_times_do_not() -> None:

@@ -13,7 +13,7 @@ YesNo = Literal["yes", "no"]
 
 TRAINING = (
     *("lrs", "readout", "channels", "heads", "query_patch", "examples", "warmup", "end_lr", "weight_decay"),
-    *("augment", "flip", "jitter", "grey", "cache", "checkpoint_every"),
+    *("readout_seeds", "augment", "flip", "jitter", "grey", "cache", "checkpoint_every"),
 )
 """fields of how readouts are trained"""
 
@@ -34,6 +34,9 @@ class EvaluateConfig:
     """folder to write"""
     seed: int = 0
     """of first weights, clips and parts"""
+    readout_seeds: int = 1
+    """readouts of each setting, from different first weights; figures are their mean, and their spread is in the
+    intervals"""
 
     depths: tuple[float, ...] = (0.25, 0.5, 0.75, 0.85, 0.95, 1.0)
     """blocks that are read, as fractions of all: block floor(fraction x L)"""
@@ -149,7 +152,16 @@ class EvaluateConfig:
     def _numbers(self) -> list[str]:
         found = [
             f"{name}: {value} is not positive"
-            for name in ("batch", "channels", "heads", "stride", "views", "threads", "checkpoint_every")
+            for name in (
+                "batch",
+                "channels",
+                "heads",
+                "stride",
+                "views",
+                "threads",
+                "checkpoint_every",
+                "readout_seeds",
+            )
             if (value := getattr(self, name)) is not None and value < 1
         ]
         if min(self.query_patch) < 1:

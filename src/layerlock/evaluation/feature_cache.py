@@ -28,7 +28,7 @@ from layerlock.evaluation.clips import SpreadViews
 from layerlock.evaluation.opened import Opened
 from layerlock.evaluation.readouts import Place, Reader
 from layerlock.evaluation.sweep import Sweep
-from layerlock.evaluation.training import Step, Stream
+from layerlock.evaluation.training import Step, Stream, unusable
 from layerlock.files import write_whole
 
 SPARE = 0.9
@@ -131,6 +131,7 @@ def cached_stream(opened: Opened, sweep: Sweep, views: SpreadViews, reader: Read
             first = step * config.batch
             rows = [video_at(index, count, config.seed) for index in range(first, first + config.batch)]
             features = {place: arrays[place].take(rows).to(device) for place in reader.places}
+            skipped.update(unusable(features, [views.name(row) for row in rows]))
             yield features, arrays["target"].take(rows).to(device)
 
     return stream

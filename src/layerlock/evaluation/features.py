@@ -11,6 +11,8 @@ from torch import Tensor
 from layerlock.data import ClipConfig, Source, Views, batches, crop_and_flip, open_source
 from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import LayerlockError
+from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.tasks.clip import plain_clip
 from layerlock.model.encoder import Encoder
 from layerlock.train.device import keep_freed_memory
 
@@ -25,9 +27,8 @@ class Features:
 
 
 def clip_config(encoder: Encoder) -> ClipConfig:
-    """Clips of an encoder's own shape, as evaluation takes them: no margin to crop from, no flip."""
-    clip = encoder.clip
-    return ClipConfig(frames=clip.frames, stride=clip.stride, fps=clip.fps, size=clip.size, resize=1.0, flip=False)
+    """Clips of an encoder's own shape, as evaluation takes them by default: short side and centre crop alike."""
+    return plain_clip(EvaluateConfig(), encoder.clip)
 
 
 def embed_videos(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ class Setting:
     """of the encoder's depth, as it was asked for"""
     lr: float = 0.0
     """learning rate; 0 where nothing is trained"""
+    seed: int = 0
+    """which of several readouts that differ in their first weights alone"""
 
     @property
     def place(self) -> Place:
@@ -38,7 +40,11 @@ class Setting:
         return self.encoder, self.block
 
     def __str__(self) -> str:
-        return f"{self.encoder}/{self.kind}/{self.block}/{self.lr:g}"
+        return f"{self.encoder}/{self.kind}/{self.block}/{self.lr:g}{f'/seed {self.seed}' if self.seed else ''}"
+
+    def with_seeds(self, count: int) -> tuple[Setting, ...]:
+        """The same for each of `count` readout seeds."""
+        return tuple(replace(self, seed=seed) for seed in range(count))
 
 
 def settings_of(config: EvaluateConfig, encoders: Mapping[str, FrozenEncoder]) -> tuple[Setting, ...]:
@@ -71,7 +77,8 @@ def build_readout(setting: Setting, encoder: FrozenEncoder, shape: Shape, seed: 
         )
     else:
         readout = LinearReadout(encoder.width, outputs=shape.outputs, pooled=shape.pooled)
-    initialize(readout, draws.generator(seed, f"readout/{setting.kind}/{setting.encoder}/{setting.block}"))
+    name = f"readout/{setting.kind}/{setting.encoder}/{setting.block}{f'/{setting.seed}' if setting.seed else ''}"
+    initialize(readout, draws.generator(seed, name))
     return readout
 
 
@@ -98,3 +105,15 @@ class Reader:
                 for block, x_bnd in zip(blocks, features, strict=True):
                     found[name, block] = standardized(x_bnd.to(video_btchw.device))
         return found
+
+
+def finite_clips(features: Mapping[Place, Tensor]) -> dict[Place, Tensor]:
+    """Of which clips the features are finite at each place, bool `[B]`: a sum tells, since standardized ones are
+    small.
+    """
+    return {place: x_bnd.flatten(1).sum(1, dtype=torch.float32).isfinite() for place, x_bnd in features.items()}
+
+
+def not_finite(place: Place) -> str:
+    """What is said of a clip whose features at a place are not finite."""
+    return f"the features of {place[0]} after block {place[1]} are not finite"

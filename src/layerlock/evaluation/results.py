@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.intervals import Interval
 from layerlock.files import write_whole
+
+FEWEST = 10
+"""Of fewer groups of test videos there is no verdict: their interval is shorter than it says (docs/evaluation.md)."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % interval; from minus to plus infinity where nothing can be said."""
+
+    mean: float
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return math.isfinite(self.low)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +52,11 @@ class Row:
     baseline: bool
     ahead: dict[str, Interval] = field(default_factory=dict)
     """for the encoder: by how much the deciding metric is better than that of each baseline that is read in the same
-    way, and of the constant prediction, on the same videos"""
+    way, and of the constant prediction, on the same videos; these intervals cover all leads at once"""
     not_above: tuple[str, ...] = ()
-    """those of `ahead` whose interval reaches down to zero, or is of too few videos"""
+    """those of `ahead` whose interval does not lie above zero, or is of too few groups"""
+    undecided: tuple[str, ...] = ()
+    """those of too few groups for a verdict"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +97,7 @@ class Evaluation:
     percent: tuple[str, ...]
     """metrics that are shown times 100"""
     data: dict[str, Any]
-    """layout, how the parts came about, videos of each, classes, notes"""
+    """layout, how the parts came about, what a group is, videos and groups of each, classes, notes"""
     rows: tuple[Row, ...] = ()
     sweep: tuple[Swept, ...] = ()
     confusion: tuple[tuple[str, str, int], ...] = ()
@@ -89,6 +108,10 @@ class Evaluation:
     worst: tuple[Clip, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     """(video, reason) of those that are missing from a figure"""
+    dropped: tuple[tuple[str, str], ...] = ()
+    """(readout, reason) of those that gave something that is not finite; they could not be chosen"""
+    compared: int = 0
+    """leads that are told; their intervals cover all of them at once"""
     signal: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """the config and versions"""
@@ -104,9 +127,18 @@ class Evaluation:
     def save(self) -> Path:
         """Writes `results.json`. Raises LayerlockError."""
         path = Path(self.out) / "results.json"
-        text = json.dumps(asdict(self), indent=2) + "\n"
+        text = json.dumps(_finite(asdict(self)), indent=2, allow_nan=False) + "\n"
         try:
             write_whole(path, lambda part: part.write_text(text, encoding="utf-8", errors="surrogateescape"))
         except OSError as error:
             raise LayerlockError(f"{path}: cannot be written ({error.strerror})") from None
         return path
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for infinite numbers, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

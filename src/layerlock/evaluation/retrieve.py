@@ -35,6 +35,7 @@ METRICS = (
     Metric(name="top-1", higher_is_better=True, percent=True),
     Metric(name="top-5", higher_is_better=True, percent=True),
 )
+NOT_FINITE = "its features are not finite"
 ALONE = "it asks for nothing: no video of another group of the part is of its class"
 
 
@@ -71,7 +72,10 @@ def _scores(opened: Opened, settings: Sequence[Setting], part: Part, file: Path)
     views = _views(opened, part)
     found = load_tensors(file) or _pooled(opened, settings, views, file)
     features, lost = found[0], found[1]["lost"]
-    rows_v = torch.tensor([row for row in range(len(part)) if views.name(row) not in lost], dtype=torch.int64)
+    finite_v = torch.stack([features[str(setting)].isfinite().all(1) for setting in settings]).all(0).tolist()
+    names = [views.name(row) for row in range(len(part))]
+    lost = {name: NOT_FINITE for name, finite in zip(names, finite_v, strict=True) if not finite} | lost
+    rows_v = torch.tensor([row for row, name in enumerate(names) if name not in lost], dtype=torch.int64)
     label_v, group_v = torch.tensor(part.index.labels)[rows_v], part.group_v[rows_v]
     try:
         asked = {
@@ -85,13 +89,14 @@ def _scores(opened: Opened, settings: Sequence[Setting], part: Part, file: Path)
     query_q = next(iter(asked.values())).query_q
     alone = set(rows_v.tolist()) - set(rows_v[query_q].tolist())
     return Scores(
-        score_vm={
-            name: torch.stack([one.average_precision_q, *((one.first_q < k).double() for k in (1, 5))], 1)
+        score_svm={
+            name: torch.stack([one.average_precision_q, *((one.first_q < k).double() for k in (1, 5))], 1)[None]
             for name, one in asked.items()
         },
         predicted_v={name: label_v[one.nearest_q] for name, one in asked.items()},
         label_v=label_v[query_q],
         video_v=rows_v[query_q],
+        group_v=group_v[query_q],
         left_out=(*lost.items(), *((views.name(row), ALONE) for row in sorted(alone))),
     )
 

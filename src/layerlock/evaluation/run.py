@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from layerlock.encoders import FrozenEncoder
+from layerlock.errors import LayerlockError
 from layerlock.evaluation.clips import RepeatedViews, SpreadViews
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.cutting import Part
@@ -49,17 +52,23 @@ def _read_out(opened: Opened, task: Task) -> Evaluation:
     """Trains the sweep, chooses on the validation part, tests the best rate of every block on the test part."""
     config, folder, skipped = opened.config, opened.folder, dict[str, str]()
     settings = settings_of(config, opened.encoders)
-    sweep = Sweep(config, task, settings, opened.encoders, opened.device)
-    with opened.progress(f"training {len(settings)} readouts") as progress:
+    readouts = [readout for setting in settings for readout in setting.with_seeds(config.readout_seeds)]
+    sweep = Sweep(config, task, readouts, opened.encoders, opened.device)
+    with opened.progress(f"training {len(readouts)} readouts") as progress:
         signal = train(sweep, _stream(opened, sweep, skipped), folder, progress, skipped)
     if signal is not None:
         return head(opened, task.metrics, signal=signal)
     sweep.check_taught(skipped)
     validation = _score(opened, sweep, settings, "validation")
     tested = best_rates(validation, settings, task.metrics[0])
-    chosen = choose(validation, tested, task.metrics[0])
     test = _score(opened, sweep, tested, "test")
+    dropped = {str(setting): reason for setting, reason in sweep.dropped.items()} | validation.dropped | test.dropped
+    chosen = choose(validation, [setting for setting in tested if str(setting) in test.score_svm], task.metrics[0])
+    if OURS not in {setting.encoder for setting in chosen}:
+        told = "; ".join(f"{name}: {why}" for name, why in dropped.items() if name.startswith(f"{OURS}/"))
+        raise LayerlockError(f"no readout of {config.encoder} gave figures that are finite: {told}")
     found = tabled(opened, task.metrics, task.constant, settings, chosen, validation, test, skipped)
+    found = replace(found, dropped=tuple(dropped.items()))
     main = next(setting for setting in chosen if setting.encoder == OURS)
     save_examples(opened, _views(opened, opened.parts.test, task), found, depth_reader(opened, sweep, main))
     return found
@@ -82,13 +91,17 @@ def _score(opened: Opened, sweep: Sweep, settings: tuple[Setting, ...], role: st
         "validation": (opened.parts.validation, opened.folder.validation),
         "test": (opened.parts.test, opened.folder.test),
     }[role]
-    reader = Reader(opened.encoders, settings)
-    with opened.progress(f"scoring {len(settings)} readouts on the {role} part") as progress:
+    seeds = opened.config.readout_seeds
+    whole = [setting for setting in settings if sweep.dropped.keys().isdisjoint(setting.with_seeds(seeds))]
+    readouts = [readout for setting in whole for readout in setting.with_seeds(seeds)]
+    reader = Reader(opened.encoders, readouts)
+    with opened.progress(f"scoring {len(readouts)} readouts on the {role} part") as progress:
         return score_part(
             sweep,
             reader,
             _views(opened, part, sweep.task),
-            settings,
+            readouts,
+            group_v=part.group_v,
             file=file,
             device=opened.device,
             progress=progress,

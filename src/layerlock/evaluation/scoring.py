@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,51 +13,71 @@ from torch import Tensor
 from layerlock.data import batches, crop_and_flip
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.clips import SpreadViews
-from layerlock.evaluation.intervals import Interval, bootstrap
-from layerlock.evaluation.readouts import Reader, Setting
+from layerlock.evaluation.intervals import bootstrap
+from layerlock.evaluation.readouts import Place, Reader, Setting, finite_clips, not_finite
+from layerlock.evaluation.results import Interval
 from layerlock.evaluation.saved import load_tensors, save_tensors
 from layerlock.evaluation.sweep import Sweep
 
+Rows = dict[str, Tensor]
+"""facts of videos by name"""
 SAVE_EVERY = 50
 """batches from one save of a scoring under way to the next"""
-SCORE, PREDICTED = "score:", "predicted:"
+SCORE, PREDICTED, FINITE, READ = "score:", "predicted:", "finite:", "read:"
+"""what is kept of a readout: its figures, its class, whether it is finite; and of a place: whether features are"""
+NOTHING = "there is nothing to measure in its clip"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """Figures of the videos of a part, by readout; the constant prediction is the one called ""."""
 
-    score_vm: dict[str, Tensor]
+    score_svm: dict[str, Tensor]
+    """`[S, V, M]`: by readout seed, video, metric"""
     predicted_v: dict[str, Tensor]
+    """of the first seed"""
     label_v: Tensor
     video_v: Tensor
     """the number of each video in its part"""
-    left_out: tuple[tuple[str, str], ...]
+    group_v: Tensor
+    """the number of the group that each belongs to"""
+    left_out: tuple[tuple[str, str], ...] = ()
     """(video, reason) of those without a figure"""
+    dropped: dict[str, str] = field(default_factory=dict)
+    """readouts without a figure, and why"""
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are."""
+        return len(self.group_v.unique())
+
+    def score_v(self, name: str, metric: int = 0) -> Tensor:
+        """A metric of each video, the mean over seeds."""
+        return self.score_svm[name][..., metric].mean(0)
 
     def mean(self, name: str, metric: int = 0) -> float:
-        """The mean of a metric over the videos."""
-        return float(self.score_vm[name][:, metric].mean())
+        """The mean of a metric over videos and seeds."""
+        return float(self.score_v(name, metric).mean())
 
     def interval(self, name: str, metric: int, seed: int) -> Interval:
-        """The same with its interval."""
-        return bootstrap(self.score_vm[name][:, metric], seed=seed)
+        """The same with its interval, over groups and seeds."""
+        return bootstrap(self.score_svm[name][..., metric], self.group_v, seed=seed)
 
-    def ahead(self, name: str, other: str, *, higher_is_better: bool, seed: int) -> Interval:
-        """By how much the deciding metric of a readout is better than another's, video by video."""
-        lead_v = self.score_vm[name][:, 0] - self.score_vm[other][:, 0]
-        return bootstrap(lead_v if higher_is_better else -lead_v, seed=seed)
+    def ahead(self, name: str, other: str, *, higher_is_better: bool, seed: int, compared: int = 1) -> Interval:
+        """By how much the deciding metric of a readout is better than another's, video by video and seed by seed."""
+        lead_sv = self.score_svm[name][..., 0] - self.score_svm[other][..., 0]
+        return bootstrap(lead_sv if higher_is_better else -lead_sv, self.group_v, seed=seed, compared=compared)
 
 
 @dataclass
 class _Rows:
     """What was found of the batches so far."""
 
-    parts: list[dict[str, Tensor]] = field(default_factory=list)
+    parts: list[Rows] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)
     batches: int = 0
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> Rows:
         """All rows, one below the other."""
         return {name: torch.cat([part[name] for part in self.parts]) for name in self.parts[0]}
 
@@ -69,14 +88,15 @@ def score_part(
     views: SpreadViews,
     settings: Sequence[Setting],
     *,
+    group_v: Tensor,
     file: Path,
     device: torch.device,
     progress: Callable[[int, int], None],
 ) -> Scores:
     """Scores `settings` and the constant prediction on every video of `views`, going on from `file` where it is there.
 
-    Videos that cannot be decoded, or have nothing to measure, are left out and listed. Raises LayerlockError where none
-    is left.
+    Videos that cannot be decoded, have nothing to measure, or features that are not finite, are left out and listed.
+    `group_v` are the groups of all videos of the part. Raises LayerlockError where none is left.
     """
     each = max(1, sweep.config.batch // views.views)
     count = -(-len(views.numbers) // each)
@@ -92,7 +112,7 @@ def score_part(
             progress(rows.batches, count)
             if rows.batches % SAVE_EVERY == 0 or rows.batches == count:
                 save_tensors(file, rows.tensors(), {"batches": rows.batches, "lost": rows.lost})
-    return _scores(rows, views, file)
+    return _scores(rows, views, settings, group_v, file)
 
 
 def _read(file: Path) -> _Rows:
@@ -103,41 +123,69 @@ def _read(file: Path) -> _Rows:
     return _Rows(parts=[tensors], lost=facts["lost"], batches=facts["batches"])
 
 
-def _score(sweep: Sweep, settings: Sequence[Setting], features: Any, target: Tensor) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+def _score(sweep: Sweep, settings: Sequence[Setting], features: Mapping[Place, Tensor], target: Tensor) -> Rows:
+    found: Rows = {}
+    views = sweep.task.views
     predictions = {str(setting): sweep.predict(setting, features) for setting in settings}
     if sweep.summary is not None:
         predictions[""] = sweep.task.constant_prediction(sweep.summary, len(target))
     for name, prediction in predictions.items():
         scored = sweep.task.score(prediction, target)
-        found[SCORE + name], found[PREDICTED + name] = scored.score_bm.cpu(), scored.predicted_b.cpu()
-    return found
+        found[SCORE + name], found[PREDICTED + name] = scored.score_bm, scored.predicted_b
+        found[FINITE + name] = _of_videos(prediction.flatten(1).isfinite().all(1), views)
+    for (encoder, block), finite_b in finite_clips(features).items():
+        found[f"{READ}{encoder}/{block}"] = _of_videos(finite_b, views)
+    likely = torch.zeros_like(next(iter(predictions.values())))  # any that is finite
+    found["measurable"] = sweep.task.score(likely, target).score_bm.isfinite().all(1)
+    return {name: x.cpu() for name, x in found.items()}
 
 
-def _facts(label_b: Tensor, index_b: Tensor, views: SpreadViews) -> dict[str, Tensor]:
+def _of_videos(true_b: Tensor, views: int) -> Tensor:
+    return true_b.unflatten(0, (-1, views)).all(1)
+
+
+def _facts(label_b: Tensor, index_b: Tensor, views: SpreadViews) -> Rows:
     label_b = label_b.unflatten(0, (-1, views.views)).amin(1)
     return {"label": label_b, "row": index_b[:: views.views] // views.views}
 
 
-def _scores(rows: _Rows, views: SpreadViews, file: Path) -> Scores:
+def _scores(rows: _Rows, views: SpreadViews, settings: Sequence[Setting], group_v: Tensor, file: Path) -> Scores:
+    """The figures that are there for all: a video is left out where nothing can be measured or its features are not
+    finite, and a readout is dropped where what it predicts of another video is not finite.
+    """
     found, videos = rows.tensors(), len(views.numbers)
     in_part_v = found["row"] < videos  # the last batch begins again with the first videos
-    finite_v = torch.stack([value.isfinite().all(1) for key, value in found.items() if key.startswith(SCORE)]).all(0)
-    names = [views.source.video_name(views.numbers[row]) for row in found["row"][in_part_v & ~finite_v].tolist()]
-    left_out = tuple((name, rows.lost.get(name, "there is nothing to measure in its clip")) for name in names)
-    keep_v = in_part_v & finite_v
+    found = {name: x[in_part_v] for name, x in found.items()}
+    measurable_v, dropped = found["measurable"], dict[str, str]()
+    why = dict.fromkeys((~measurable_v).nonzero().flatten().tolist(), NOTHING)
+    for setting in settings:
+        read_v = found[f"{READ}{setting.encoder}/{setting.block}"]
+        if measurable_v.any() and not read_v[measurable_v].any():
+            dropped[str(setting)] = f"{not_finite(setting.place)} for any video"
+        else:
+            why = dict.fromkeys((~read_v).nonzero().flatten().tolist(), not_finite(setting.place)) | why
+    names = {row: views.source.video_name(views.numbers[int(found["row"][row])]) for row in sorted(why)}
+    left_out = tuple((name, rows.lost.get(name, why[row])) for row, name in names.items())
+    keep_v = torch.ones(videos, dtype=torch.bool)
+    keep_v[list(why)] = False
     if not keep_v.any():
         first = ": ".join(left_out[0])
         raise LayerlockError(f"none of {videos} videos of the {file.stem} part could be scored; the first: {first}")
-    numbers = torch.tensor(list(views.numbers))
+    for setting in settings:
+        if str(setting) not in dropped and not found[FINITE + str(setting)][keep_v].all():
+            dropped[str(setting)] = f"what it predicts of the {file.stem} part is not finite; a lower rate may help"
+    video_v = torch.tensor(list(views.numbers))[found["row"][keep_v]]
+    candidates = {replace(setting, seed=0) for setting in settings} - {
+        replace(setting, seed=0) for setting in settings if str(setting) in dropped
+    }
+    members = {str(one): [str(own) for own in settings if replace(own, seed=0) == one] for one in candidates}
+    members |= {"": [""]} if SCORE in found else {}
     return Scores(
-        score_vm=_named(found, SCORE, keep_v),
-        predicted_v=_named(found, PREDICTED, keep_v),
+        score_svm={name: torch.stack([found[SCORE + own][keep_v] for own in seeds]) for name, seeds in members.items()},
+        predicted_v={name: found[PREDICTED + name][keep_v] for name in members},
         label_v=found["label"][keep_v],
-        video_v=numbers[found["row"][keep_v]],
+        video_v=video_v,
+        group_v=group_v[video_v],
         left_out=left_out,
+        dropped=dropped,
     )
-
-
-def _named(found: dict[str, Tensor], kind: str, keep_v: Tensor) -> dict[str, Tensor]:
-    return {key.removeprefix(kind): value[keep_v] for key, value in found.items() if key.startswith(kind)}

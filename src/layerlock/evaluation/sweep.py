@@ -14,7 +14,7 @@ from torch import Tensor
 from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.readouts import Place, Setting, build_readout, shapes_of
+from layerlock.evaluation.readouts import Place, Setting, build_readout, finite_clips, shapes_of
 from layerlock.evaluation.tasks import Task
 from layerlock.model.readout import Readout
 from layerlock.train.schedule import learning_rate
@@ -42,15 +42,23 @@ class Sweep:
         }
         self.optimizer = torch.optim.AdamW(self._groups(), betas=config.optim(1.0).betas, fused=True)
         self.summary: Tensor | None = None
+        self.dropped: dict[Setting, str] = {}
+        """readouts that train no more, and why"""
 
     def train_step(self, features: Mapping[Place, Tensor], target: Tensor) -> dict[Setting, Tensor]:
-        """One update of every readout; returns their losses. Raises LayerlockError where one is not finite."""
+        """One update of every readout that is not dropped; returns their losses.
+
+        Clips whose features are not finite teach those readouts nothing that would have read them. A readout whose loss
+        is not finite is dropped, which changes nothing of the others. Raises LayerlockError where none is left.
+        """
         summary = self.task.summary(target)
         if self.summary is None:
             self._begin_at(self.task.first_output(summary))
         self._schedule()
-        losses = {setting: self._backward(setting, features, target) for setting in self.readouts}
-        self._check(losses)
+        steps = self._usable(features, target)
+        live = [setting for setting in self.readouts if setting not in self.dropped]
+        losses = {setting: self._backward(setting, *steps[setting.place]) for setting in live}
+        self._drop(losses)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.summary = summary if self.summary is None else self.summary + summary
@@ -62,8 +70,15 @@ class Sweep:
         """What one readout says of a batch, in the target's terms."""
         return self.task.predict(self.shapes[setting], self.readouts[setting].read(features[setting.place]))
 
-    def _backward(self, setting: Setting, features: Mapping[Place, Tensor], target: Tensor) -> Tensor:
-        output_bqo = self.readouts[setting].read(features[setting.place])
+    def _usable(self, features: Mapping[Place, Tensor], target: Tensor) -> dict[Place, tuple[Tensor, Tensor]]:
+        """Features and target of the clips whose features are finite, at each place."""
+        finite_of = finite_clips(features)
+        if torch.stack(list(finite_of.values())).all():
+            return {place: (x_bnd, target) for place, x_bnd in features.items()}
+        return {place: (x_bnd[finite_of[place]], target[finite_of[place]]) for place, x_bnd in features.items()}
+
+    def _backward(self, setting: Setting, x_bnd: Tensor, target: Tensor) -> Tensor:
+        output_bqo = self.readouts[setting].read(x_bnd)
         loss = self.task.loss(self.task.predict(self.shapes[setting], output_bqo), target)
         loss.backward()
         return loss.detach()
@@ -88,10 +103,17 @@ class Sweep:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optim(group["peak"]), self.config.steps, self.step, ())
 
-    def _check(self, losses: Mapping[Setting, Tensor]) -> None:
-        if not torch.stack(list(losses.values())).isfinite().all():
-            wrong = next(setting for setting, loss in losses.items() if not loss.isfinite())
-            raise LayerlockError(f"step {self.step}: the loss of readout {wrong} is not finite; a lower rate may help")
+    def _drop(self, losses: Mapping[Setting, Tensor]) -> None:
+        if torch.stack(list(losses.values())).isfinite().all():
+            return
+        for setting, loss in losses.items():
+            if not loss.isfinite():
+                self.dropped[setting] = f"its loss is not finite at step {self.step}; a lower learning rate may help"
+                for parameter in self.readouts[setting].parameters():
+                    parameter.grad = None  # which the optimizer passes over
+        if len(self.dropped) == len(self.readouts):
+            setting, reason = next(iter(self.dropped.items()))
+            raise LayerlockError(f"all {len(self.dropped)} readouts were dropped; the first, {setting}: {reason}")
 
     def check_taught(self, skipped: Mapping[str, str]) -> None:
         """Raises LayerlockError where none of the clips trained on had anything to learn from."""

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from layerlock.config import to_dict
-from layerlock.evaluation.intervals import FEWEST, Interval, proves
+from layerlock.evaluation.intervals import SHOWN_FROM, proves
 from layerlock.evaluation.opened import OURS, Opened
 from layerlock.evaluation.readouts import Setting
-from layerlock.evaluation.results import Clip, Evaluation, Row, Swept
+from layerlock.evaluation.results import FEWEST, Clip, Evaluation, Interval, Row, Swept
 from layerlock.evaluation.scoring import Scores
 from layerlock.evaluation.tasks import Metric
 from layerlock.train.folder import versions
@@ -41,7 +41,8 @@ def _best(
 ) -> tuple[Setting, ...]:
     groups: dict[Hashable, list[Setting]] = {}
     for setting in settings:
-        groups.setdefault(group_of(setting), []).append(setting)
+        if str(setting) in validation.score_svm:  # it was not dropped
+            groups.setdefault(group_of(setting), []).append(setting)
     sign = -1 if metric.higher_is_better else 1
     return tuple(
         min(group, key=lambda setting: (sign * validation.mean(str(setting)), setting.block, setting.lr))
@@ -90,20 +91,28 @@ def tabled(
     """The whole of the results: a row for each chosen setting and one for the constant prediction, if there is one;
     all settings as the sweep, with figures of the test part where `test` has them.
     """
-    rows = [_row(opened, metrics, setting, validation, test, _rivals(setting, chosen, constant)) for setting in chosen]
+    rivals = {setting: _rivals(setting, chosen, constant) for setting in chosen}
+    compared = sum(map(len, rivals.values()))
+    rows = [_row(opened, metrics, setting, validation, test, rivals[setting], compared) for setting in chosen]
     if constant is not None:
         rows.append(_constant_row(opened, metrics, constant, validation, test))
     main = str(next(setting for setting in chosen if setting.encoder == OURS))
     best, worst = extremes(opened, test, main, metrics[0])
-    found, scored = head(opened, metrics), len(test.video_v)
-    if scored < FEWEST:
+    found = head(opened, metrics)
+    if test.groups < FEWEST:
         found.data["notes"].append(
-            f"Test clips that could be scored: {scored}; intervals of fewer than {FEWEST} are too narrow for a proof"
+            f"Groups of test videos that could be scored: {test.groups}; fewer than {FEWEST} are too few for a "
+            f"verdict, and fewer than {SHOWN_FROM} for an interval"
         )
     return replace(
         found,
         rows=tuple(rows),
-        sweep=tuple(_swept(opened, metrics, setting, validation, test) for setting in settings),
+        sweep=tuple(
+            _swept(opened, metrics, setting, validation, test)
+            for setting in settings
+            if str(setting) in validation.score_svm
+        ),
+        compared=compared,
         best=best,
         worst=worst,
         left_out=(*opened.parts.rejected, *skipped.items(), *validation.left_out, *test.left_out),
@@ -128,10 +137,11 @@ def _row(
     validation: Scores,
     test: Scores,
     rivals: Mapping[str, str],
+    compared: int,
 ) -> Row:
-    seed, deciding = opened.config.seed, metrics[0]
+    seed, better = opened.config.seed, metrics[0].higher_is_better
     ahead = {
-        rival: test.ahead(str(setting), name, higher_is_better=deciding.higher_is_better, seed=seed)
+        rival: test.ahead(str(setting), name, higher_is_better=better, seed=seed, compared=compared)
         for rival, name in rivals.items()
     }
     return Row(
@@ -145,7 +155,8 @@ def _row(
         metrics=_intervals(test, str(setting), metrics, seed),
         baseline=setting.encoder != OURS,
         ahead=ahead,
-        not_above=tuple(rival for rival, lead in ahead.items() if not proves(lead, len(test.video_v))),
+        not_above=tuple(rival for rival, lead in ahead.items() if not proves(lead, test.groups)),
+        undecided=tuple(ahead) if test.groups < FEWEST else (),
     )
 
 
@@ -164,7 +175,7 @@ def _intervals(test: Scores, name: str, metrics: Sequence[Metric], seed: int) ->
 
 
 def _swept(opened: Opened, metrics: Sequence[Metric], setting: Setting, validation: Scores, test: Scores) -> Swept:
-    tested = str(setting) in test.score_vm
+    tested = str(setting) in test.score_svm
     return Swept(
         encoder=setting.encoder,
         kind=setting.kind,
@@ -178,7 +189,7 @@ def _swept(opened: Opened, metrics: Sequence[Metric], setting: Setting, validati
 
 def extremes(opened: Opened, test: Scores, name: str, metric: Metric) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
     """The test videos on which a readout did best and worst; of equals those that come first in a random order."""
-    score_v = test.score_vm[name][:, 0] * (1 if metric.higher_is_better else -1)
+    score_v = test.score_v(name) * (1 if metric.higher_is_better else -1)
     shuffled = torch.randperm(len(score_v), generator=torch.Generator().manual_seed(opened.config.seed))
     order = shuffled[score_v[shuffled].argsort(descending=True, stable=True)].tolist()
     count = min(SHOWN, len(order) // 2) or len(order)
@@ -189,7 +200,7 @@ def extremes(opened: Opened, test: Scores, name: str, metric: Metric) -> tuple[t
         return Clip(
             video=video,
             name=opened.parts.test.name(video),
-            score=float(test.score_vm[name][row, 0]),
+            score=float(test.score_v(name)[row]),
             label=classes[int(test.label_v[row])] if predicted >= 0 else "",
             predicted=classes[predicted] if predicted >= 0 else "",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 
 import torch
@@ -12,7 +12,7 @@ from layerlock.data import Source, batches
 from layerlock.data.augment import augment
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.folder import EvaluationFolder
-from layerlock.evaluation.readouts import Place, Reader
+from layerlock.evaluation.readouts import Place, Reader, finite_clips, not_finite
 from layerlock.evaluation.saved import load_tensors, save_tensors
 from layerlock.evaluation.sweep import Sweep
 from layerlock.train.signals import StopSignal
@@ -35,9 +35,20 @@ def decoded_stream(
             for batch in loader:
                 skipped.update(batch.skipped)
                 clips = batch.to(device)
-                yield reader.read(augment(clips, source.clip, config.seed)), sweep.task.target(clips)
+                features = reader.read(augment(clips, source.clip, config.seed))
+                skipped.update(unusable(features, clips.names))
+                yield features, sweep.task.target(clips)
 
     return stream
+
+
+def unusable(features: Mapping[Place, Tensor], names: Sequence[str]) -> dict[str, str]:
+    """Clips whose features are not finite at some place but finite for others, and why they count for nothing there."""
+    found: dict[str, str] = {}
+    for place, finite_b in finite_clips(features).items():
+        if finite_b.any():
+            found |= {names[row]: not_finite(place) for row in (~finite_b).nonzero().flatten().tolist()}
+    return found
 
 
 def train(
@@ -61,7 +72,9 @@ def train(
             progress(sweep.step, config.steps)
             if stop.received is not None or sweep.step % config.checkpoint_every == 0 or sweep.step == config.steps:
                 folder.lock.check()
-                save_tensors(folder.readouts, sweep.state(), {"step": sweep.step, "skipped": skipped})
+                dropped = {str(setting): reason for setting, reason in sweep.dropped.items()}
+                facts = {"step": sweep.step, "skipped": skipped, "dropped": dropped}
+                save_tensors(folder.readouts, sweep.state(), facts)
             if stop.received is not None:
                 return stop.received
     return None
@@ -77,5 +90,8 @@ def restore(sweep: Sweep, folder: EvaluationFolder, skipped: dict[str, str]) -> 
     try:
         sweep.load(found[0], int(found[1]["step"]))
         skipped.update(found[1]["skipped"])
+        sweep.dropped |= {
+            one: found[1]["dropped"][str(one)] for one in sweep.readouts if str(one) in found[1]["dropped"]
+        }
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise LayerlockError(f"{folder.readouts}: not the readouts of this evaluation ({error})") from None

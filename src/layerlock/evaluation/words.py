@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from layerlock.evaluation.intervals import Interval
+from collections.abc import Iterator
+
 from layerlock.evaluation.opened import OURS
-from layerlock.evaluation.results import Evaluation
+from layerlock.evaluation.results import FEWEST, Evaluation, Interval, Row
+
+DROPPED = 5
+"""readouts named in a sentence"""
 
 
 def table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -47,7 +51,7 @@ def interval(found: Evaluation, metric: str, value: Interval) -> str:
     """A mean and its interval."""
     scale, digits = (100, 1) if metric in found.percent else (1, 4)
     mean, low, high = (f"{scale * number:.{digits}f}" for number in (value.mean, value.low, value.high))
-    return f"{mean} [{low}, {high}]"
+    return f"{mean} [{low}, {high}]" if value.known else f"{mean} [no interval]"
 
 
 def called(found: Evaluation, encoder: str) -> str:
@@ -56,18 +60,32 @@ def called(found: Evaluation, encoder: str) -> str:
 
 
 def verdicts(found: Evaluation) -> list[str]:
-    """Which baselines were not beaten and which were, and by how much."""
-    said = []
-    for row in (row for row in found.rows if row.ahead):
-        leads = {name: f"{name} (by {interval(found, found.metric, lead)})" for name, lead in row.ahead.items()}
-        beaten = [lead for name, lead in leads.items() if name not in row.not_above]
-        level = [lead for name, lead in leads.items() if name in row.not_above]
-        what = f"{called(found, row.encoder)} ({row.kind}): {found.metric}"
-        if level:
-            said.append(f"! {what} no better beyond doubt than {', '.join(level)}.")
-        if beaten:
-            said.append(f"{what} better than {', '.join(beaten)}.")
-    return said
+    """Over which baselines the interval of the lead excludes zero, and over which it does not."""
+    return [
+        f"{sign}{_of(found, row)} {told}" for row in found.rows if row.ahead for sign, told in _verdicts(found, row)
+    ]
+
+
+def _of(found: Evaluation, row: Row) -> str:
+    return f"{called(found, row.encoder)} ({row.kind}): {found.metric}"
+
+
+def _verdicts(found: Evaluation, row: Row) -> Iterator[tuple[str, str]]:
+    """A mark where the encoder is not shown to be better, and what is known."""
+    decided = {name: lead for name, lead in row.ahead.items() if name not in row.undecided}
+    worse = [name for name, lead in decided.items() if lead.high < 0]
+    level = [name for name in decided if name in row.not_above and name not in worse]
+    better = [name for name in decided if name not in row.not_above]
+    what = f"95 % interval{' (of all leads at once)' if found.compared > 1 else ''}"
+    for sign, names, before, after in (
+        ("! ", list(row.undecided), "no verdict over", f": {FEWEST} groups of test videos are needed"),
+        ("! ", worse, "worse than", f": the {what} excludes zero"),
+        ("! ", level, "not told apart from", f": the {what} includes zero"),
+        ("", better, "better than", f": the {what} excludes zero"),
+    ):
+        if names:
+            leads = ", ".join(f"{name} (by {interval(found, found.metric, row.ahead[name])})" for name in names)
+            yield sign, f"{before} {leads}{after}."
 
 
 def chosen(found: Evaluation) -> str:
@@ -80,18 +98,21 @@ def chosen(found: Evaluation) -> str:
 def sentences(found: Evaluation) -> list[str]:
     """What has to be said with the table."""
     videos, groups = found.data["videos"], found.data["groups"]
-    leads = "; leads over baselines are taken one by one of these, and negative where the baseline is better"
+    leads = "; leads over baselines are taken video by video, and negative where the baseline is better"
+    seeds = found.settings.get("config", {}).get("readout_seeds", 1)
+    drawn = "groups of videos" if groups["test"] < videos["test"] else "clips" if found.task == "depth" else "videos"
     said = [
         f"{found.data['layout']}; {found.data['parts']}: {videos['train']} train, {videos['validation']} validation, "
         f"{videos['test']} test.",
         f"{chosen(found)}; all other figures are of the test part, with 95 % bootstrap intervals over its "
-        f"{'clips' if found.task == 'depth' else 'videos'}{leads if any(row.ahead for row in found.rows) else ''}.",
-    ]
-    said.append(
+        f"{drawn}{f' and {seeds} readout seeds' * (seeds > 1)}{leads if any(row.ahead for row in found.rows) else ''}.",
         f"Groups: {found.data['grouping']}; {groups['train']} train, {groups['validation']} validation, "
-        f"{groups['test']} test."
-    )
-    said += [f"{note}." for note in found.data["notes"]]
+        f"{groups['test']} test.",
+        *(f"{note}." for note in found.data["notes"]),
+    ]
+    if found.dropped:
+        told = "; ".join(f"{name}: {reason}" for name, reason in found.dropped[:DROPPED])
+        said.append(f"! Readouts that were dropped: {len(found.dropped)}; {told}.")
     if found.left_out:
         said.append(f"Files and clips that were left out: {len(found.left_out)}; results.json names them.")
     return said

@@ -26,8 +26,8 @@ def depth_chart(found: Evaluation, kind: str) -> str:
 
     def draw(axes: Any) -> None:
         for number, (name, line) in enumerate(curves.items()):
-            below = [scale * max(0.0, value.mean - value.low) for value in line.values()]
-            above = [scale * max(0.0, value.high - value.mean) for value in line.values()]
+            below = [scale * max(0.0, value.mean - value.low) if value.known else 0.0 for value in line.values()]
+            above = [scale * max(0.0, value.high - value.mean) if value.known else 0.0 for value in line.values()]
             axes.errorbar(
                 [block + _ASIDE * number for block in line],
                 [scale * value.mean for value in line.values()],

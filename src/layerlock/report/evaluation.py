@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -97,7 +98,7 @@ def _map(found: Evaluation, swept: Sequence[Swept]) -> str:
     blocks, lrs = sorted({one.block for one in swept}), sorted({one.lr or 0.0 for one in swept})
     value = {(one.lr or 0.0, one.block): one.score for one in swept}
     return heatmaps.heatmap(
-        [[value[lr, block] for block in blocks] for lr in lrs],
+        [[value.get((lr, block), math.nan) for block in blocks] for lr in lrs],
         rows=[f"{lr:g}" if lr else "" for lr in lrs],
         columns=[str(block) for block in blocks],
         labels=("block", "learning rate" if any(lrs) else ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def heatmap(
         best = _best(values, higher_is_better)
         for y, line in enumerate(values):
             for x, value in enumerate(line):
-                told = f"{100 * value:.1f}" if percent else f"{value:.3f}"
+                told = "dropped" if math.isnan(value) else f"{100 * value:.1f}" if percent else f"{value:.3f}"
                 weight = "bold" if (y, x) == best else "normal"
                 axes.text(x, y, told, ha="center", va="center", fontsize=8, color=INK, weight=weight, bbox=_BOX)
         axes.set_xticks(range(len(columns)), columns)
@@ -51,5 +52,5 @@ _BOX = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "line
 
 
 def _best(values: Sequence[Sequence[float]], higher_is_better: bool) -> tuple[int, int]:
-    places = [(y, x) for y, line in enumerate(values) for x in range(len(line))]
+    places = [(y, x) for y, line in enumerate(values) for x in range(len(line)) if not math.isnan(line[x])]
     return (max if higher_is_better else min)(places, key=lambda place: values[place[0]][place[1]])
