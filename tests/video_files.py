@@ -63,12 +63,15 @@ def write_video(
     return path
 
 
-def tag_rotation(path: Path, turns: int) -> None:
-    """Writes a display matrix that asks for `turns` quarter turns counter-clockwise into the track header."""
+def tag_rotation(path: Path, turns: int, *, mirrored: bool = False) -> None:
+    """Writes a display matrix that asks for `turns` quarter turns counter-clockwise, and then for a mirror, left to
+    right, into the track header.
+    """
     content = bytearray(path.read_bytes())
     matrix = content.index(b"tkhd") + 4 + 40  # version 0: the nine numbers begin 40 bytes after the type
     cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
-    numbers_9 = [cosine << 16, -sine << 16, 0, sine << 16, cosine << 16, 0, 0, 0, 1 << 30]
+    across = -1 if mirrored else 1
+    numbers_9 = [across * cosine << 16, -sine << 16, 0, across * sine << 16, cosine << 16, 0, 0, 0, 1 << 30]
     content[matrix : matrix + 36] = b"".join(number.to_bytes(4, "big", signed=True) for number in numbers_9)
     path.write_bytes(content)
 

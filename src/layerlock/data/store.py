@@ -29,8 +29,8 @@ class FrameStore:
     """Frames of videos in an unnamed file that processes share; a killed run leaves nothing behind.
 
     A video is decoded whole when the first clip of it is asked for, by whichever process that is; should two begin at
-    once, they write the same bytes. What cannot be kept (a video longer than `LONGEST`, damaged somewhere, or longer
-    than the index says; a full disk) is left to be decoded clip by clip: the clips are the same either way.
+    once, they write the same bytes. What cannot be kept (a video longer than `LONGEST`, or damaged somewhere that
+    no player conceals; a full disk) is left to be decoded clip by clip: the clips are the same either way.
 
     The file holds a number of frames for each video, and then for each video the times of its frames and the frames.
     """
@@ -72,9 +72,9 @@ class FrameStore:
         if not room_for(video, size):
             return
         try:
-            time_n, frame_nhwc = read_whole(video, size=size, most=_frames(video))
+            time_n, frame_nhwc = read_whole(video, size=size, most=video.frames)
             _write(self._descriptor, begin, np.array(time_n))
-            _write(self._descriptor, begin + _frames(video) * _WORD, frame_nhwc)
+            _write(self._descriptor, begin + video.frames * _WORD, frame_nhwc)
         except (UnreadableVideo, OSError):
             return
         self._mark(number, len(time_n))
@@ -85,7 +85,7 @@ class FrameStore:
     def _kept(self, number: int) -> tuple[list[float], np.ndarray]:
         count, (height, width), begin = int(self._count_v[number]), self._sizes[number], self._begins[number]
         time_n = np.frombuffer(self._memory, np.float64, count=count, offset=begin)
-        begin += _frames(self._videos[number]) * _WORD
+        begin += self._videos[number].frames * _WORD
         frame_n = np.frombuffer(self._memory, np.uint8, count=count * height * width * 3, offset=begin)
         return time_n.tolist(), frame_n.reshape(count, height, width, 3)
 
@@ -112,15 +112,10 @@ def store_for(
 
 def room_for(video: VideoInfo, size: tuple[int, int]) -> int:
     """Bytes that a video takes in a store, its pictures resized to `size`; 0 where it is too long."""
-    if _frames(video) > LONGEST:
+    if video.frames > LONGEST:
         return 0
-    room = _frames(video) * (_WORD + size[0] * size[1] * 3)
+    room = video.frames * (_WORD + size[0] * size[1] * 3)
     return -(-room // _WORD) * _WORD
-
-
-def _frames(video: VideoInfo) -> int:
-    """Frames that there is room for: some headers count a few too little."""
-    return video.frames + 8
 
 
 def _attached(videos: tuple[VideoInfo, ...], sizes: tuple[tuple[int, int], ...], descriptor: Any) -> FrameStore:

@@ -196,8 +196,8 @@ def test_resizing_averages(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_turned_pictures_are_made_upright(tmp_path: Path, ending: str, orientation: int) -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_and_mirrored_pictures_are_made_upright(tmp_path: Path, ending: str, orientation: int) -> None:
     tag = Image.Exif()
     tag[0x0112] = orientation
     for number in range(2):

@@ -153,9 +153,9 @@ def test_nothing_usable_is_said_with_reasons(tmp_path: Path) -> None:
 
 def test_odd_files() -> None:
     index = build_index(shared("odd_files"), 2, cache=False)
-    assert len(index) == 17
+    assert len(index) == 18
     rejected = {Path(path).name: reason for path, reason in index.rejected}
-    assert rejected.keys() == {"broken.mp4", "corrupted.mp4", "empty.flv"}
+    assert rejected.keys() == {"broken.mp4", "empty.flv"}
     assert "moov atom not found" in rejected["broken.mp4"]
     assert all(rejected.values())
 

@@ -15,7 +15,15 @@ from layerlock.data.index.saved import load_index, save_index
 from layerlock.errors import LayerlockError
 
 KINDS: dict[str, Any] = get_type_hints(VideoInfo)
-INFO = VideoInfo(**{name: {str: "x", int: 2, float: 30000 / 1001}[kind] for name, kind in KINDS.items()})
+VALUES: dict[Any, Any] = {
+    str: "x",
+    int: 2,
+    float: 30000 / 1001,
+    bool: False,
+    tuple[int, ...]: (3, 9),
+    tuple[float, ...]: (0.0, 30000 / 1001),
+}
+INFO = VideoInfo(**{name: VALUES[kind] for name, kind in KINDS.items()})
 
 
 def index_of(root: str) -> Index:

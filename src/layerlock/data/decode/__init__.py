@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layerlock.data.decode import beside, images, pyav, sens, torchcodec
+from layerlock.data.decode import beside, images, pyav, scan, sens, torchcodec
 from layerlock.data.decode.video import IMAGES, SENS, Clips, Cut, VideoInfo
 
 
@@ -15,7 +15,7 @@ def probe(path: str) -> VideoInfo:
     """Look into a video file, or a folder of frames, and decode its first frames. Raises UnreadableVideo."""
     if os.path.isdir(path):
         return images.probe(path)
-    return sens.probe(path) if path.lower().endswith(f".{SENS}") else pyav.probe(path)
+    return sens.probe(path) if path.lower().endswith(f".{SENS}") else scan.probe(path)
 
 
 def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int], backend: str = "pyav") -> Clips:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from layerlock.data.decode.images import nearest
+from layerlock.data.decode.picture import upright
 from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
 
 ARRAY = "depth_mm"
@@ -44,7 +45,7 @@ def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
         )
     seconds = [place / video.fps for place in range(video.frames)]
     places_nt = [cut.places(seconds, video.fps) for cut in cuts]
-    turned_thw = np.rot90(depth_mm, video.rotation, axes=(1, 2))
+    turned_thw = upright(depth_mm, video.rotation, video.mirrored, axes=(1, 2))
     return np.stack(
         [[nearest(turned_thw[place], *size) / np.float32(1000) for place in places] for places in places_nt]
     )

@@ -7,7 +7,7 @@ One of these is a video:
 - a folder with the folders `color` (or `rgb`) and `depth`, their files equally named, as ScanNet's frames are exported.
 
 Frames are in natural order: `frame10` follows `frame9`. Numbers that are left out of the names are not waited for.
-Turned pictures (EXIF) are made upright; mirrored ones are not.
+Turned and mirrored pictures (EXIF) are made upright.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from layerlock.data.decode.pyav import MOST_PIXELS, convert
+from layerlock.data.decode.exif import exif_orientation
+from layerlock.data.decode.file import MOST_PIXELS
+from layerlock.data.decode.picture import Orientation, convert, upright
 from layerlock.data.decode.video import IMAGES, Clips, Cut, UnreadableVideo, VideoInfo, has_video_ending
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def probe(path: str) -> VideoInfo:
     """
     listing = _listed(path)
     frames = len(listing.pictures)
-    turns, height, width = _upright(_decoded(path, listing.pictures[0]))
+    (turns, mirrored), height, width = _upright(*_decoded(path, listing.pictures[0]))
     video = VideoInfo(
         path=path,
         frames=frames,
@@ -72,6 +74,7 @@ def probe(path: str) -> VideoInfo:
         seconds=frames / listing.fps,
         codec=IMAGES,
         rotation=turns,
+        mirrored=mirrored,
     )
     for place in sorted({0, frames // 2, frames - 1}):
         _picture(video, listing.pictures[place])
@@ -111,7 +114,7 @@ def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
     for metres_hw, place in zip(depth_khw, wanted, strict=True):
         map_hw = nearest(_depth_map(video, listing, place), height, width)
         metres_hw[:] = np.where(map_hw == _NO_DEPTH, 0, map_hw) / np.float32(1000)
-    return np.rot90(depth_khw, video.rotation, axes=(1, 2))[which_nt]
+    return upright(depth_khw, video.rotation, video.mirrored, axes=(1, 2))[which_nt]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,26 +259,29 @@ def _read(video: VideoInfo, pictures: Sequence[str], size: tuple[int, int]) -> n
     scaler = VideoReformatter()
     for frame_hwc, picture in zip(frame_khwc, pictures, strict=True):
         convert(_picture(video, picture), scaler, frame_hwc)
-    return np.rot90(frame_khwc, video.rotation, axes=(1, 2))
+    return upright(frame_khwc, video.rotation, video.mirrored, axes=(1, 2))
 
 
 def _picture(video: VideoInfo, picture: str) -> VideoFrame:
     """One frame, of the size that all have."""
-    frame = _decoded(video.path, picture)
-    turns, height, width = _upright(frame)
-    if (turns, height, width) != (video.rotation, video.height, video.width):
+    frame, written = _decoded(video.path, picture)
+    (turns, mirrored), height, width = _upright(frame, written)
+    if (turns, mirrored, height, width) != (video.rotation, video.mirrored, video.height, video.width):
         raise UnreadableVideo(
             video.path,
-            f"picture {_name(video.path, picture)} is {width}x{height} turned by {turns * 90} degrees, "
-            f"the first is {video.width}x{video.height} turned by {video.rotation * 90}",
+            f"picture {_name(video.path, picture)} is {width}x{height} {_turned(turns, mirrored)}, "
+            f"the first is {video.width}x{video.height} {_turned(video.rotation, video.mirrored)}",
         )
     return frame
 
 
-def _upright(frame: VideoFrame) -> tuple[int, int, int]:
-    """Quarter turns, counter-clockwise, that make a picture upright, and its height and width then."""
-    turns = round(frame.rotation / 90) % 4
-    return (turns, frame.width, frame.height) if turns % 2 else (turns, frame.height, frame.width)
+def _turned(turns: int, mirrored: bool) -> str:
+    return f"turned by {turns * 90} degrees" + " and mirrored" * mirrored
+
+
+def _upright(frame: VideoFrame, written: Orientation) -> tuple[Orientation, int, int]:
+    """What makes a picture upright, and its height and width then."""
+    return (written, frame.width, frame.height) if written.turns % 2 else (written, frame.height, frame.width)
 
 
 def _depth_map(video: VideoInfo, listing: _Listing, place: int) -> np.ndarray:
@@ -283,7 +289,7 @@ def _depth_map(video: VideoInfo, listing: _Listing, place: int) -> np.ndarray:
     path = listing.depth[place]
     if path is None:
         raise UnreadableVideo(video.path, f"picture {_name(video.path, listing.pictures[place])} has no depth map")
-    frame = _decoded(video.path, path)
+    frame, _ = _decoded(video.path, path)
     if frame.format.name not in ("gray16be", "gray16le"):
         raise UnreadableVideo(
             video.path, f"depth map {_name(video.path, path)} is no 16-bit grey PNG: its pixels are {frame.format.name}"
@@ -299,10 +305,10 @@ def nearest(map_hw: np.ndarray, height: int, width: int) -> np.ndarray:
     return map_hw[rows[:, None], columns]
 
 
-def _decoded(path: str, picture: str) -> VideoFrame:
-    """What is in the picture file `picture` of the video `path`."""
-    name = _name(path, picture)
-    return decode_picture(path, name, _content(path, picture))
+def _decoded(path: str, picture: str) -> tuple[VideoFrame, Orientation]:
+    """What is in the picture file `picture` of the video `path`, and how it is to be turned."""
+    content = _content(path, picture)
+    return decode_picture(path, _name(path, picture), content), exif_orientation(content)
 
 
 def decode_picture(path: str, name: str, content: bytes) -> VideoFrame:

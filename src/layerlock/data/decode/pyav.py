@@ -1,31 +1,33 @@
-"""Video files to frames by PyAV: what a file holds (`probe`) and clips of it (`read_clips`).
+"""Clips of video files, and whole files, by PyAV.
 
-Frames come in the order in which they are shown, upright (rotation tags are obeyed), as 8-bit full-range RGB whatever
-the pixel format. Pixels are taken to be square. Only frames that are used are converted, straight to the wanted size.
+Frames come in the order in which they are shown, upright (rotations and mirrors are obeyed), as 8-bit full-range RGB
+whatever the pixel format. Pixels are taken to be square. Only frames that are used are converted, straight to the
+wanted size. What is read by seeking is what a decode from the first byte gives, bit for bit: at the first sign of
+damage, or of a seek that leads elsewhere, the file is read from its first byte.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerlock.data.decode.bitstream import looker
+from layerlock.data.decode.file import changed, decode_leniently, opened, packets_from_here, shown_frames
+from layerlock.data.decode.picture import convert, upright
+from layerlock.data.decode.scan import probe
 from layerlock.data.decode.video import Clips, Cut, UnreadableVideo, VideoInfo
+
+__all__ = ["probe", "read_clips", "read_whole"]
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
-    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
-
-CHECKED_FRAMES = 64
-"""frames that `probe` decodes from the start before it calls a file usable"""
 
 _REORDERED = 32
 """packets to read beyond the clip: more than any codec reorders"""
@@ -33,69 +35,25 @@ _REORDERED = 32
 _SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
 """codecs whose decoders leave out single frames on demand, exactly"""
 
-_NEVER_SOUGHT = frozenset({"mpeg"})
-"""containers that are read from their start: after a seek in a program stream timestamps are off by a frame"""
-
-_LISTS = frozenset({"concat", "dash", "hls", "imf"})
-"""formats that open other files"""
-
-_LACKING = 0.9
-"""a file that ends before this share of its length has been cut off"""
-
-MOST_PIXELS = 1 << 26
-"""of a picture: 8192 x 8192; a header that asks for more is forged or no video"""
-
 BACK_SECONDS = (0.0, 2.0, 10.0, math.inf)
 """how far before the clip to look for its key frame, one try after the other"""
 
+Uses = dict[int, list[tuple[int, int]]]
+"""for each place in a video, rising, the (clip, frame of the clip) that it goes to"""
 
-def probe(path: str) -> VideoInfo:
-    """Look into a file and decode its first frames.
 
-    Raises UnreadableVideo when there is no picture or one of the first `CHECKED_FRAMES` frames is damaged.
-    """
-    with opened(path) as (container, stream):
-        _check_whole(path, stream)
-        frames, fps, seconds = _length(path, container, stream)
-        _check_end(path, seconds)
-        first, decoded = None, 0
-        for frame in _decoded(container, stream):
-            first = first or frame
-            decoded += 1
-            if decoded == CHECKED_FRAMES:
-                break
-        if first is None:
-            raise UnreadableVideo(path, "no frame of it can be decoded")
-        turns = round(first.rotation / 90) % 4
-        width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
-        return VideoInfo(
-            path=path,
-            frames=max(frames, decoded) if decoded == CHECKED_FRAMES else decoded,
-            fps=fps,
-            width=width,
-            height=height,
-            seconds=seconds,
-            codec=stream.codec_context.codec.canonical_name,
-            rotation=turns,
-            bytes=os.path.getsize(path),
-        )
+class _Damage(Exception):
+    """The decoder does not give what the packets promise."""
 
 
 def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) -> Clips:
     """The clips `cuts`, all of one length, resized to `size` (height, width). Raises UnreadableVideo."""
     height, width = reversed(size) if video.rotation % 2 else size
     clips_nthwc = np.empty((len(cuts), cuts[0].frames, height, width, 3), np.uint8)
-    decoded: int | None = None
-    for back in BACK_SECONDS:
-        with opened(video.path, video.bytes) as (container, stream):
-            found = packets_of(container, stream, video, cuts, back)
-            if found is not None:
-                wanted = [cut.places(found.seconds, video.fps) for cut in cuts]
-                decoded = _fill(clips_nthwc, video.path, stream, found, wanted, last_try=back == math.inf)
-        if decoded is not None:
-            break
-    assert decoded is not None, "the last try gives frames or raises"
-    return Clips(video_nthwc=np.rot90(clips_nthwc, video.rotation, axes=(2, 3)), decoded=decoded)
+    decoded = _by_seeking(clips_nthwc, video, cuts) if video.seekable else None
+    if decoded is None:
+        decoded = _from_the_start(clips_nthwc, video, cuts)
+    return Clips(video_nthwc=upright(clips_nthwc, video.rotation, video.mirrored, axes=(2, 3)), decoded=decoded)
 
 
 def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[list[float], np.ndarray]:
@@ -103,125 +61,27 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[l
 
     Raises UnreadableVideo, also where there are more frames than `most`.
     """
+    from av.video.reformatter import VideoReformatter
+
+    if video.frames > most:
+        raise UnreadableVideo(video.path, f"it has {video.frames} frames, more than {most}")
     height, width = reversed(size) if video.rotation % 2 else size
+    frame_nhwc = np.empty((video.frames, height, width, 3), np.uint8)
+    times: list[int] = []
     with opened(video.path, video.bytes) as (container, stream):
-        packets = _read(container, stream, math.inf, 1, skip=False)
-        if len(packets) > most:
-            raise UnreadableVideo(video.path, f"it has {len(packets)} frames, more than {most}")
-        found = _timed(container, stream, video, packets, _times(container, packets))
-        frame_nhwc = np.empty((1, len(found.times), height, width, 3), np.uint8)
-        _fill(frame_nhwc, video.path, stream, found, [list(range(len(found.times)))], last_try=True)
-    return found.seconds, np.rot90(frame_nhwc[0], video.rotation, axes=(1, 2))
-
-
-@contextlib.contextmanager
-def opened(path: str, size: int = 0) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its best video stream, one decoding thread; any failure inside becomes UnreadableVideo.
-
-    So does a file that is not `size` bytes long, as it was when it was looked into (0: whatever length it has).
-    """
-    import av
-
-    if av.logging.get_level() is None:  # silent still, but errors then carry FFmpeg's explanation
-        av.logging.set_level(av.logging.PANIC)
-    doing = "it cannot be opened"
-    try:
-        now = os.path.getsize(path)
-        if not now:
-            raise UnreadableVideo(path, "it is empty")
-        if size not in (0, now):
-            raise UnreadableVideo(path, "it is not the file that it was when it was looked into")
-        # the prefix: a colon in a name is no protocol; the whitelist: a playlist must not reach the network
-        with av.open(
-            f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"}
-        ) as container:
-            doing = "it is damaged"
-            if container.format.name in _LISTS:
-                raise UnreadableVideo(path, "it is a list of other files")
-            yield container, _best_stream(path, container)
-    except IndexError as error:  # PyAV knows only the streams that were there at the start
-        raise UnreadableVideo(path, f"{doing}: a stream begins in the middle of it") from error
-    except (av.FFmpegError, OSError, ValueError, MemoryError, OverflowError) as error:
-        raise UnreadableVideo(path, f"{doing}: {_plain(error)}") from error
-
-
-def _best_stream(path: str, container: InputContainer) -> VideoStream:
-    import av
-
-    stream = container.streams.best("video")
-    if not isinstance(stream, av.video.stream.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
-        raise UnreadableVideo(path, "it has no video stream")
-    if not hasattr(stream, "codec_context") or stream.codec_context is None:
-        raise UnreadableVideo(path, "its codec is not known")
-    stream.codec_context.thread_count = 1
-    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-    return stream
-
-
-def _plain(error: Exception) -> str:
-    """FFmpeg's or the system's words, without the error number and the path."""
-    log = getattr(error, "log", None)
-    detail = log[2].strip() if log else ""
-    return " ".join(str(detail or getattr(error, "strerror", None) or error).split()).rstrip(".")
-
-
-def _check_whole(path: str, stream: VideoStream) -> None:
-    """An index at the head of the file tells whether the tail is missing."""
-    entries = stream.index_entries
-    if len(entries) and entries[-1].pos + entries[-1].size > os.path.getsize(path):
-        raise UnreadableVideo(path, "its end is missing: the file is shorter than its own index says")
-
-
-def _check_end(path: str, seconds: float) -> None:
-    """A container without an index at its head can be cut off anywhere: what is near its end tells."""
-    with opened(path) as (container, stream):
-        if container.format.name.startswith("mov") or not stream.time_base:
-            return
-        base, zero = float(stream.time_base), stream.start_time or 0
-        if not _seek(container, stream, int(zero + seconds * _LACKING / base)):
-            return
-        last = max((packet.pts for packet in container.demux(stream) if packet.pts is not None), default=None)
-    held = seconds if last is None else max(last, last - zero) * base  # some count a late start into the length
-    if held < seconds * _LACKING - 1:
-        raise UnreadableVideo(path, f"its end is missing: it says that it lasts {seconds:.1f} s and holds {held:.1f}")
-
-
-def _length(path: str, container: InputContainer, stream: VideoStream) -> tuple[int, float, float]:
-    """Frames, frames per second and seconds, from the header where it has them, else counted in the packets."""
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
-    frames = stream.frames
-    seconds = 0.0
-    if stream.duration and stream.time_base:
-        seconds = float(stream.duration * stream.time_base)
-    elif container.duration:
-        seconds = container.duration / 1e6
-    if not frames and seconds and rate:
-        frames = round(seconds * rate)
-    if not frames:
-        with opened(path) as (again, same):
-            frames = sum(1 for packet in again.demux(same) if packet.size)
-    rate = rate or (frames / seconds if seconds else 25.0)
-    return frames, rate, seconds or frames / rate
-
-
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """All frames from the current place on. Damage before the first frame is passed over, later it is raised."""
-    seen = False
-    for packet in container.demux(stream):
-        for frame in _decode(stream, packet, tolerant=not seen):
-            seen = True
-            yield frame
-
-
-def _decode(stream: VideoStream, packet: Packet[Any] | None, *, tolerant: bool) -> list[VideoFrame]:
-    import av
-
-    try:
-        return stream.codec_context.decode(packet)
-    except av.FFmpegError:
-        if tolerant:
-            return []
-        raise
+        scaler, base, place = VideoReformatter(), float(stream.time_base or 1), -1
+        for place, frame in enumerate(shown_frames(container, stream)):
+            if place == video.frames:
+                raise changed(video.path)
+            convert(frame, scaler, frame_nhwc[place])
+            if frame.pts is not None:
+                times.append(frame.pts)
+    if video.seekable and (times != sorted(set(times)) or len(times) < video.frames):
+        raise UnreadableVideo(video.path, "a part of it is damaged")
+    if place + 1 < video.frames:
+        raise changed(video.path)
+    time_n = [video.closed_up((time - video.zero) * base) for time in times] if video.seekable else video.time_n()
+    return list(time_n), upright(frame_nhwc, video.rotation, video.mirrored, axes=(1, 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,75 +90,50 @@ class Packets:
 
     packets: list[Packet[Any]]
     """from a key frame on"""
+    key: int
+    """time of the first one"""
     times: list[int]
-    """of all frames in the packets, sorted, in units of the stream's time base"""
+    """of all frames in the packets that are shown, rising, in units of the stream's time base"""
     seconds: list[float]
-    """the same in seconds from the start of the video"""
-    by_time: bool
-    """frames carry reliable timestamps; else they are told by their order"""
-
-
-def _timed(
-    container: InputContainer, stream: VideoStream, video: VideoInfo, packets: list[Packet[Any]], times: list[int]
-) -> Packets:
-    """Packets with the times of their frames, or with their numbers where there are no times."""
-    if not packets:
-        raise UnreadableVideo(video.path, "nothing of it can be read")
-    zero, base = stream.start_time or 0, float(stream.time_base or 1)
-    return Packets(
-        packets=packets,
-        times=sorted(times) or list(range(len(packets))),
-        seconds=[(time - zero) * base for time in sorted(times)] or [i / video.fps for i in range(len(packets))],
-        by_time=container.format.name != "avi" and len({packet.pts for packet in packets} - {None}) == len(packets),
-    )
+    """the same in seconds from the start of the video, gaps closed up"""
+    entries: frozenset[int]
+    """times at which decoding can begin"""
 
 
 def packets_of(
     container: InputContainer, stream: VideoStream, video: VideoInfo, cuts: Sequence[Cut], back: float
 ) -> Packets | None:
-    """The packets of the clips from a key frame on, which is searched for `back` seconds before the first clip.
+    """The packets of clips of a seekable file from a key frame on, which is searched for `back` seconds before them.
 
-    None when that is too late: seeking is not exact in every container, and the end may come sooner than the header
-    says, where a clip then has to begin earlier.
+    None when that is too late, or leads to where decoding cannot begin.
     """
     base = float(stream.time_base or 1)
-    zero = stream.start_time or 0
     # half a frame early: timestamps are rounded
-    starts = [zero + (cut.start - 0.5) / video.fps / base for cut in cuts]
+    starts = [video.zero + (video.place_with_gaps(cut.start) - 0.5) / video.fps / base for cut in cuts]
     target = min(starts) - back / base
-    sought = target > zero and _can_seek(container, stream)
+    sought = target > video.zero
     if sought and not _seek(container, stream, int(target)):
         return None
     last = cuts[starts.index(max(starts))]
     beyond, count = max(starts), last.span(video.fps)
-    if last.seconds is not None:
+    if last.seconds is not None and not video.missing:
         beyond, count = beyond + (last.frames - 1) * last.seconds / base, 1
-    packets = _read(container, stream, beyond, count + _REORDERED, skip=sought)
-    times = _times(container, packets)
-    if not sought:
-        return _timed(container, stream, video, packets, times)
-    times = [time for time in times if time >= times[0]]  # what is shown before the key frame cannot be decoded from it
-    if not times or times[0] > min(starts):
-        return None
-    found = _timed(container, stream, video, packets, times)
-    return None if any(cut.too_long(found.seconds, video.fps) for cut in cuts) else found
-
-
-def _can_seek(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether frames can be told apart after a seek. In AVI they are counted, which reordering puts off."""
-    if container.format.name == "avi":
-        return not stream.codec_context.has_b_frames
-    return container.format.name not in _NEVER_SOUGHT
+    found = _read(container, stream, video, beyond, count + _REORDERED)
+    if found is None or not sought:
+        return found
+    late = found.key > min(starts) or any(cut.too_long(found.seconds, video.fps) for cut in cuts)
+    return None if late else found
 
 
 def _seek(container: InputContainer, stream: VideoStream, time: int) -> bool:
     """Go to a key frame at or before `time`; whether that can be done in this container."""
     import av
 
-    if stream.codec_context.name == "h264" and "444" in (stream.codec_context.pix_fmt or ""):
-        # H.264 in 4:4:4 by old x264 decodes to garbage unless its decoder has seen the encoder's version in packet one
-        for packet in container.demux(stream):
-            _decode(stream, packet, tolerant=True)
+    context = stream.codec_context
+    if context.name == "mpeg4" or (context.name == "h264" and "444" in (context.pix_fmt or "")):
+        # the first packet of the file names the encoder, and the decoder follows that one's habits
+        for packet in packets_from_here(container, stream):
+            decode_leniently(stream, packet)
             break
     try:
         container.seek(time, stream=stream)
@@ -308,104 +143,131 @@ def _seek(container: InputContainer, stream: VideoStream, time: int) -> bool:
 
 
 def _read(
-    container: InputContainer, stream: VideoStream, beyond: float, count: int, *, skip: bool
-) -> list[Packet[Any]]:
-    """Packets in file order, up to `count` of those from time `beyond` on; `skip` those before the first key frame."""
+    container: InputContainer, stream: VideoStream, video: VideoInfo, beyond: float, count: int
+) -> Packets | None:
+    """Packets in file order from the first key frame on, up to `count` that are shown at time `beyond` or later.
+
+    None where decoding cannot begin at that key frame, or there is nothing.
+    """
+    codec, base = stream.codec_context.codec.canonical_name, float(stream.time_base or 1)
+    look = looker(codec, stream.codec_context.extradata)
     packets: list[Packet[Any]] = []
-    for packet in container.demux(stream):
-        if not packet.size or (skip and not packets and not packet.is_keyframe):
+    times: list[int] = []
+    entries: list[int] = []
+    for packet in packets_from_here(container, stream):
+        if not packets and not packet.is_keyframe:
             continue
-        if packet.is_corrupt:
-            raise UnreadableVideo(container.name.removeprefix("file:"), "it is damaged: a part of it is missing")
+        if packet.pts is None or look is None:
+            return None
+        seen = look(bytes(packet), packet.is_keyframe) if packet.is_keyframe or codec in ("vp8", "vp9") else None
+        if seen and seen.entry:
+            entries.append(packet.pts)
+        if not entries:
+            return None
         packets.append(packet)
-        time = packet.dts if packet.pts is None else packet.pts
-        count -= time is not None and time >= beyond
+        # what is shown before the key frame cannot be decoded from it
+        if packet.is_discard or (seen and not seen.shown) or packet.pts < entries[0]:
+            continue
+        times.append(packet.pts)
+        count -= packet.pts >= beyond
         if count <= 0:
             break
-    return packets
+    if not times:
+        return None
+    times.sort()
+    seconds = [video.closed_up((time - video.zero) * base) for time in times]
+    return Packets(packets=packets, key=entries[0], times=times, seconds=seconds, entries=frozenset(entries))
 
 
-def _times(container: InputContainer, packets: list[Packet[Any]]) -> list[int]:
-    """When the frames of the packets are shown: presentation times, else decoding times, else nothing.
+def _by_seeking(clips_nthwc: np.ndarray, video: VideoInfo, cuts: Sequence[Cut]) -> int | None:
+    """Decodes the clips from the key frame before them; how many frames were decoded for that.
 
-    AVI has decoding times alone; what stands in its presentation times is guessed.
+    None where anything is not as it should be.
     """
-    times = [] if container.format.name == "avi" else [packet.pts for packet in packets if packet.pts is not None]
-    return times or [packet.dts for packet in packets if packet.dts is not None]
+    for back in BACK_SECONDS:
+        with opened(video.path, video.bytes, strict=True) as (container, stream):
+            found = packets_of(container, stream, video, cuts, back)
+            if found is not None:
+                uses = _uses([cut.places(found.seconds, video.fps) for cut in cuts])
+                try:
+                    return _fill(clips_nthwc, uses, _promised(stream, found, uses))
+                except _Damage:
+                    return None
+    return None
 
 
-def _fill(
-    clips_nthwc: np.ndarray,
-    path: str,
-    stream: VideoStream,
-    found: Packets,
-    wanted: list[list[int]],
-    *,
-    last_try: bool,
-) -> int | None:
-    """Decode and convert frames into the clips, whose places are `wanted`; returns how many were decoded.
+def _from_the_start(clips_nthwc: np.ndarray, video: VideoInfo, cuts: Sequence[Cut]) -> int:
+    """The same by a decode from the first byte of the file on."""
+    with opened(video.path, video.bytes) as (container, stream):
+        if not video.seekable:
+            uses = _uses([cut.places(video.time_n(), video.fps) for cut in cuts])
+            try:
+                return _fill(clips_nthwc, uses, enumerate(shown_frames(container, stream)))
+            except _Damage:
+                raise changed(video.path) from None
+        found = packets_of(container, stream, video, cuts, math.inf)
+        if found is None:
+            raise changed(video.path)
+        uses = _uses([cut.places(found.seconds, video.fps) for cut in cuts])
+        try:
+            return _fill(clips_nthwc, uses, _concealed(stream, found))
+        except _Damage as damage:
+            raise UnreadableVideo(video.path, f"it is damaged: {damage} cannot be decoded") from None
 
-    None where the first one does not come out, since decoding began too late for it. A later one that does not (the
-    end of a damaged file, say) is the one before it.
-    """
+
+def _promised(stream: VideoStream, found: Packets, uses: Uses) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames and their places, those of no use left out where that can be done. Raises _Damage."""
     import av
 
-    scaler = av.video.reformatter.VideoReformatter()
-    order = {time: place for place, time in enumerate(found.times)}
-    skipping = found.by_time and stream.codec_context.codec.canonical_name in _SKIPPING
-    uses = _uses(wanted)
-    taken: dict[int, np.ndarray] = {}
-    shown = 0
+    place_of = {time: place for place, time in enumerate(found.times)}
+    skipping = stream.codec_context.codec.canonical_name in _SKIPPING
     for packet in [*found.packets, None]:
-        used = packet is None or not skipping or _place(order, packet) in uses
+        used = packet is None or not skipping or _place(place_of, packet) in uses
         # a frame that no other frame refers to and nobody wants need not be decoded
         stream.codec_context.skip_frame = "DEFAULT" if used else "NONREF"
-        for frame in _decode(stream, packet, tolerant=not shown):
-            place = _place(order, frame) if found.by_time else shown
-            shown += 1
-            if place in uses and place not in taken:
-                if frame.is_corrupt:
-                    raise UnreadableVideo(path, "a frame of it is damaged")
-                taken[place] = clips_nthwc[uses[place][0]]
-                convert(frame, scaler, taken[place])
-        if len(taken) == len(uses):
-            break
-    if min(uses) not in taken and not last_try:
-        return None
-    if not taken:
-        raise UnreadableVideo(path, f"no frame can be decoded at or after its frame {min(uses)}")
-    _spread(clips_nthwc, uses, taken)
-    return shown
+        try:
+            frames = stream.codec_context.decode(packet)
+        except av.FFmpegError as error:
+            raise _Damage("a frame") from error
+        for frame in frames:
+            if frame.is_corrupt:
+                raise _Damage("a frame")
+            yield _place(place_of, frame), frame
 
 
-def _uses(wanted: list[list[int]]) -> dict[int, list[tuple[int, int]]]:
-    """For each place, in rising order, the (clip, frame of the clip) that it goes to."""
-    uses: dict[int, list[tuple[int, int]]] = {}
+def _concealed(stream: VideoStream, found: Packets) -> Iterator[tuple[int, VideoFrame]]:
+    """All frames and their places, as a player shows them."""
+    place_of = {time: place for place, time in enumerate(found.times)}
+    for packet in [*found.packets, None]:
+        for frame in decode_leniently(stream, packet):
+            yield _place(place_of, frame), frame
+
+
+def _place(place_of: dict[int, int], timed: Packet[Any] | VideoFrame) -> int:
+    """Which frame this is, or -1."""
+    return -1 if timed.pts is None else place_of.get(timed.pts, -1)
+
+
+def _fill(clips_nthwc: np.ndarray, uses: Uses, frames: Iterable[tuple[int, VideoFrame]]) -> int:
+    """Converts frames into the clips; returns how many were decoded. Raises _Damage where one does not come."""
+    from av.video.reformatter import VideoReformatter
+
+    scaler, waiting = VideoReformatter(), set(uses)
+    for decoded, (place, frame) in enumerate(frames, 1):
+        if place in waiting:
+            waiting.remove(place)
+            first, *others = uses[place]
+            convert(frame, scaler, clips_nthwc[first])
+            for other in others:
+                clips_nthwc[other] = clips_nthwc[first]
+        if not waiting:
+            return decoded
+    raise _Damage(f"frame {min(waiting)}")
+
+
+def _uses(wanted: Sequence[Sequence[int]]) -> Uses:
+    uses: Uses = {}
     for clip, places in enumerate(wanted):
         for moment, place in enumerate(places):
             uses.setdefault(place, []).append((clip, moment))
-    return dict(sorted(uses.items()))
-
-
-def _spread(clips_nthwc: np.ndarray, uses: dict[int, list[tuple[int, int]]], taken: dict[int, np.ndarray]) -> None:
-    """Copies each frame to all the clips that it is part of."""
-    latest = taken[min(taken)]
-    for place, targets in uses.items():
-        latest = taken.get(place, latest)
-        for target in targets if place not in taken else targets[1:]:
-            clips_nthwc[target] = latest
-
-
-def _place(order: dict[int, int], timed: Packet[Any] | VideoFrame) -> int:
-    """Which frame this is, or -1."""
-    return -1 if timed.pts is None else order.get(timed.pts, -1)
-
-
-def convert(frame: VideoFrame, scaler: VideoReformatter, out_hwc: np.ndarray) -> None:
-    height, width, _ = out_hwc.shape
-    picture = scaler.reformat(
-        frame, width=width, height=height, format="rgb24", dst_color_range="JPEG", interpolation="BILINEAR", threads=1
-    )
-    plane = picture.planes[0]
-    row_hs = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-    out_hwc[:] = row_hs[:, : width * 3].reshape(height, width, 3)
+    return uses

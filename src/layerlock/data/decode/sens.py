@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from layerlock.data.decode.images import DEPTH_FPS, decode_picture, nearest
-from layerlock.data.decode.pyav import convert
+from layerlock.data.decode.picture import convert
 from layerlock.data.decode.video import SENS, Clips, Cut, UnreadableVideo, VideoInfo
 
 VERSION = 4

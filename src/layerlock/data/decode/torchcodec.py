@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from layerlock.data.decode import pyav
-from layerlock.data.decode.pyav import BACK_SECONDS, Packets, opened, packets_of
+from layerlock.data.decode.file import AVI, opened
+from layerlock.data.decode.pyav import BACK_SECONDS, Packets, packets_of
 from layerlock.data.decode.video import Clips, Cut, VideoInfo
 from layerlock.errors import LayerlockError
 
@@ -55,13 +56,17 @@ def check_torchcodec() -> Any:
 
 def _found(video: VideoInfo, cuts: Sequence[Cut]) -> Packets | None:
     """The packets of the clips, or None where torchcodec would take other frames for them than those that are meant."""
+    if not video.seekable or video.mirrored:
+        return None
     for back in BACK_SECONDS:
-        with opened(video.path) as (container, stream):
+        with opened(video.path, video.bytes) as (container, stream):
+            if container.format.name == AVI:
+                return None
             if stream.codec_context.name == "h264" and "444" in (stream.codec_context.pix_fmt or ""):
                 return None  # by old x264 it decodes to garbage after a seek
             found = packets_of(container, stream, video, cuts, back)
             if found is not None:
-                return found if found.by_time else None
+                return found
     return None
 
 
@@ -92,7 +97,7 @@ def _frames(
 
 def _key_frames(found: Packets) -> list[int]:
     """Places of the key frames among all frames, rising; the first frame has to do for one."""
-    key_times = {found.times[0], *(packet.pts for packet in found.packets if packet.is_keyframe)}
+    key_times = {found.times[0], *found.entries}
     return [place for place, time in enumerate(found.times) if time in key_times]
 
 

@@ -50,21 +50,51 @@ class UnreadableVideo(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What is known of a video without decoding it all. Sizes are of the upright picture."""
+    """What is known of a video. Sizes are of the upright picture."""
 
     path: str
     frames: int
-    """as the container says, or duration times frame rate, or counted; at least 1"""
+    """that a decode from the first byte shows; at least 1"""
     fps: float
-    """average frames per second"""
+    """frames per second; their average where the rate varies"""
     width: int
     height: int
     seconds: float
+    """from the first frame to the end of the last one"""
     codec: str
     rotation: int
     """quarter turns, counter-clockwise, that make the decoded picture upright: 0 to 3"""
+    mirrored: bool = False
+    """whether it has to be mirrored, left to right, after these turns"""
     bytes: int = 0
     """size of the file; 0 for a folder of pictures"""
+    seekable: bool = True
+    """whether clips can be read from a key frame before them; else they are read from the first byte of the file on"""
+    zero: int = 0
+    """time of the first frame of a file that is seekable, in units of the stream's time base"""
+    missing: tuple[int, ...] = ()
+    """places at the rate of a seekable file that no frame has, rising: frames are counted as if there were no gaps"""
+    times: tuple[float, ...] = ()
+    """when each frame is shown, in seconds from the first one, of a file that is not seekable and has no even rate"""
+
+    def time_n(self) -> Sequence[float]:
+        """When each frame is shown, in seconds from the first one, where frames are told by their number."""
+        return self.times or [place / self.fps for place in range(self.frames)]
+
+    def closed_up(self, seconds: float) -> float:
+        """A moment in the file without the gaps before it."""
+        if not self.missing:
+            return seconds
+        place = round(seconds * self.fps)
+        return (place - bisect.bisect_left(self.missing, place)) / self.fps
+
+    def place_with_gaps(self, start: int) -> int:
+        """The place of frame `start` where those that are missing count too."""
+        for place in self.missing:
+            if place > start:
+                break
+            start += 1
+        return start
 
     def resized(self, short_side: int) -> tuple[int, int]:
         """(height, width) with the shorter one `short_side`, in the video's proportions up to 16 to 1."""

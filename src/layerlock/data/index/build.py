@@ -14,7 +14,7 @@ from layerlock.data.index.layouts import list_videos
 from layerlock.data.index.listing import Listing, NothingUsable
 from layerlock.data.pool import Failure, run_in_processes
 
-PROBE_SECONDS = 60.0
+PROBE_SECONDS = 240.0
 """a file whose probe takes longer is rejected"""
 
 Progress = Callable[[int, int], None]

@@ -23,7 +23,7 @@ from layerlock.data.decode.video import IMAGES, VideoInfo
 from layerlock.data.index.record import values_of, video_of
 from layerlock.files import write_whole
 
-PROBE = f"2 av {version('av')}"
+PROBE = f"3 av {version('av')}"
 """what found out the entries; the first number is to be raised when `probe` finds out something else"""
 
 
