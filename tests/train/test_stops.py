@@ -40,12 +40,12 @@ if moment == "update":
         return update(self, *args, **kwargs)
     loop.Run.update = stopped
 else:
-    point = checkpoint.write_whole
-    def stopped(path, write):
-        if (path.parent / f"step-{step:08d}").exists():
+    point = checkpoint.sync
+    def stopped(*paths):
+        if any(path.name == f".part-step-{step:08d}" for path in paths):
             os.kill(os.getpid(), number)
-        point(path, write)
-    checkpoint.write_whole = stopped
+        point(*paths)
+    checkpoint.sync = stopped
 if isinstance(given, list):
     cli.main(given)
 loop.train(from_dict(Config, given), quiet=True)
