@@ -188,6 +188,25 @@ def test_embed_prints_odd_names_as_escapes(
         assert (code, words in err) == (2, True)
 
 
+def test_a_list_may_stand_elsewhere_than_its_videos(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=24), seed=2)
+    monkeypatch.setattr(api, "load", lambda *_, **__: encoder)
+    write_video(tmp_path / "videos" / "x" / "a.mp4", frames=10)
+    (tmp_path / "lists").mkdir()
+    data = tmp_path / "lists" / "all.txt"
+    data.write_text("x\\a.mp4 10 1.0\n")
+    root = ["--data-root", str(tmp_path / "videos"), "--workers", "0"]
+    code, out, _ = call(capsys, "index", str(data), *root)
+    assert code == 0
+    assert re.search(r"usable +1\n", out)
+    flags = ["--data", str(data), *root, "--device", "cpu", "--out", str(tmp_path / "x.npz")]
+    assert call(capsys, "embed", "run", *flags)[0] == 0
+    code, _, err = call(capsys, "index", str(data), "--workers", "0")
+    assert (code, err.splitlines()[1]) == (2, f"Paths begin at {tmp_path / 'lists'}; --data-root names another folder.")
+
+
 def test_index_without_the_cache_leaves_no_trace(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ from layerlock.train.schedule import learning_rate
 ROOT = Path(__file__).parent.parent
 OURS = [name for name in RECIPES if name.endswith(("-tiny", "-small")) and name not in ROWS]
 UNPRINTED = {
-    *("recipe", "data", "out", "seed", "init_from", "clip.backend", "clip.per_decode", "optim.accumulate"),
+    *("recipe", "data", "data_root", "out", "seed", "init_from", "clip.backend", "clip.per_decode", "optim.accumulate"),
     *("plan.freeze_decoder", *(f"run.{field.name}" for field in dataclasses.fields(RunConfig))),
 } - {"run.precision"}
 """what no table prints and no learned number depends on; `freeze_decoder` only allows what `stages` would show"""

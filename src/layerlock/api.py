@@ -135,6 +135,7 @@ def embed(
     encoder: Encoder | str | Path,
     data: str | Path,
     *,
+    data_root: str | Path | None = None,
     out: str | Path | None = None,
     depth: int | None = None,
     batch: int = 16,
@@ -144,13 +145,14 @@ def embed(
     """Mean-pooled features, after block `depth` (`floor(0.95 L)` without one), of the middle clip of every video of a
     folder.
 
-    `out` is an .npz file to write, with `features` and `files`. Raises LayerlockError for an encoder or data that
+    `data_root` is the folder that the paths of a list begin at, without one the list's. `out` is an .npz file to write,
+    with `features` and `files`. Raises LayerlockError for an encoder or data that
     cannot be used.
     """
     from layerlock.evaluation.features import embed_videos
 
     model = encoder if isinstance(encoder, Encoder) else load(encoder, device=pick_device(device))
-    found = embed_videos(model, str(data), depth=depth, batch=batch, workers=workers)
+    found = embed_videos(model, str(data), root=_text(data_root), depth=depth, batch=batch, workers=workers)
     embeddings = Embeddings(features=found.features_vd.numpy(), files=found.names, rejected=found.rejected)
     if out is not None:
         path = Path(out)
@@ -231,14 +233,26 @@ def synth(
     return write_videos(out, SynthConfig(videos=videos, seed=seed, size=size, frames=frames), workers=workers)
 
 
-def index(data: str | Path, *, workers: int | None = None, cache: bool = True, quiet: bool = False) -> Index:
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def index(
+    data: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    workers: int | None = None,
+    cache: bool = True,
+    quiet: bool = False,
+) -> Index:
     """What is in the videos of a data set: a folder, a list or a video, in any layout.
 
-    `workers` processes look into them (None: one for each processor); with `cache` only into those that are new or
+    `data_root` is the folder that the paths of a list begin at, without one the list's. `workers` processes look into
+    the videos (None: one for each processor); with `cache` only into those that are new or
     changed since an earlier call. Raises LayerlockError for data that are not there and where nothing can be used.
     """
     with IndexProgress(quiet) as progress:
-        return build_index(data, workers, progress=progress, cache=cache)
+        return build_index(data, workers, root=_text(data_root), progress=progress, cache=cache)
 
 
 def info(run: str | Path) -> dict[str, Any]:

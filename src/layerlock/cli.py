@@ -206,6 +206,7 @@ def embed(
     run: tyro.conf.Positional[Path],
     *,
     data: DataPath,
+    data_root: DataPath | None = None,
     out: Path,
     depth: int | None = None,
     batch: int = 16,
@@ -217,13 +218,14 @@ def embed(
     Args:
         run: a run folder or an encoder folder.
         data: folder or list of videos.
+        data_root: folder that the paths of a list begin at; without one the list's own.
         out: .npz file to write: `features` [V, D] and `files`.
         depth: block whose output is pooled; without one floor(0.95 x blocks).
         batch: clips at a time.
         workers: decoding processes.
         device: auto, cpu, cuda, ...
     """
-    found = api.embed(run, data, out=out, depth=depth, batch=batch, workers=workers, device=device)
+    found = api.embed(run, data, data_root=data_root, out=out, depth=depth, batch=batch, workers=workers, device=device)
     print(
         f"{len(found.features)} videos x {found.features.shape[1]} features in {_name(out)}; "
         f"{len(found.rejected)} files skipped"
@@ -232,19 +234,26 @@ def embed(
         print(printable(f"skipped {path}: {reason}"))
 
 
-def index(data: tyro.conf.Positional[DataPath], *, workers: int | None = None, cache: bool = True) -> None:
+def index(
+    data: tyro.conf.Positional[DataPath],
+    *,
+    data_root: DataPath | None = None,
+    workers: int | None = None,
+    cache: bool = True,
+) -> None:
     """Look into every video of a data set and say what is there.
 
     Args:
         data: folder of videos, list of videos, or video.
+        data_root: folder that the paths of a list begin at; without one the list's own.
         workers: processes; without a number one for each processor.
         cache: use what was found out before, and keep what is found out now.
     """
     try:
-        print(describe(api.index(data, workers=workers, cache=cache)))
+        print(describe(api.index(data, data_root=data_root, workers=workers, cache=cache)))
     except NothingUsable as error:
         print("\n".join(describe_rejected(error.rejected)))
-        raise LayerlockError(error.summary) from None
+        raise LayerlockError("\n".join(filter(None, (error.summary, error.hint)))) from None
 
 
 def info(run: tyro.conf.Positional[Path]) -> None:

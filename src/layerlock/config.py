@@ -150,6 +150,8 @@ class Config:
     """name of the recipe that this began as"""
     data: str = "synthetic"
     """folder of videos, list of videos (docs/data.md), or `synthetic`"""
+    data_root: str | None = None
+    """folder that the paths of a list begin at; None: the folder of the list"""
     out: str = "run"
     """run folder to write"""
     steps: int = 1_000

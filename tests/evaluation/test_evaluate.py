@@ -461,6 +461,13 @@ def test_retrieval_names_videos_that_have_no_other_of_their_class(tmp_path: Path
     assert (str(data / "lone" / "lone.mp4"), retrieve.ALONE) in found.left_out
 
 
+def test_lists_may_stand_elsewhere_than_their_videos(tmp_path: Path, world: Path, encoder: Path) -> None:
+    shutil.copy(world / "labels.csv", tmp_path / "list.csv")
+    changes = {"task": "retrieval", "test_share": 0.5, "baselines": "no"}
+    found = run(tmp_path / "out", tmp_path / "list.csv", encoder, data_root=str(world), **changes)
+    assert found.rows == run(tmp_path / "beside", world / "labels.csv", encoder, **changes).rows
+
+
 def test_retrieval_without_pairs_is_refused_before_old_results_go(tmp_path: Path, world: Path, encoder: Path) -> None:
     out, changes = tmp_path / "out", {"encoder": str(encoder), "data": str(world), "baselines": "no"}
     evaluate(settings(out, task="retrieval", test_share=0.5, **changes), quiet=True)

@@ -383,6 +383,20 @@ def test_a_plan_that_reads_the_log_is_resumed_in_the_stage_it_was_in(tmp_path: P
         train(config(cut, plan=Progressive(), run=run_config(checkpoint_every=1, keep=20)), resume=True, quiet=True)
 
 
+def test_a_run_on_a_list_that_stands_elsewhere_is_resumed_where_its_videos_were_moved(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos" / "a.mp4", frames=12, size=(32, 32))
+    (tmp_path / "list.txt").write_text("a.mp4\n")
+    where = {"data": str(tmp_path / "list.txt"), "data_root": str(tmp_path / "videos")}
+    train(config(tmp_path / "whole", **where), quiet=True)
+    train(config(tmp_path / "cut", **where), quiet=True)
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-00000012")
+    (tmp_path / "videos").rename(tmp_path / "moved")
+    train(config(tmp_path / "cut", **where | {"data_root": str(tmp_path / "moved")}), resume=True, quiet=True)
+    assert learned(tmp_path / "cut") == learned(tmp_path / "whole")
+    assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    assert not (tmp_path / "cut" / "events.log").read_text().count("cannot be opened")
+
+
 def test_a_run_is_not_resumed_on_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "open_source", lambda *args, **kwargs: Noise())
     train(config(tmp_path), quiet=True)

@@ -30,6 +30,7 @@ def open_source(
     clip: ClipConfig,
     seed: int,
     *,
+    root: str | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     with_depth: bool = False,
@@ -38,6 +39,8 @@ def open_source(
     saved: Path | None = None,
 ) -> Source:
     """The source named by `data`: "synthetic", or the path of a folder of videos, a list of videos, or a video.
+
+    The paths of a list begin at `root`, without one at the list's folder.
 
     The videos are looked into first, with `workers` processes (None: one for each processor); `progress` is told how
     many have been, of how many. Where `saved` is a file of `save_source`, that is what is known of them: those lost
@@ -50,6 +53,10 @@ def open_source(
     temporary file, decoded frames are kept there.
     """
     if data == "synthetic":
+        if root is not None:
+            from layerlock.errors import LayerlockError
+
+            raise LayerlockError("data_root: the synthetic world is no list of paths")
         from layerlock.data.synthetic import SyntheticSource
 
         return SyntheticSource(clip=clip, seed=seed, with_depth=with_depth)
@@ -62,9 +69,9 @@ def open_source(
     if clip.backend == "torchcodec":
         check_torchcodec()
     if saved is not None and saved.exists():
-        index = load_index(saved, data)
+        index = load_index(saved, data, root)
     else:
-        index = build_index(data, workers, progress=progress)
+        index = build_index(data, workers, root=root, progress=progress)
     source = FolderSource(index, clip, seed, with_depth=with_depth)
     if clip.backend == "pyav":  # which is what fills the store
         openings = clips // clip.per_decode

@@ -30,6 +30,8 @@ class EvaluateConfig:
     """folder or list of videos, with labels or depth (docs/evaluation.md)"""
     test_data: str | None = None
     """videos to test on; without any, the data's own test part, else a share of the data"""
+    data_root: str | None = None
+    """folder that the paths of lists begin at; None: the folder of each list"""
     out: str = "evaluation"
     """folder to write"""
     seed: int = 0

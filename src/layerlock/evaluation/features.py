@@ -32,11 +32,18 @@ def clip_config(encoder: Encoder) -> ClipConfig:
 
 
 def embed_videos(
-    encoder: Encoder, data: str, *, depth: int | None = None, batch: int = 16, workers: int = 2, quiet: bool = False
+    encoder: Encoder,
+    data: str,
+    *,
+    root: str | None = None,
+    depth: int | None = None,
+    batch: int = 16,
+    workers: int = 2,
+    quiet: bool = False,
 ) -> Features:
-    """Mean-pooled features of the middle clip of every video of `data`. Raises LayerlockError for unusable data.
+    """Mean-pooled features of the middle clip of every video of `data`, where a list's paths begin at `root`.
 
-    So does a `batch` below 1.
+    Raises LayerlockError for unusable data, and for a `batch` below 1.
     """
     if batch < 1:
         raise LayerlockError(f"batch: {batch} is not positive")
@@ -45,7 +52,7 @@ def embed_videos(
             "the synthetic world has no end: write videos of it with `layerlock synth` and embed those"
         )
     with IndexProgress(quiet) as progress:
-        source = open_source(data, clip_config(encoder), seed=0, workers=workers, progress=progress)
+        source = open_source(data, clip_config(encoder), seed=0, root=root, workers=workers, progress=progress)
     return embed_source(encoder, Views(source), depth=depth, batch=batch, workers=workers)
 
 

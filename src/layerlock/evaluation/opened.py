@@ -93,5 +93,5 @@ def _parts(config: EvaluateConfig, encoder: FrozenEncoder, quiet: bool) -> Parts
         span=plain_clip(config, encoder.clip).cut(0).span,
     )
     with IndexProgress(quiet) as progress:
-        read = partial(build_index, workers=config.workers or None, progress=progress)
+        read = partial(build_index, root=config.data_root, workers=config.workers or None, progress=progress)
         return open_parts(str(Path(config.data)), config.test_data, cutting, read)

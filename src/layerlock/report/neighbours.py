@@ -87,7 +87,7 @@ def _views(encoder: Encoder, config: Config, count: int) -> tuple[Views, int, st
     if config.data == "synthetic":
         source = open_source(config.data, clip, seed=config.seed)
         return Views(source, pictures.pick_frames(len(source), count)), len(source), config.data
-    listing = list_videos(config.data)
+    listing = list_videos(config.data, config.data_root)
     chosen = pictures.pick_frames(len(listing), count)
     index = build_index(listing, workers=min(max(config.run.workers, 1), 4), only=chosen)
     return Views(FolderSource(index, clip, config.seed)), len(listing), listing.root

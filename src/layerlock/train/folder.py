@@ -31,7 +31,7 @@ PARTS = (
 )
 EVENT = re.compile(r"(?P<when>\S+) step (?P<step>\d+) (?P<kind>\w+): (?P<text>.*)\n")
 """A line of `events.log`."""
-FREE = ("out", "run", "recipe")
+FREE = ("out", "run", "recipe", "data_root")
 """Fields that a resumed run may have other than the run before: they change no number that is learned."""
 
 

@@ -82,6 +82,7 @@ def train(
                     config.data,
                     config.clip,
                     config.seed,
+                    root=config.data_root,
                     workers=config.run.workers,
                     progress=progress,
                     clips=config.steps * config.batch,

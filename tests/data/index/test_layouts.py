@@ -170,6 +170,15 @@ def test_data_that_are_not_there_and_folders_without_videos_are_said(tmp_path: P
         ("a.mp4\nb c.mp4\n\nd, e.mp4\n", {"a.mp4": None, "b c.mp4": None, "d, e.mp4": None}),
         ('frames/0001\n"b 1"\nthere 2\n', {"frames/0001": None, "b 1": None, "there 2": None}),
         ("there 2\na.mp4\n", {"there 2": None, "a.mp4": None}),
+        ("a.mp4 250 2\nb c.mp4 9 0\n", {"a.mp4": "2", "b c.mp4": "0"}),
+        ("frames/0001 250 3\nframes/0002 9 -1\n", {"frames/0001": "3", "frames/0002": None}),
+        ("a,250,1\r\nb,250,0\r\n", {"a": "1", "b": "0"}),
+        ('"a 1.mp4",250,3\nb.mp4\t250\t4\n"c.mp4" "9" "1"\n', {"a 1.mp4": "3", "b.mp4": "4", "c.mp4": "1"}),
+        ("gone 1 0\nthere 2 1\n", {"gone 1": "0", "there 2": "1"}),
+        ("there 2 250 1\n", {"there 2": "1"}),
+        ("a.mp4 1.0\nb.mp4 0.\nc.mp4 -1.0\n", {"a.mp4": "1", "b.mp4": "0", "c.mp4": None}),
+        ("videos\\a.mp4 1\nvideos\\x\\b.mp4,0\n", {"videos/a.mp4": "1", "videos/x/b.mp4": "0"}),
+        ('"videos\\a.mp4"\n', {"videos/a.mp4": None}),
     ],
 )
 @pytest.mark.parametrize("ending", ["csv", "txt"])
@@ -182,6 +191,72 @@ def test_path_lists(tmp_path: Path, ending: str, text: str, expected: dict[str, 
     assert listing.layout == ("list of paths and labels" if set(expected.values()) - {None} else "list of paths")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\na.mp4,2\nb c.mp4,0\n",
+        "\ufeffPath;Frames;Label\r\na.mp4;250;2.0\r\nb c.mp4;9;0.0\r\n",
+        "video\tclass\na.mp4\t2\nb c.mp4\t0\n",
+        'path label\n"a.mp4" 2\n"b c.mp4" 0\n',
+        ',"filename","label"\n0,"a.mp4","2"\n1,"b c.mp4","0"\n',
+        "label,video_path\n2,a.mp4\n0,b c.mp4\n",
+        "file_name,label,class_name\na.mp4,2,cats\nb c.mp4,0,dogs\n",
+    ],
+)
+def test_lists_whose_first_line_names_their_columns(tmp_path: Path, text: str) -> None:
+    listing = list_videos(write(tmp_path / "list.csv", text))
+    assert labelled(listing, tmp_path) == {"a.mp4": "2", "b c.mp4": "0"}
+
+
+def test_a_video_may_be_called_like_a_column(tmp_path: Path) -> None:
+    (tmp_path / "video").mkdir()
+    (tmp_path / "my clip").mkdir()
+    assert names(list_videos(write(tmp_path / "list.txt", "video\nlabel\n")), tmp_path) == ["video", "label"]
+    assert names(list_videos(write(tmp_path / "b.txt", "my clip\na.mp4\n")), tmp_path) == ["my clip", "a.mp4"]
+
+
+def test_backslashes_that_are_there_stay(tmp_path: Path) -> None:
+    touch(tmp_path, "a\\b.mp4")
+    listing = list_videos(write(tmp_path / "list.csv", "a\\b.mp4 1\na\\c.mp4 0\n"))
+    assert names(listing, tmp_path) == ["a\\b.mp4", "a/c.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.txt", "x/a.mp4 1\n/elsewhere/b.mp4 0\n"),
+        ("list.csv", "path,label\nx/a.mp4,1\n/elsewhere/b.mp4,0\n"),
+        ("list.jsonl", '{"file_name": "x/a.mp4", "label": 1}\n{"file_name": "/elsewhere/b.mp4", "label": 0}\n'),
+        ("metadata.csv", "file_name,label\nx/a.mp4,1\n/elsewhere/b.mp4,0\n"),
+    ],
+)
+def test_a_list_that_stands_elsewhere_than_its_videos(tmp_path: Path, name: str, text: str) -> None:
+    path = write(tmp_path / "lists" / name, text)
+    (tmp_path / "videos").mkdir()
+    listing = list_videos(path.parent if name.startswith("metadata") else path, str(tmp_path / "videos"))
+    assert listing.paths == (str(tmp_path / "videos" / "x" / "a.mp4"), "/elsewhere/b.mp4")
+    assert (listing.root, listing.labels) == (str(tmp_path / "videos"), (1, 0))
+
+
+def test_published_lists_that_stand_elsewhere(tmp_path: Path) -> None:
+    touch(tmp_path / "videos", "x/a_000001_000011.mp4", "7.webm")
+    root = str(tmp_path / "videos")
+    kinetics = write(tmp_path / "lists" / "k.csv", "label,youtube_id,time_start,time_end\ncat,a,1,11\n")
+    assert names(list_videos(kinetics, root), tmp_path) == ["videos/x/a_000001_000011.mp4"]
+    something = write(tmp_path / "lists" / "s.json", json.dumps([ssv2(7)]))
+    assert names(list_videos(something, root), tmp_path) == ["videos/7.webm"]
+
+
+def test_a_root_that_is_not_there_or_not_asked_for_is_said(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    path = write(tmp_path / "list.txt", "a.mp4\n")
+    with pytest.raises(LayerlockError, match=r"data_root: .*gone: there is no such folder"):
+        list_videos(path, str(tmp_path / "gone"))
+    for data in (tmp_path, tmp_path / "a.mp4"):
+        with pytest.raises(LayerlockError, match=r"data_root: .* is no list of paths"):
+            list_videos(data, str(tmp_path))
+
+
 def test_labels_of_path_lists_keep_their_numbers_and_absolute_paths_stay(tmp_path: Path) -> None:
     listing = list_videos(write(tmp_path / "lists" / "train.csv", "/elsewhere/a.mp4 4\n../b.mp4 2\n"))
     assert listing.paths == ("/elsewhere/a.mp4", str(tmp_path / "b.mp4"))
@@ -189,7 +264,7 @@ def test_labels_of_path_lists_keep_their_numbers_and_absolute_paths_stay(tmp_pat
     assert [listing.place(position) for position in range(2)] == ["train.csv, line 1", "train.csv, line 2"]
 
 
-file_names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+file_names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\\"), min_size=1)
 
 
 @given(
@@ -416,8 +491,24 @@ def test_kinetics_prefers_the_cut_video_and_the_nearer_folder(tmp_path: Path) ->
         ("list.csv", "a.mp4 1.5\n", "line 1: the label '1.5' is no whole number"),
         ("list.csv", "a.mp4 -2\n", "line 1: the label -2 is no class number"),
         ("list.csv", "a.mp4 1\nb.mp4 1000000\n", "line 2: the label 1000000 is no class number"),
-        ("list.csv", "path,label\na.mp4,1\n", "line 1: the label 'label' is no .*; .* none called file_name"),
-        ("list.csv", "file;label\na.mp4;1\n", "line 1: the label 'label' is no .*; .* none called file_name"),
+        (
+            "list.csv",
+            "name,label\na.mp4,1\n",
+            "line 1: the label 'label' is no .*; .* none is called file_name.*: name,la",
+        ),
+        ("list.csv", "a.mp4 0.37\n", "line 1: the label '0.37' is no whole number: quantities .*: a.mp4 0.37"),
+        ("list.csv", "a.mp4 1\nb.mp4 1e-3\n", "line 2: the label '1e-3' is no whole number: quantities"),
+        (
+            "list.csv",
+            "a.mp4 250 1\nb.mp4 1\n",
+            "line 2: there is no number of frames, and other lines have one: b.mp4 1",
+        ),
+        ("list.csv", "a.mp4 0 250 1\n", "line 1: there are more than three columns; a line is .*: a.mp4 0 250 1"),
+        (
+            "list.csv",
+            "path,label\na.mp4,0.37\n",
+            "line 2: label is 0.37; it has to be a name or a whole number: quantit",
+        ),
         ("list.csv", "a.mp4\nb.mp4 cat\n", "list.csv, line 2: there is a label, cat, and the first line has none"),
         ("set.csv", "file_name, label, label\na.mp4,1,2\n", "set.csv: 2 columns are called label"),
         ("set.csv", "file_name;label\na.mp4;1;2\n", "set.csv, line 2: 3 fields, where the first line names 2"),
@@ -488,5 +579,5 @@ def test_lists_of_which_nothing_is_there_show_the_first_few(tmp_path: Path) -> N
     text = str(caught.value)
     assert text.startswith(f"none of the 7 videos of {path} can be used:")
     assert f"0.webm: no such file below {tmp_path}; listed in train.json, entry 1" in text
-    assert text.endswith("and 2 more")
+    assert text.endswith(f"and 2 more\nPaths begin at {tmp_path}; --data-root names another folder.")
     assert len(caught.value.rejected) == 7

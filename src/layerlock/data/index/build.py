@@ -48,17 +48,18 @@ def build_index(
     data: str | os.PathLike[str] | Listing,
     workers: int | None = None,
     *,
+    root: str | None = None,
     only: Sequence[int] | None = None,
     progress: Progress | None = None,
     cache: bool = True,
 ) -> Index:
     """Look into every video of a data set in `workers` processes (None: one for each processor).
 
-    `only` are the positions in the listing that are wanted; None is all. What earlier calls found out about files that
-    have not changed since is used where `cache` says so. Raises LayerlockError as `list_videos` does, and when none of
-    the videos can be used.
+    The paths of a list begin at `root`, without one at the list's folder. `only` are the positions in the listing that
+    are wanted; None is all. What earlier calls found out about files that have not changed since is used where `cache`
+    says so. Raises LayerlockError as `list_videos` does, and when none of the videos can be used.
     """
-    listing = data if isinstance(data, Listing) else list_videos(data)
+    listing = data if isinstance(data, Listing) else list_videos(data, root)
     chosen = range(len(listing)) if only is None else only
     with closing(IndexCache(listing.data if cache else None)) as known:
         found = _look_into(listing, chosen, workers, known, progress or (lambda done, count: None))
@@ -68,7 +69,7 @@ def build_index(
     if only is None:
         rejected = [*listing.rejected, *rejected]
     if not usable:
-        raise NothingUsable(listing.data, rejected)
+        raise NothingUsable(listing.data, rejected, hint=listing.hint)
     return Index(
         root=listing.root,
         layout=listing.layout,

@@ -9,7 +9,16 @@ import os
 from dataclasses import replace
 
 from layerlock.data.decode.video import EXTENSIONS
-from layerlock.data.index.listing import Entry, Listing, NothingUsable, group_of, label_of, listing_of, printable
+from layerlock.data.index.listing import (
+    Entry,
+    Listing,
+    NothingUsable,
+    group_of,
+    label_of,
+    listed_path,
+    listing_of,
+    printable,
+)
 from layerlock.data.index.path_list import read_path_list
 from layerlock.data.index.published import read_kinetics, read_something_something
 from layerlock.data.index.rows import header, read_csv, read_jsonl, read_parquet, read_text
@@ -20,27 +29,36 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """names of the files that list a folder's videos; the first that is there is read"""
 
 
-def list_videos(data: str | os.PathLike[str]) -> Listing:
-    """The videos and labels of a data set.
+def list_videos(data: str | os.PathLike[str], root: str | None = None) -> Listing:
+    """The videos and labels of a data set; the paths of a list begin at `root`, without one at the list's folder.
 
-    Raises LayerlockError when there is none, and for a list that is not as it should be, with its file and line.
+    Raises LayerlockError when there is none, for a list that is not as it should be, with its file and line, and for a
+    `root` that is no folder, or of what is no list.
     """
     if not os.fspath(data):
         raise LayerlockError("data: the name is empty; name a folder, a list or a video")
     path = os.path.abspath(data)
+    if root is not None:
+        root = os.path.abspath(root)
+        if not os.path.isdir(root):
+            raise LayerlockError(f"data_root: {printable(root)}: there is no such folder")
     if os.path.isdir(path):
         lists = (os.path.join(path, name) for name in METADATA)
         metadata = next((file for file in lists if os.path.isfile(file)), None)
-        return _metadata(metadata, path) if metadata else _folder(path)
+        if metadata:
+            return _metadata(metadata, path, root)
+        _check_list(path, root)
+        return _folder(path)
     if not os.path.isfile(path):
         raise LayerlockError(f"{printable(path)}: there is no such folder, list or video")
     ending = os.path.splitext(path)[1].lower()
     if ending in (".csv", ".txt"):
-        return _text_list(path)
+        return _text_list(path, root)
     if ending == ".json":
-        return read_something_something(path)
+        return read_something_something(path, root)
     if ending in (".jsonl", ".parquet"):
-        return _metadata(path, path)
+        return _metadata(path, path, root)
+    _check_list(path, root)
     return Listing(data=path, root=os.path.dirname(path), layout="single video", paths=(path,), labels=(-1,))
 
 
@@ -72,19 +90,26 @@ def _folder(folder: str) -> Listing:
     )
 
 
-def _text_list(path: str) -> Listing:
+def _check_list(path: str, root: str | None) -> None:
+    if root is not None:
+        raise LayerlockError(f"data_root: {printable(path)} is no list of paths, so none of them begins there")
+
+
+def _text_list(path: str, root: str | None) -> Listing:
     text = read_text(path)
-    _, columns = header(text)
-    if "file_name" in columns:
-        return _metadata(path, path)
+    columns = header(text)
+    first, _, _ = text.lstrip().partition("\n")
+    named = os.path.lexists(os.path.join(root or os.path.dirname(path), first.strip()))  # the name is a video's
+    if "file_name" in columns and not named:
+        return _metadata(path, path, root)
     if "youtube_id" in columns:
-        return read_kinetics(path, text)
-    return read_path_list(path, text)
+        return read_kinetics(path, text, root)
+    return read_path_list(path, text, root)
 
 
-def _metadata(path: str, data: str) -> Listing:
+def _metadata(path: str, data: str, root: str | None) -> Listing:
     """Hugging Face's VideoFolder: a column `file_name`, paths below the file's folder, and perhaps columns `label` and
-    `group`.
+    `group`. Csv files may have other names for the first two (see `rows.KNOWN_AS`).
     """
     ending = os.path.splitext(path)[1].lower()
     if ending == ".jsonl":
@@ -93,12 +118,11 @@ def _metadata(path: str, data: str) -> Listing:
         rows = read_parquet(path, "file_name", optional=("label", "group"))
     else:
         rows = read_csv(path, read_text(path), "file_name")
-    root = os.path.dirname(path)
+    root = root or os.path.dirname(path)
     entries = []
     for row, values in rows.numbered:
         name = values["file_name"]
         if not isinstance(name, str) or not name:
             raise rows.problem(row, f"file_name is {name!r}; it has to be a path")
-        path_of = os.path.abspath(os.path.join(root, name))
-        entries.append(Entry(row, path_of, label_of(rows, row, values), group=group_of(values)))
+        entries.append(Entry(row, listed_path(root, name), label_of(rows, row, values), group=group_of(values)))
     return listing_of(rows, entries, root=root, layout=os.path.basename(path), data=data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ MOST_CLASSES = 1_000_000
 """a larger class number is taken for a mistake"""
 
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+
+_WHOLE = re.compile(r"(?P<digits>[+-]?[0-9]{1,18})(?:\.0*)?")
+
+_REAL = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.?[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 _SHOWN = 5
 
@@ -43,6 +48,8 @@ class Listing:
     """of a list: its name and what its rows are counted in, "train.csv, line" """
     rows: tuple[int, ...] = ()
     """of a list: the row of each path"""
+    hint: str = ""
+    """of a list: what may help where nothing is there"""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -55,7 +62,7 @@ class Listing:
 class NothingUsable(LayerlockError):
     """No video of a data set can be used: `summary` says so, `rejected` are all that were tried, as (path, reason)."""
 
-    def __init__(self, data: str, rejected: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, data: str, rejected: Iterable[tuple[str, str]], *, hint: str = "") -> None:
         self.rejected = tuple(rejected)
         count = len(self.rejected)
         tried = "the only video" if count == 1 else f"none of the {count:,} videos"
@@ -64,6 +71,9 @@ class NothingUsable(LayerlockError):
         lines += [f"  - {printable(f'{path}: {reason}')}" for path, reason in self.rejected[:_SHOWN]]
         if count > _SHOWN:
             lines.append(f"  - and {count - _SHOWN:,} more")
+        self.hint = hint if all(reason.startswith("no such file") for _, reason in self.rejected) else ""
+        if self.hint:
+            lines.append(self.hint)
         super().__init__("\n".join(lines))
 
 
@@ -109,8 +119,9 @@ def listing_of(
         if not entry.there
     ]
     rejected = (*closed, *missing)
+    hint = f"Paths begin at {printable(root)}; --data-root names another folder."
     if not there:
-        raise NothingUsable(rows.path, rejected)
+        raise NothingUsable(rows.path, rejected, hint=hint)
     return Listing(
         data=data or rows.path,
         root=root,
@@ -122,7 +133,27 @@ def listing_of(
         rejected=rejected,
         list_name=rows.name,
         rows=tuple(entry.row for entry in there),
+        hint=hint,
     )
+
+
+def listed_path(root: str, name: str) -> str:
+    """The absolute path of what a list calls `name`: below `root`, and with slashes where Windows wrote the list."""
+    path = os.path.abspath(os.path.join(root, name))
+    if "\\" in name and not os.path.lexists(path):
+        return os.path.abspath(os.path.join(root, name.replace("\\", "/")))
+    return path
+
+
+def whole(text: str) -> int | None:
+    """The whole number that a label is, `3` or `3.0`; None where it is none."""
+    found = _WHOLE.fullmatch(text)
+    return int(found["digits"]) if found else None
+
+
+def is_real(label: str) -> bool:
+    """Whether a label is a number with a fraction."""
+    return bool(_REAL.fullmatch(label)) and whole(label) is None
 
 
 def label_of(rows: Rows, row: int, values: Mapping[str, Any]) -> int | str | None:
@@ -136,6 +167,8 @@ def label_of(rows: Rows, row: int, values: Mapping[str, Any]) -> int | str | Non
         return None
     if isinstance(label, bool) or not isinstance(label, int | str):
         raise rows.problem(row, f"label is {label!r}; it has to be a name or a whole number")
+    if isinstance(label, str) and is_real(label):
+        raise rows.problem(row, f"label is {label}; it has to be a name or a whole number: quantities are not learned")
     return label
 
 
@@ -158,8 +191,9 @@ def _numbered(
     for entry in entries:
         first.setdefault(entry.label, entry.row)
     labels = [label for label in first if label is not None]
-    if classes is None and all(isinstance(label, int) or WHOLE.fullmatch(label) for label in labels):
-        numbers: dict[int | str | None, int] = {label: int(label) for label in labels}
+    found = {label: whole(str(label)) for label in labels} if classes is None else {None: None}
+    numbers: dict[int | str | None, int] = {label: number for label, number in found.items() if number is not None}
+    if len(numbers) == len(found):
         for label, number in numbers.items():
             if not -1 <= number < MOST_CLASSES:
                 raise rows.problem(first[label], f"the label {label} is no class number (0 to {MOST_CLASSES - 1:,})")

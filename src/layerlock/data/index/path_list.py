@@ -1,6 +1,8 @@
 """Text files with a path in each line, or with a path and the number of its class (as VideoMAE and V-JEPA have them).
 
-Between path and number is a space, a tab, a comma or a semicolon; the first line tells which kind of list it is. A path
+Between the two may be a number of frames (as in lists of folders of frames of mmaction2 and TSN), which is not used:
+frames are counted. Columns are separated by a space, a tab, a comma or a semicolon; the first line, and for numbers of
+frames all lines, tell which kind of list it is. A path
 may stand in double quotes, as in csv files, and has to where it begins with a quote, ends with one of these, or goes
 over two lines.
 """
@@ -13,10 +15,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from layerlock.data.decode.video import has_video_ending
-from layerlock.data.index.listing import WHOLE, Entry, Listing, listing_of, printable
+from layerlock.data.index.listing import Entry, Listing, is_real, listed_path, listing_of, printable, whole
 from layerlock.data.index.rows import Rows
 
-_QUOTED = re.compile(r'"(?P<path>(?:[^"]|"")*)"(?:[ \t,;]+"?(?P<label>[^ \t,;"]+)"?)?')
+_QUOTED = re.compile(
+    r'"(?P<path>(?:[^"]|"")*)"'
+    r'(?:(?:[ \t,;]+"?(?P<frames>[0-9]+)"?)?[ \t,;]+"?(?P<label>[^ \t,;"]+)"?)?'
+)
+_COUNTED = re.compile(r"(?P<path>.*?)[ \t,;]+[0-9]+")
 _BARE = re.compile(r"(?P<path>.*?)[ \t,;]+(?P<label>[^ \t,;]+)")
 
 
@@ -28,19 +34,25 @@ class _Line(NamedTuple):
     """the line as a path"""
     path: str
     label: str | None
+    counted: str | None = None
+    """the path where the number before the label is one of frames"""
 
 
-def read_path_list(path: str, text: str) -> Listing:
-    """The listing of the list at `path`, whose text is `text`.
+_EXPECTED = "a line is a path, a path and the number of its class, or a path, a number of frames and the class"
 
-    Raises LayerlockError for an empty list, odd quotes, and where one line has a label and another none.
+
+def read_path_list(path: str, text: str, root: str | None = None) -> Listing:
+    """The listing of the list at `path`, whose text is `text`; paths begin at `root`, without one beside the list.
+
+    Raises LayerlockError for an empty list, odd quotes, and where one line has columns that another has not.
     """
-    root = os.path.dirname(path)
+    root = root or os.path.dirname(path)
     rows = Rows(path=path, unit="line", numbered=[])
     lines = [_line(rows, row, line) for row, line in _logical_lines(rows, text)]
     labelled = bool(lines) and lines[0].label is not None and not _is_path(root, lines[0].whole)
     if labelled:
         _check_no_header(rows, lines[0])
+        lines = _without_frames(rows, root, lines)
     entry = _with_label if labelled else _without_label
     entries = [entry(rows, root, line) for line in lines]
     return listing_of(rows, entries, root=root, layout="list of paths and labels" if labelled else "list of paths")
@@ -69,33 +81,80 @@ def _line(rows: Rows, row: int, line: str) -> _Line:
         path = found["path"].replace('""', '"')
         if not path:
             raise rows.problem(row, "the path is empty")
-        return _Line(row, path if found["label"] is None else line, path, found["label"])
+        counted = None if found["frames"] is None else path
+        return _Line(row, path if found["label"] is None else line, path, found["label"], counted)
     found = _BARE.fullmatch(line)
-    return _Line(row, line, found["path"], found["label"]) if found else _Line(row, line, line, None)
+    return (
+        _Line(row, line, found["path"], found["label"], _cut(found["path"])) if found else _Line(row, line, line, None)
+    )
+
+
+def _cut(path: str) -> str | None:
+    """What is before a number at the end."""
+    found = _COUNTED.fullmatch(path)
+    return found["path"] if found else None
 
 
 def _is_path(root: str, line: str) -> bool:
-    return has_video_ending(line) or os.path.lexists(os.path.join(root, line))
+    return has_video_ending(line) or os.path.lexists(listed_path(root, line))
+
+
+def _without_frames(rows: Rows, root: str, lines: list[_Line]) -> list[_Line]:
+    """The lines without their numbers of frames, where they have such.
+
+    The first path that is there, or ends like a video, tells what the number before a label is. Without any it is one
+    of frames where all lines have one.
+    """
+    all_counted = all(line.counted is not None for line in lines)
+    told = (known for line in lines if (known := _is_counted(rows, root, line)) is not None)
+    if not next(told, all_counted):
+        return lines
+    for line in lines:
+        if line.label is not None and line.counted is None:
+            raise rows.problem(line.row, f"there is no number of frames, and other lines have one: {_shown(line)}")
+    return [line._replace(path=line.counted or line.path) for line in lines]
+
+
+def _is_counted(rows: Rows, root: str, line: _Line) -> bool | None:
+    """Whether the number before the label is one of frames; None where that cannot be told from this line."""
+    if _is_path(root, line.path):
+        return False if line.counted is None or line.counted != line.path else None
+    if line.counted is None:
+        return None
+    if _is_path(root, line.counted):
+        return True
+    shorter = _cut(line.counted)
+    if shorter is not None and _is_path(root, shorter):
+        raise rows.problem(line.row, f"there are more than three columns; {_EXPECTED}: {_shown(line)}")
+    return None
+
+
+def _shown(line: _Line) -> str:
+    return printable(line.whole)
 
 
 def _check_no_header(rows: Rows, first: _Line) -> None:
-    if first.label is not None and not WHOLE.fullmatch(first.label):
+    if first.label is not None and whole(first.label) is None and not is_real(first.label):
         raise rows.problem(
             first.row,
-            f"the label {printable(first.label)!r} is no whole number; if this line names columns, there is none "
-            "called file_name (or, for Kinetics, youtube_id)",
+            f"the label {printable(first.label)!r} is no whole number; {_EXPECTED}. If this line names columns, none "
+            f"is called file_name (or path, video, ...; for Kinetics youtube_id): {_shown(first)}",
         )
 
 
 def _with_label(rows: Rows, root: str, line: _Line) -> Entry:
     if line.label is None:
-        raise rows.problem(line.row, "there is no label, and the first line has one")
-    if not WHOLE.fullmatch(line.label):
-        raise rows.problem(line.row, f"the label {printable(line.label)!r} is no whole number")
-    return Entry(line.row, os.path.abspath(os.path.join(root, line.path)), int(line.label))
+        raise rows.problem(line.row, f"there is no label, and the first line has one: {_shown(line)}")
+    label = whole(line.label)
+    if label is None:
+        also = ": quantities are not learned" if is_real(line.label) else ""
+        raise rows.problem(
+            line.row, f"the label {printable(line.label)!r} is no whole number{also}; {_EXPECTED}: {_shown(line)}"
+        )
+    return Entry(line.row, listed_path(root, line.path), label)
 
 
 def _without_label(rows: Rows, root: str, line: _Line) -> Entry:
     if line.label is not None and has_video_ending(line.path) and not _is_path(root, line.whole):
         raise rows.problem(line.row, f"there is a label, {printable(line.label)}, and the first line has none")
-    return Entry(line.row, os.path.abspath(os.path.join(root, line.whole)), None)
+    return Entry(line.row, listed_path(root, line.whole), None)

@@ -16,50 +16,54 @@ SSV2_CLASSES = ("labels.json", "something-something-v2-labels.json")
 """names of the files beside a Something-Something list that number its classes"""
 
 
-def read_something_something(path: str) -> Listing:
+def read_something_something(path: str, root: str | None = None) -> Listing:
     """A json list of objects with an `id` and, but for the test videos, a `template`: the class, in brackets aside.
 
     Class numbers come from the file of classes beside it, else from the sorted templates. Raises LayerlockError.
     """
     rows = read_json_list(path, "id")
     names = [str(values["id"]) for _, values in rows.numbered]
-    root, found, closed = _search(os.path.dirname(path), set(names))
+    top, found, closed = _search(os.path.dirname(path), root, set(names))
     entries = []
     for (row, values), name in zip(rows.numbered, names, strict=True):
         template = values.get("template")
         if template is not None and not isinstance(template, str):
             raise rows.problem(row, f"template is {template!r}; it has to be a text")
         label = template.replace("[", "").replace("]", "") if template else None
-        where = found.get(name, os.path.join(root, f"{name}.webm"))
+        where = found.get(name, os.path.join(top, f"{name}.webm"))
         entries.append(Entry(row, where, label, name in found, group_of(values)))
     classes = _ssv2_classes(os.path.dirname(path)) if any(entry.label for entry in entries) else None
-    return listing_of(rows, entries, root=root, layout="Something-Something v2", classes=classes, closed=closed)
+    return listing_of(rows, entries, root=top, layout="Something-Something v2", classes=classes, closed=closed)
 
 
-def read_kinetics(path: str, text: str) -> Listing:
+def read_kinetics(path: str, text: str, root: str | None = None) -> Listing:
     """A csv with `youtube_id`, `time_start`, `time_end` and, but for the test videos, `label`.
 
     A video is `<youtube_id>_<start>_<end>`, both as six digits, or `<youtube_id>`. Raises LayerlockError.
     """
     rows = read_csv(path, text, "youtube_id", "time_start", "time_end")
     names = [_kinetics_names(rows, row, values) for row, values in rows.numbered]
-    root, found, closed = _search(os.path.dirname(path), {name for both in names for name in both})
+    wanted = {name for both in names for name in both}
+    top, found, closed = _search(os.path.dirname(path), root, wanted)
     entries = []
     for (row, values), both in zip(rows.numbered, names, strict=True):
         there = next((found[name] for name in both if name in found), None)
-        where = there or os.path.join(root, f"{both[0]}.mp4")
+        where = there or os.path.join(top, f"{both[0]}.mp4")
         entries.append(Entry(row, where, label_of(rows, row, values), there is not None, group_of(values)))
-    return listing_of(rows, entries, root=root, layout="Kinetics", closed=closed)
+    return listing_of(rows, entries, root=top, layout="Kinetics", closed=closed)
 
 
-def _search(folder: str, names: Collection[str]) -> tuple[str, dict[str, str], list[tuple[str, str]]]:
-    """The first video of each name below `folder` or, where there is none at all, below the folder above it.
+def _search(folder: str, root: str | None, names: Collection[str]) -> tuple[str, dict[str, str], list[tuple[str, str]]]:
+    """The first video of each name below `root`.
 
-    Names are without endings. Returns the folder that was searched last, path by name, and (path, reason) of the
-    folders in it that cannot be searched.
+    Without one it is below `folder` or, where there is none at all, below the folder above it. Names are without
+    endings. Returns the folder that was searched last, path by name, and (path, reason) of the folders in it that
+    cannot be searched.
     """
-    tops = [folder]
-    if os.path.dirname(os.path.dirname(folder)) != os.path.dirname(folder):  # never the whole file system
+    tops = [root or folder]
+    if root is None and os.path.dirname(os.path.dirname(folder)) != os.path.dirname(
+        folder
+    ):  # never the whole file system
         tops.append(os.path.dirname(folder))
     for top in tops:
         found: dict[str, str] = {}

@@ -11,13 +11,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layerlock.data.decode.video import has_video_ending
 from layerlock.errors import LayerlockError
 
-SEPARATORS = ",;\t"
+SEPARATORS = ",;\t "
 """what may stand between the columns of a csv file"""
+
+KNOWN_AS = {
+    "file_name": ("filename", "path", "file_path", "filepath", "video_path", "video", "file", "clip", "frame_dir"),
+    "label": ("class", "class_name", "label_id", "class_id"),
+}
+"""what else the columns of csv files may be called; the first that is there counts"""
 
 KEY_COLUMNS = frozenset({"file_name", "youtube_id"})
 """columns by which a csv file whose first line names its columns is told from a list of paths"""
+
+
+_SPACED = frozenset({"file_name", "frames", "num_frames", "total_frames", "label", "group"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +66,36 @@ def read_text(path: str) -> str:
         ) from None
 
 
-def header(text: str) -> tuple[str, list[str]]:
-    """What separates the columns of a csv file, and the fields of its first line that is not blank.
+def header(text: str) -> list[str]:
+    """The names of the columns of a csv file, as our lists have them; [] where its first line is no such names."""
+    return _header(text)[1]
 
-    It is a comma where no semicolon or tab yields a name that our lists have.
-    """
+
+def _header(text: str) -> tuple[str, list[str]]:
+    """What separates the columns, and their names. It is a comma where no other mark yields a name that lists have."""
     first, _, _ = text.lstrip().partition("\n")
-    fields_by = {mark: [field.strip().strip('"').strip() for field in first.split(mark)] for mark in SEPARATORS}
-    found = (mark for mark, fields in fields_by.items() if not KEY_COLUMNS.isdisjoint(fields))
-    separator = next(found, ",")
-    return separator, fields_by[separator]
+    for mark in SEPARATORS:
+        names = _known([field.strip().strip('"').strip() for field in first.split(mark)])
+        plain = mark != " " or _SPACED.issuperset(names)  # a path may hold spaces and such words
+        if plain and not KEY_COLUMNS.isdisjoint(names) and not any(map(_looks_like_a_value, names)):
+            return mark, names
+    return ",", []
+
+
+def _known(names: Sequence[str]) -> list[str]:
+    """The names with those of `KNOWN_AS` in place of others, whatever the case of their letters."""
+    found = [name.strip() for name in names]
+    for name, others in KNOWN_AS.items():
+        small = [each.lower() for each in found]
+        if name not in found:
+            also = next((other for other in (name, *others) if other in small), None)
+            if also:
+                found[small.index(also)] = name
+    return found
+
+
+def _looks_like_a_value(name: str) -> bool:
+    return name.lstrip("+-")[:1].isdigit() or "/" in name or "\\" in name or has_video_ending(name)
 
 
 def read_csv(path: str, text: str, *columns: str) -> Rows:
@@ -74,10 +104,10 @@ def read_csv(path: str, text: str, *columns: str) -> Rows:
     Raises LayerlockError for odd quoting, a row of another length, a name that is there twice, and where a name of
     `columns` is missing.
     """
-    separator, _ = header(text)
+    separator, _ = _header(text)
     records = _csv_records(path, text, separator)
     _, fields = next(records, (1, []))
-    names = [field.strip() for field in fields]
+    names = _known(fields)
     _check_columns(path, names, columns)
     rows = Rows(path=path, unit="line", numbered=[])
     for number, fields in records:

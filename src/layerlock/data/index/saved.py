@@ -34,14 +34,15 @@ def save_index(index: Index, data: str, path: Path) -> None:
     write_whole(path, lambda part: part.write_text(json.dumps(values) + "\n"))
 
 
-def load_index(path: Path, data: str) -> Index:
-    """The index in a file of `save_index`, with the paths that were below its root below that of `data`.
+def load_index(path: Path, data: str, root: str | None = None) -> Index:
+    """The index in a file of `save_index`; paths that were below its root are below that of `data`, or below `root`.
 
     Raises LayerlockError where the file cannot be read or is damaged.
     """
     try:
         values = json.loads(path.read_bytes())
-        return _index(values, os.path.normpath(os.path.join(os.path.abspath(data), values["root"])))
+        before = os.path.normpath(os.path.join(os.path.abspath(data), values["root"]))
+        return _index(values, before if root is None else os.path.abspath(root))
     except OSError as error:
         raise LayerlockError(f"{printable(str(path))}: it cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, KeyError, RecursionError):
