@@ -808,8 +808,44 @@ def test_depth_that_was_changed_is_other_data(tmp_path: Path, encoder: Path) -> 
     changes: dict[str, Any] = {"task": "depth", "readout": "linear", "baselines": "no"}
     run(tmp_path / "out", tmp_path / "world", encoder, **changes)
     np.savez(depth_path(paths[1]), depth_mm=np.full((12, 32, 32), 900, np.uint16))
-    with pytest.raises(ConfigError, match="data: it was"):
+    with pytest.raises(ConfigError, match="- targets of the data: it was") as refused:
         run(tmp_path / "out", tmp_path / "world", encoder, **changes, resume=True)
+    assert "videos of the data" not in str(refused.value)
+
+
+def test_a_depth_picture_that_was_overwritten_in_its_place_is_another_target(tmp_path: Path, encoder: Path) -> None:
+    changes: dict[str, Any] = {"task": "depth", "readout": "linear", "baselines": "no", "augment": "no"}
+    scene = write_scene(tmp_path / "scene", range(0))
+    first = run(tmp_path / "out", scene, encoder, cache=True, **changes)
+    for number in range(60):
+        with (scene / f"frame-{number:06d}.depth.png").open("r+b") as file:
+            Image.fromarray(np.full((12, 16), 5000 - 9 * number, np.uint16)).save(file, format="png")
+            file.truncate()
+    with pytest.raises(ConfigError, match="- targets of the data: it was"):
+        run(tmp_path / "out", scene, encoder, cache=True, resume=True, **changes)
+    cached = run(tmp_path / "cached", scene, encoder, cache=True, **changes)
+    assert figures(cached) == figures(run(tmp_path / "plain", scene, encoder, **changes))
+    assert figures(cached) != figures(first)
+
+
+@pytest.mark.parametrize("column", ["label", "group"])
+def test_a_list_with_other_labels_or_groups_is_not_resumed_and_its_cached_targets_are_not_used(
+    tmp_path: Path, world: Path, encoder: Path, column: str
+) -> None:
+    videos = sorted(world.glob("*/*.mp4"))
+
+    def write(shift: int) -> Path:
+        label, group = (shift if column == name else 0 for name in ("label", "group"))
+        lines = [f"{video},{'abc'[(n + label) % 3]},{(n + group) // 4}" for n, video in enumerate(videos)]
+        (tmp_path / "list.csv").write_text("\n".join(["file_name,label,group", *lines]))
+        return tmp_path / "list.csv"
+
+    changes: dict[str, Any] = {"readout": "linear", "baselines": "no", "augment": "no"}
+    run(tmp_path / "out", write(0), encoder, cache=True, **changes)
+    with pytest.raises(ConfigError, match=rf"- {'targets' if column == 'label' else 'groups'} of the data: it was"):
+        run(tmp_path / "out", write(1), encoder, cache=True, resume=True, **changes)
+    cached = run(tmp_path / "cached", write(1), encoder, cache=True, **changes)
+    assert figures(cached) == figures(run(tmp_path / "plain", write(1), encoder, **changes))
 
 
 def test_defaults_are_the_papers() -> None:

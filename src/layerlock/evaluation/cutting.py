@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from layerlock.data import ClipConfig
+from layerlock.data.decode.beside import depth_path
 from layerlock.data.folder import FolderSource, video_name
 from layerlock.data.index import Index
 from layerlock.errors import LayerlockError
@@ -33,6 +34,15 @@ class Part:
     def name(self, row: int) -> str:
         """What the video at a position is called, with the frames of its stretch."""
         return video_name(self.index, row, self.stretches)
+
+    @property
+    def depths(self) -> tuple[str, ...]:
+        """Where the depth of each video is: beside it, or in the video itself, a folder of frames or a scan."""
+        beside = [str(depth_path(video.path)) for video in self.index.videos]
+        return tuple(
+            place if os.path.exists(place) else video.path
+            for place, video in zip(beside, self.index.videos, strict=True)
+        )
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from layerlock.data import batches, crop_and_flip
 from layerlock.data.decode.beside import depth_path
-from layerlock.data.index.cache import cache_folder, state_of
+from layerlock.data.index.cache import cache_folder, contents_of, state_of
 from layerlock.data.order import video_at
 from layerlock.encoders.checks import fingerprint
 from layerlock.errors import LayerlockError
@@ -142,7 +142,7 @@ def _key(opened: Opened, views: SpreadViews, place: Place | None) -> str:
     facts = [views.source.fingerprint, repr(views.clip), repr(views.folder.stretches), opened.config.task]
     videos = views.folder.index.videos
     # folders of frames in two places can be alike in all that an index says of them
-    facts += [f"{video.path} {state_of(video.path)}" for video in videos]
+    facts += [f"{video.path} {contents_of(video.path)}" for video in videos]
     if place is None:
         facts += [repr(views.folder.index.labels)]
         if views.folder.with_depth:

@@ -75,8 +75,8 @@ def open_evaluation(
         parts.check_pairs()
     task = None if config.task == "retrieval" else build_task(config, parts, ours)
     folder.begin(config, resume=resume)
-    data = parts.fingerprint(plain_clip(config, ours.clip), with_depth=task is not None and task.with_depth)
-    folder.bind({"encoder": weights, "data": data})
+    data = parts.fingerprints(plain_clip(config, ours.clip), with_depth=task is not None and task.with_depth)
+    folder.bind({"encoder": weights, **data})
     encoders = {OURS: ours, **others}
     return Opened(config=config, folder=folder, device=device, encoders=encoders, parts=parts, task=task, quiet=quiet)
 

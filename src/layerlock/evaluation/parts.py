@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from layerlock.data import ClipConfig
-from layerlock.data.decode.beside import depth_path
 from layerlock.data.index import Index
-from layerlock.data.index.cache import state_of
+from layerlock.data.index.cache import contents_of
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.cutting import Cutting, Part, by_time, by_video, identities_of, subset
 from layerlock.evaluation.groups import Grouping, check_apart, group_videos
@@ -44,19 +43,19 @@ class Parts:
                     "are of one class and of different groups (--test-share says how many are tested on)"
                 )
 
-    def fingerprint(self, clip: ClipConfig, *, with_depth: bool) -> str:
-        """Sixteen hexadecimal digits of what is in the parts, depth beside videos included where it is read."""
+    def fingerprints(self, clip: ClipConfig, *, with_depth: bool) -> dict[str, str]:
+        """Sixteen hexadecimal digits each of the videos in the parts, of what is read from them, labels or depth, and
+        of their groups.
+        """
         parts = (self.train, self.validation, self.test)
-        told = [
-            (
-                part.source(clip, 0, with_depth=False).fingerprint,
-                part.stretches,
-                part.index.labels,
-                [state_of(str(depth_path(video.path))) for video in part.index.videos] if with_depth else None,
-            )
-            for part in parts
-        ]
-        return hashlib.blake2b(repr((told, self.classes)).encode(), digest_size=8).hexdigest()
+        videos = [(part.source(clip, 0, with_depth=False).fingerprint, part.stretches) for part in parts]
+        depths = [contents_of(path) for part in parts for path in part.depths] if with_depth else []
+        groups = [part.index.groups for part in parts]
+        told = {"videos": videos, "targets": [[part.index.labels for part in parts], self.classes, depths]}
+        return {
+            f"{name} of the data": hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+            for name, facts in (told | {"groups": groups}).items()
+        }
 
 
 def open_parts(data: str, test_data: str | None, cutting: Cutting, read: Callable[[str], Index]) -> Parts:

@@ -56,6 +56,17 @@ def state_of(path: str) -> str:
         return ""
 
 
+def contents_of(path: str) -> str:
+    """As `state_of`, of every file in a folder too: another text when a picture was overwritten in its place."""
+    total = hashlib.blake2b(state_of(path).encode(), digest_size=8)
+    for folder, folders, files in os.walk(path, followlinks=True):
+        folders.sort()
+        for name in sorted(files):
+            file = os.path.join(folder, name)
+            total.update(f"{os.path.relpath(file, path)} {state_of(file)}".encode(errors="surrogateescape"))
+    return total.hexdigest()
+
+
 class IndexCache:
     """What is known about the videos of the data set at an absolute path; None is a cache that keeps nothing."""
 
