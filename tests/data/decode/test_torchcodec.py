@@ -5,7 +5,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from video_files import HEIGHT, WIDTH, number_of, shared, write_video
+from odd_videos import ODD
+from video_files import HEIGHT, WIDTH, number_of, shared, tag_rotation, write_video
 
 from layerlock.data.decode import pyav
 from layerlock.data.decode.torchcodec import read_clips
@@ -14,13 +15,16 @@ from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
 QUIET_HEVC = {"x265-params": "log-level=none:pools=none:frame-threads=1:bframes=3"}
 EXACT = [
     ("a.mp4", "libx264", {"bf": "3"}),
-    ("a.mkv", "libx264", {"bf": "5", "b-pyramid": "none", "x264-params": "b-adapt=0:open-gop=1:scenecut=0"}),
     ("a.mp4", "libx265", QUIET_HEVC),
     ("a.webm", "libvpx-vp9", {"auto-alt-ref": "1", "lag-in-frames": "10"}),
     ("a.mp4", "mpeg4", {"bf": "2"}),
 ]
-INEXACT = [("a.ts", "libx264", {"bf": "2"}), ("a.mpg", "mpeg2video", {"bf": "2"})]
-"""torchcodec finds other frames in these than those asked for"""
+INEXACT = [
+    ("a.mkv", "libx264", {"bf": "5", "b-pyramid": "none", "x264-params": "b-adapt=0:open-gop=1:scenecut=0"}),
+    ("a.ts", "libx264", {"bf": "2"}),
+    ("a.mpg", "mpeg2video", {"bf": "2"}),
+]
+"""these are not sought, and left to PyAV"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -113,6 +117,20 @@ def test_turned_pictures_are_turned_once(tmp_path: Path, degrees: int) -> None:
     expected = pyav.read_clips(video, [cut], size=size).video_nthwc
     assert clip.shape == expected.shape == (1, 4, *size, 3)
     assert np.abs(clip.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_mirrored_pictures_are_left_to_pyav(tmp_path: Path, turns: int) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=20)
+    tag_rotation(path, turns, mirrored=True)
+    compare(pyav.probe(str(path)), [Cut(start=3, frames=4, stride=2)])
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_files_are_those_of_pyav(tmp_path: Path, kind: str) -> None:
+    video = pyav.probe(str(ODD[kind](tmp_path)))
+    for start in range(0, video.frames, 9):
+        compare(video, [Cut(start=start, frames=3, stride=2)])
 
 
 def _turned(path: Path, copy: Path, degrees: int) -> Path:
