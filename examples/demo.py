@@ -92,8 +92,8 @@ def main() -> None:
     print_table("Action, top-1 accuracy in % (higher is better)", told, 100, "8.1f", False)
     print_table("Depth, absolute relative error (lower is better)", depths(found, train, test), 1, "8.4f", True)
     print(
-        f"features after block {depth} of {encoder.depth}; intervals: 95 %, over test clips; "
-        f"actions are means over {len(PROBE_SEEDS)} probe seeds"
+        f"features after block {depth} of {encoder.depth}; intervals: 95 %, over test videos; "
+        f"those of actions over {len(PROBE_SEEDS)} probe seeds too"
     )
     print(f"report: {outcome.folder / 'report.html'}")
 
@@ -150,7 +150,7 @@ def actions(found: dict[str, Features], train: Labelled, test: Labelled, *, time
         for seed in PROBE_SEEDS:
             readout = train_attention_probe(fit, train.label_v, times=times, classes=len(ACTIONS), seed=seed)
             hits.append((predict_labels(readout, held_out) == test.label_v).double())
-        rows[name] = bootstrap(torch.stack(hits).mean(0))
+        rows[name] = bootstrap(torch.stack(hits))
     rows["chance"] = bootstrap((test.label_v == torch.bincount(train.label_v).argmax()).double())
     return rows
 
