@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ from layerlock.budget import budget, in_words, total_flops
 from layerlock.config import Config, load_config
 from layerlock.data.index import Index, build_index
 from layerlock.data.index.progress import IndexProgress
-from layerlock.errors import LayerlockError
+from layerlock.errors import LayerlockError, one_line
 from layerlock.files import write_whole
 from layerlock.learn.plan import Plan
 from layerlock.model.cost import backbone_parameters
@@ -101,10 +102,16 @@ def _report(outcome: Outcome) -> None:
     try:
         write_report(outcome.folder)
     except Exception as error:
-        missing = isinstance(error, ImportError) and error.name
-        reason = f"{missing} is missing (pip install 'layerlock[report]')" if missing else str(error)
-        text = f"report.html was not written: {reason}; again: layerlock report {outcome.folder}"
-        RunFolder(outcome.folder).log(outcome.step, "warning", text)
+        text = f"report.html was not written: {_reason(error)}; again: layerlock report {outcome.folder}"
+        with suppress(OSError):
+            RunFolder(outcome.folder).log(outcome.step, "warning", text)
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no page, in one line."""
+    if isinstance(error, ImportError) and error.name:
+        return f"{error.name} is missing (pip install 'layerlock[report]')"
+    return one_line(error) if isinstance(error, LayerlockError) else f"{type(error).__name__}: {one_line(error)}"
 
 
 def write_report(run: str | Path) -> Path:
@@ -219,8 +226,8 @@ def run_evaluation(
             from layerlock.report.evaluation import write_evaluation
 
             write_evaluation(found)
-        except ImportError as error:
-            print(f"report.html was not written: {error.name} is missing (pip install 'layerlock[report]')")
+        except Exception as error:
+            print(f"report.html was not written: {_reason(error)}; all figures are in {found.out}/results.json")
     return found
 
 

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 import layerlock
 from layerlock import cli
+from layerlock.api import run_evaluation
 from layerlock.data import ClipConfig, collate, crop_and_flip, open_source
 from layerlock.data.decode.video import UnreadableVideo
 from layerlock.data.folder import FolderSource
@@ -857,3 +858,29 @@ def test_defaults_are_the_papers() -> None:
     optim = config.optim(3e-4)
     assert (optim.lr, optim.end_lr, optim.start_lr) == (3e-4, 1e-7, 0.0)
     assert replace(config, readout="linear").kinds == ("linear",)
+
+
+@pytest.mark.parametrize("task", ["action", "retrieval"])
+@pytest.mark.parametrize("fault", ["clips", "page"])
+def test_no_picture_can_lose_the_results(
+    tmp_path: Path,
+    world: Path,
+    encoder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    task: str,
+    fault: str,
+) -> None:
+    def fails(*_: Any) -> None:
+        raise ValueError("cannot be drawn")
+
+    place = {"clips": f"evaluation.{'run' if task == 'action' else 'retrieve'}.save_examples"}
+    monkeypatch.setattr(f"layerlock.{place.get(fault, 'report.evaluation.write_evaluation')}", fails)
+    changes = {"test_share": 0.5} if task == "retrieval" else {}
+    config = settings(tmp_path / "out", data=str(world), encoder=str(encoder), task=task, baselines="no", **changes)
+    found = run_evaluation(config, quiet=True)
+    assert found.rows
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    words = {"clips": "no test clips were kept for report.html", "page": "report.html was not written"}[fault]
+    assert f"{words}: ValueError: cannot be drawn" in capsys.readouterr().out
+    assert (tmp_path / "out" / "report.html").exists() == (fault == "clips")

@@ -55,6 +55,17 @@ def test_too_few_steps_for_the_stages_is_an_error() -> None:
         plan.build(3, 8, 10)
 
 
+@pytest.mark.parametrize(
+    ("start", "interval", "frozen"), [(0.1, 0.15, 6), (0.1, 0.1, 9), (1 / 7, 1 / 7, 6), (0.4, 0.2, 3), (0.3, 0.7, 1)]
+)
+def test_a_switch_at_the_end_does_not_come_whatever_its_time_is_rounded_to(
+    start: float, interval: float, frozen: int
+) -> None:
+    plan = Progressive(start=start, interval=interval).build(1_000, 12, 14)
+    assert [stage.frozen for _, stage in plan.timeline] == list(range(frozen + 1))
+    assert plan.timeline[1][0] == round(start * 1_000)
+
+
 def test_freezes_can_be_listed() -> None:
     plan = Progressive(freezes=((0.25, 2), (0.5, 3), (0.9, 6))).build(100, 8, 10)
     assert [(begin, stage.frozen) for begin, stage in plan.timeline] == [(0, 0), (25, 2), (50, 3), (90, 6)]

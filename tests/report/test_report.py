@@ -13,12 +13,17 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from layerlock.config import to_dict
 from layerlock.data import index
 from layerlock.data.index.listing import Listing
 from layerlock.errors import LayerlockError
+from layerlock.learn.masking import TubeMasking
+from layerlock.learn.plans import Progressive
 from layerlock.model.encoder import load
+from layerlock.model.patches import gather_tokens, patchify
 from layerlock.report import charts, neighbours, views
 from layerlock.report.history import read_history
 from layerlock.report.page import SECTIONS, write_report
@@ -162,7 +167,7 @@ def test_run_that_broke_off(tmp_path: Path) -> None:
     folder.encoder.mkdir()
     page = write(folder)
     assert "It stopped on an error: the loss of step 2 is not finite." in page
-    assert "Not readable: step-00000001.safetensors." in page
+    assert "Not readable: step-00000001.safetensors (Error while deserializing" in page
     assert "encoder cannot be used" in page
     assert "loss fell" not in page
 
@@ -255,7 +260,7 @@ def test_thinned_previews_keep_first_and_last(tmp_path: Path, trained: Path) -> 
     source = next((trained / "previews").iterdir())
     for step in range(1, 21):
         shutil.copy(source, tmp_path / f"step-{step:08d}.safetensors")
-    found = views.read_previews(tmp_path)
+    found = views.read_previews(tmp_path, tiny.config(tmp_path))
     assert len(found.by_step) == views.PREVIEWS
     assert next(iter(found.by_step)) == 1
     assert list(found.by_step)[-1] == 20
@@ -286,3 +291,49 @@ def test_explained_variance() -> None:
 def test_folder_without_a_config_is_an_error_for_people(tmp_path: Path) -> None:
     with pytest.raises(LayerlockError, match=r"config.json: missing"):
         write_report(RunFolder(tmp_path))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_preview_that_cannot_be_drawn_leaves_the_others(run: RunFolder) -> None:
+    path = sorted(run.previews.iterdir())[1]
+    with safe_open(path, framework="pt") as file:
+        tensors, facts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors | {"target/h1": torch.zeros(3)}, path, facts)
+    page = write(run)
+    assert re.search(r"Step 4: h1 could not be drawn \(.+\)", page)
+    for words in ("step 2: reconstruction", "step 6: h2, predicted"):
+        assert words in page
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("module", ["charts.chart_section", "tables.stages", "views.feature_section", "views.Encoder"])
+def test_a_section_that_cannot_be_made_says_so_and_the_others_are(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise KeyError("a target of <its> own")
+
+    name = f"layerlock.report.{module}"
+    monkeypatch.setattr(f"{name}.from_pretrained" if module.endswith("Encoder") else name, fails)
+    for _ in range(2):
+        page = write(run)
+        assert "a target of &lt;its&gt; own" in page
+        assert "step 6: h2, predicted" in page
+    events = run.events.read_text()
+    assert events.count("could not be made (KeyError: 'a target of <its> own')") == (not module.endswith("Encoder"))
+
+
+def test_normalised_pixels_are_shown_as_the_clip_and_centred_ones_in_its_units(
+    tmp_path: Path, noise: tiny.Noise
+) -> None:
+    plans = {"normalised": Progressive(normalized=True, masked=True), "centred": Progressive()}
+    for name, plan in plans.items():
+        model = replace(tiny.MODEL, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+        masking = TubeMasking(keep=0.34) if plan.masked else tiny.MASKING
+        config = tiny.config(tmp_path / name, steps=2, plan=plan, model=model, masking=masking)
+        loop.train(config, quiet=True)
+        preview = views.read_previews(tmp_path / name / "previews", config).by_step[2]
+        patches = patchify(preview["video"], model.patch).float() / 255
+        if plan.masked:
+            patches = gather_tokens(patches, preview["positions/pixels"])
+        torch.testing.assert_close(preview["target/pixels"], patches, atol=1e-5, rtol=0)

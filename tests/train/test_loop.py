@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import DECODING, GRID, MASKING, MODEL, PIXEL_STAGE, Noise, config, lock_stage, run_config
+from tiny import DECODING, GRID, LOCK, MASKING, MODEL, PIXEL_STAGE, Noise, config, lock_stage, run_config
 from torch.nn import functional as F
 from video_files import write_video
 
@@ -25,10 +26,11 @@ from layerlock.data.decode.video import UnreadableVideo, VideoInfo
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap, Target
-from layerlock.learn.plans import Progressive
+from layerlock.learn.plans import LiveLatents, Progressive
 from layerlock.model.encoder import Encoder
 from layerlock.model.patches import gather_tokens, patchify
 from layerlock.model.position import rotate
+from layerlock.model.separate import SeparateDecoding
 from layerlock.train import checkpoint, loop
 from layerlock.train.loop import Run, train
 from layerlock.train.monitors import CollapseMonitor
@@ -250,7 +252,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(
 
 
 @pytest.mark.usefixtures("noise")
-@pytest.mark.parametrize("moment", ["preview", "export", "save", "metrics"])
+@pytest.mark.parametrize("moment", ["export", "save", "metrics"])
 def test_a_disk_that_fills_up_is_told_without_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -438,20 +440,31 @@ def lost(video: VideoInfo, *_: Any, **__: Any) -> None:
     raise UnreadableVideo(video.path, "it is gone")
 
 
+SEPARATE = SeparateDecoding(width=12, depth=1, heads=2, mlp=24)
+
+
 @pytest.mark.usefixtures("noise")
-def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["vit.blocks.3.fc1.weight", "heads.h2_at_4.bias", "decoders.at_6.blocks.0.fc1.weight", "decoders.at_6.token"],
+)
+def test_weights_that_are_not_finite_are_never_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     update = loop.Run.update
 
     def poisoned(self: loop.Run, *args: Any, **kwargs: Any) -> StepFigures:
         figures = update(self, *args, **kwargs)
-        if self.step == 9:
+        if self.step == 9:  # after the last update before a checkpoint: no loss and no gradient tells of it yet
             with torch.no_grad():
-                self.learner.vit.blocks[3].fc1.weight[0, 0] = torch.inf
+                dict(self.learner.named_parameters())[name].view(-1)[0] = torch.inf
         return figures
 
     monkeypatch.setattr(loop.Run, "update", poisoned)
-    with pytest.raises(LayerlockError, match=r"weights are not finite after step 10.*step-00000008"):
-        train(config(tmp_path, run=run_config(checkpoint_every=2, log_every=100)), quiet=True)
+    message = rf"weights are not finite after step 10: {re.escape(name)}.*step-00000008"
+    changes = {"decoder": SEPARATE, "plan": Progressive()} if "decoder" in name else {"plan": LOCK}
+    with pytest.raises(LayerlockError, match=message):
+        train(config(tmp_path, run=run_config(checkpoint_every=2, log_every=100), **changes), quiet=True)
     assert checkpoint.latest(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000008"
 
 
@@ -461,3 +474,104 @@ def test_a_finished_run_resumed_keeps_its_only_checkpoint(tmp_path: Path) -> Non
     before = (tmp_path / "checkpoints" / "step-00000012" / checkpoint.TENSORS).stat().st_mtime_ns
     train(config(tmp_path, run=run_config(keep=1)), resume=True, quiet=True)
     assert (tmp_path / "checkpoints" / "step-00000012" / checkpoint.TENSORS).stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize("log_every", [1, 5])
+def test_a_gradient_that_is_not_finite_stops_the_run_though_its_loss_is_a_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_every: int
+) -> None:
+    """In a decoder's last bias alone: the update leaves the backbone as it is."""
+    update = Run.update
+
+    def spoilt(self: Run, *args: Any, **kwargs: Any) -> StepFigures:
+        if self.step == 5:
+            self.learner.decoders["at_6"].norm.bias.register_hook(lambda gradient: gradient * math.nan)
+        return update(self, *args, **kwargs)
+
+    monkeypatch.setattr(Run, "update", spoilt)
+    made = config(tmp_path, decoder=SEPARATE, plan=Progressive(), run=run_config(log_every=log_every))
+    with pytest.raises(LayerlockError, match=r"the gradient of step 6 is not finite.*step-00000004"):
+        train(made, quiet=True)
+    assert checkpoint.latest(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000004"
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_logged_loss_is_what_is_minimised_and_each_loss_stands_under_its_name(
+    tmp_path: Path, accumulate: int
+) -> None:
+    plan = LiveLatents(layers=(1, 2), weight=3.0, ramp="cosine")
+    optim = OptimConfig(lr=1e-3, accumulate=accumulate)
+    train(config(tmp_path / "each", plan=plan, optim=optim), quiet=True)
+    train(config(tmp_path / "some", plan=plan, optim=optim, run=run_config(log_every=4)), quiet=True)
+    factors = plan.build(12, 4, 6)
+    objectives = []
+    for step, line in enumerate(lines(tmp_path / "each")):
+        weights = factors.weights(step)
+        objectives.append(sum(weights.get(name, 1.0) * loss for name, loss in line["losses"].items()))
+        assert line["loss"] == pytest.approx(objectives[-1], rel=1e-6)
+    for number, line in enumerate(lines(tmp_path / "some")):
+        assert line["loss"] == pytest.approx(sum(objectives[4 * number : 4 * number + 4]) / 4, rel=1e-6)
+    assert abs(lines(tmp_path / "each")[0]["loss"] - sum(lines(tmp_path / "each")[0]["losses"].values())) > 1e-3
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize("limit", [None, 0.01])
+def test_the_norm_of_the_gradients_is_logged_as_it_is_before_they_are_clipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float | None
+) -> None:
+    norms: list[float] = []
+    step = loop.Learner.step
+
+    def watch(self: Learner, *args: Any, **kwargs: Any) -> StepFigures:
+        figures = step(self, *args, **kwargs)
+        norms.append(
+            float(sum(p.grad.double().square().sum() for p in self.live().values() if p.grad is not None)) ** 0.5
+        )
+        return figures
+
+    monkeypatch.setattr(Learner, "step", watch)
+    optim = OptimConfig(lr=1e-3, clip_norm=limit)
+    train(config(tmp_path, optim=optim, run=run_config(log_every=2)), quiet=True)
+    logged = {line["step"]: line["gradient_norm"] for line in lines(tmp_path)}
+    assert logged[2] == pytest.approx((norms[0] + norms[1]) / 2, rel=1e-5)
+    assert logged[12] == pytest.approx((norms[10] + norms[11]) / 2, rel=1e-5)
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize("fault", ["target", "disk", "memory", "collapse"])
+def test_no_picture_and_no_figure_beside_the_losses_can_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    from test_checkpoint import full_disk
+
+    train(config(tmp_path / "whole"), quiet=True)
+    preview, figures = loop.save_preview, CollapseMonitor.figures
+
+    def fails(*args: Any) -> None:
+        if fault == "target":
+            raise ValueError("no picture of\nsuch a target")
+        if fault == "memory":
+            raise torch.OutOfMemoryError("no room")
+        with full_disk():
+            preview(*args)
+
+    def no_figures(*args: Any) -> Any:
+        if fault == "collapse":
+            raise RuntimeError("no eigenvalues")
+        return figures(*args)
+
+    monkeypatch.setattr(loop, "save_preview", preview if fault == "collapse" else fails)
+    monkeypatch.setattr(CollapseMonitor, "figures", no_figures)
+    assert layerlock.pretrain(config(tmp_path / "run"), quiet=True).step == 12
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    events = (tmp_path / "run" / "events.log").read_text()
+    words = {
+        "target": "warning: no preview was saved: ValueError: no picture of such a target",
+        "disk": "warning: no preview was saved: ",
+        "memory": "warning: no preview was saved: OutOfMemoryError: no room",
+        "collapse": "warning: collapse figures could not be computed: RuntimeError: no eigenvalues",
+    }[fault]
+    assert events.count(words) == 1, "said once, though there are three previews and twelve lines"
+    assert (tmp_path / "run" / "report.html").exists()

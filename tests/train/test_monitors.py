@@ -119,9 +119,9 @@ def test_losses_are_averaged_since_the_last_line_and_survive_a_checkpoint() -> N
     assert again.pending() == {}
 
 
-def test_the_first_bad_loss_is_found() -> None:
+def test_the_first_bad_figure_is_found() -> None:
     meter = Meter()
-    assert meter.steps_since_bad() is None
+    assert meter.first_bad() is None
     for value in (1.0, float("nan"), float("inf"), 2.0):
-        meter.add({"pixels": torch.tensor(value), "h1": torch.tensor(1.0)})
-    assert meter.steps_since_bad() == 2
+        meter.add({"pixels": torch.tensor(1.0), "h1": torch.tensor(value), "gradient_norm": torch.tensor(value)})
+    assert meter.first_bad() == (2, "h1")

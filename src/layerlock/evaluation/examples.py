@@ -16,6 +16,8 @@ from layerlock.evaluation.saved import save_tensors
 from layerlock.evaluation.sweep import Sweep
 from layerlock.evaluation.tasks.depth import valid_depth
 
+Examples = Callable[[], None]
+"""saves what the report shows of an evaluation that is done"""
 FRAMES = 4
 """frames kept of a clip, evenly spread"""
 

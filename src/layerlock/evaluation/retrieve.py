@@ -19,7 +19,7 @@ from layerlock.data import batches, crop_and_flip
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.clips import SpreadViews
 from layerlock.evaluation.cutting import Part
-from layerlock.evaluation.examples import save_examples
+from layerlock.evaluation.examples import Examples, save_examples
 from layerlock.evaluation.opened import Opened
 from layerlock.evaluation.readouts import Setting, blocks_of
 from layerlock.evaluation.results import Evaluation
@@ -39,7 +39,7 @@ NOT_FINITE = "its features are not finite"
 ALONE = "it asks for nothing: no video of another group of the part is of its class"
 
 
-def retrieve(opened: Opened) -> Evaluation:
+def retrieve(opened: Opened) -> tuple[Evaluation, Examples]:
     """Chooses the depth and reports it, for the encoder and its baselines. Raises LayerlockError for unusable data."""
     settings = tuple(
         Setting(encoder=name, kind="cosine", block=block, fraction=fraction)
@@ -51,8 +51,7 @@ def retrieve(opened: Opened) -> Evaluation:
     chosen = choose(validation, settings, METRICS[0])
     test = _scores(opened, settings, parts.test, opened.folder.test)
     found = tabled(opened, METRICS, None, settings, chosen, validation, test, {})
-    save_examples(opened, _views(opened, parts.test), found)
-    return found
+    return found, lambda: save_examples(opened, _views(opened, parts.test), found)
 
 
 def _views(opened: Opened, part: Part) -> SpreadViews:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerlock.encoders import FrozenEncoder
-from layerlock.errors import LayerlockError
+from layerlock.errors import LayerlockError, one_line
 from layerlock.evaluation.clips import RepeatedViews, SpreadViews
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.cutting import Part
-from layerlock.evaluation.examples import depth_reader, save_examples
+from layerlock.evaluation.examples import Examples, depth_reader, save_examples
 from layerlock.evaluation.feature_cache import cached_stream
 from layerlock.evaluation.folder import EvaluationFolder
 from layerlock.evaluation.opened import OURS, Opened, open_evaluation
@@ -41,14 +41,24 @@ def evaluate(
     folder.check(resume=resume, overwrite=overwrite)
     with folder.lock:
         opened = open_evaluation(config, folder, encoder, resume=resume, quiet=quiet)
-        found = retrieve(opened) if opened.task is None else _read_out(opened, opened.task)
+        found, examples = retrieve(opened) if opened.task is None else _read_out(opened, opened.task)
         if found.signal is None:
             folder.lock.check()
             found.save()
+            _keep(folder, examples)
     return found
 
 
-def _read_out(opened: Opened, task: Task) -> Evaluation:
+def _keep(folder: EvaluationFolder, examples: Examples) -> None:
+    """Saves the clips that the report shows, after the results; whatever goes wrong costs the pictures alone."""
+    folder.examples.unlink(missing_ok=True)
+    try:
+        examples()
+    except Exception as error:
+        print(f"no test clips were kept for report.html: {type(error).__name__}: {one_line(error)}")
+
+
+def _read_out(opened: Opened, task: Task) -> tuple[Evaluation, Examples]:
     """Trains the sweep, chooses on the validation part, tests the best rate of every block on the test part."""
     config, folder, skipped = opened.config, opened.folder, dict[str, str]()
     settings = settings_of(config, opened.encoders)
@@ -57,7 +67,7 @@ def _read_out(opened: Opened, task: Task) -> Evaluation:
     with opened.progress(f"training {len(readouts)} readouts") as progress:
         signal = train(sweep, _stream(opened, sweep, skipped), folder, progress, skipped)
     if signal is not None:
-        return head(opened, task.metrics, signal=signal)
+        return head(opened, task.metrics, signal=signal), lambda: None
     sweep.check_taught(skipped)
     validation = _score(opened, sweep, settings, "validation")
     tested = best_rates(validation, settings, task.metrics[0])
@@ -70,8 +80,9 @@ def _read_out(opened: Opened, task: Task) -> Evaluation:
     found = tabled(opened, task.metrics, task.constant, settings, chosen, validation, test, skipped)
     found = replace(found, dropped=tuple(dropped.items()))
     main = next(setting for setting in chosen if setting.encoder == OURS)
-    save_examples(opened, _views(opened, opened.parts.test, task), found, depth_reader(opened, sweep, main))
-    return found
+    return found, lambda: save_examples(
+        opened, _views(opened, opened.parts.test, task), found, depth_reader(opened, sweep, main)
+    )
 
 
 def _stream(opened: Opened, sweep: Sweep, skipped: dict[str, str]) -> Stream:

@@ -184,6 +184,11 @@ class Plan(Protocol):
         """The stage of the update number `step` (from 0), given the switches so far."""
 
 
+def weighted(plan: Plan) -> bool:
+    """Whether a plan has factors of losses."""
+    return getattr(plan, "weights", None) is not None
+
+
 def weights_of(plan: Plan, step: int, log: SwitchLog) -> dict[str, float]:
     """The factors of losses in update `step`; empty for a plan that says nothing of them."""
     weights = getattr(plan, "weights", None)
@@ -241,7 +246,7 @@ def weighed(
     """(step, stage, factors of losses) of every update of a plan that goes through `stages`; none where it has no
     factors.
     """
-    if getattr(plan, "weights", None) is None:
+    if not weighted(plan):
         return
     log: SwitchLog = ()
     ends = [*(begin for begin, _ in stages[1:]), steps]

@@ -10,6 +10,9 @@ from typing import Literal
 
 from layerlock.learn.plan import FixedPlan, Stage, SwitchLog, Tap, Target
 
+ROUNDING = 1e-9
+"""of the run: a switch so near its end is one at the end, which does not come"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(ABC):
@@ -52,7 +55,7 @@ class Schedule(ABC):
         if self.freezes:
             return [(time, count) for time, count in self.freezes if time < 1]
         found: list[tuple[float, int]] = []
-        while (time := self.start + len(found) * self.interval) < 1:
+        while (time := self.start + len(found) * self.interval) < 1 - ROUNDING:
             count = min(self.first + len(found) * self.jump, self.last)
             if found and count == found[-1][1]:
                 break

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from markupsafe import Markup
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from layerlock.config import Config
-from layerlock.errors import LayerlockError
+from layerlock.errors import one_line
 from layerlock.model.encoder import HEADLINE, Encoder
-from layerlock.model.patches import patchify
+from layerlock.model.patches import gather_tokens, patchify
 from layerlock.report import pictures
 from layerlock.report.markup import card, cards, note, paragraph, row, table
 from layerlock.train.folder import RunFolder
@@ -37,21 +37,47 @@ class Previews:
     broken: tuple[str, ...]
 
 
-def read_previews(folder: Path) -> Previews:
-    """At most `PREVIEWS` of a run's previews, evenly spread, in order."""
+def read_previews(folder: Path, config: Config) -> Previews:
+    """At most `PREVIEWS` of a run's previews, evenly spread, in order; pixels in [0, 1]."""
     paths = sorted(folder.glob("step-*.safetensors"))
     shown = [paths[i] for i in pictures.pick_frames(len(paths), PREVIEWS)] if paths else []
     found: dict[int, Preview] = {}
     broken = []
     for path in shown:
         try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError):
-            broken.append(path.name)
-            continue
-        if {"video", "context"} <= set(tensors):
-            found[int(path.stem.split("-")[1])] = tensors
+            found[int(path.stem.split("-")[1])] = _read(path, config)
+        except Exception as error:  # of a target that nobody thought of: the others are shown
+            broken.append(f"{path.name} ({one_line(error)})")
     return Previews(by_step=found, left_out=len(paths) - len(shown), broken=tuple(broken))
+
+
+def _read(path: Path, config: Config) -> Preview:
+    with safe_open(path, framework="pt") as file:
+        preview = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        stage = json.loads((file.metadata() or {})["stage"])
+    if not {"video", "context"} <= set(preview):
+        raise ValueError("it holds no clips")
+    normalized = any(tap["target"]["normalized"] for tap in stage["taps"] if tap["target"]["kind"] == "pixels")
+    for name in targets_of(preview):
+        if name.startswith("pixels"):
+            preview |= _in_pixels(preview, name, config, normalized=normalized)
+    return preview
+
+
+def _in_pixels(preview: Preview, name: str, config: Config, *, normalized: bool) -> Preview:
+    """Prediction and target in [0, 1]; normalised patches with what was taken from them."""
+    predicted, target = (preview[f"{part}/{name}"].unflatten(-1, (-1, 3)) for part in ("predicted", "target"))
+    if normalized:
+        patches_bnp = patchify(preview["video"], config.model.patch).float() / 255
+        if (positions_bq := preview.get(f"positions/{name}")) is not None:
+            patches_bnp = gather_tokens(patches_bnp, positions_bq)
+        target = patches_bnp.unflatten(-1, (-1, 3))
+        std, mean = torch.std_mean(target, dim=-2, keepdim=True)
+        predicted = predicted * std + mean
+    else:
+        std, mean = torch.tensor(config.model.std), torch.tensor(config.model.mean)
+        predicted, target = predicted * std + mean, target * std + mean
+    return {f"predicted/{name}": predicted.flatten(-2), f"target/{name}": target.flatten(-2)}
 
 
 def targets_of(preview: Preview) -> list[str]:
@@ -61,7 +87,11 @@ def targets_of(preview: Preview) -> list[str]:
 
 
 def explained(preview: Preview, name: str) -> float:
-    """Share of the target's variance over clips and tokens that the prediction explains; NaN for a constant target."""
+    """Share of the target's variance over clips and tokens that the prediction explains; NaN for a constant target, and
+    for a prediction of another shape.
+    """
+    if preview[f"target/{name}"].shape != preview[f"predicted/{name}"].shape:
+        return float("nan")
     target, predicted = preview[f"target/{name}"].double(), preview[f"predicted/{name}"].double()
     variance = target.flatten(0, -2).var(dim=0, unbiased=False).mean()
     return float(1 - (predicted - target).square().mean() / variance) if variance > 0 else float("nan")
@@ -101,15 +131,19 @@ def prediction_section(previews: Previews, config: Config) -> list[Markup]:
     sheet = Sheet(min(CLIPS, len(newest["video"])), config)
     _inputs(sheet, newest)
     colours: Tensor | None = None
+    undrawn = []
     for step, preview in previews.by_step.items():
         for name in targets_of(preview) if preview is newest else targets_of(preview)[-1:]:
-            if name.startswith("pixels"):
-                _reconstruction(sheet, preview, name, step)
-            else:
-                colours = _latents(sheet, preview, name, step, colours)
+            try:
+                if name.startswith("pixels"):
+                    _reconstruction(sheet, preview, name, step)
+                else:
+                    colours = _latents(sheet, preview, name, step, colours)
+            except Exception as error:  # of a target that nobody thought of: the others are shown
+                undrawn.append(note(f"Step {step:,}: {name} could not be drawn ({one_line(error)})."))
     more = [note(f"{previews.left_out} more stages are in previews/.")] if previews.left_out else []
     parts = [paragraph(*_what_is_shown(sheet, newest)), sheet.html(), *more]
-    return [*parts, *_broken(previews), *_explained_table(previews)]
+    return [*parts, *undrawn, *_broken(previews), *_explained_table(previews)]
 
 
 def _what_is_shown(sheet: Sheet, preview: Preview) -> list[str]:
@@ -186,8 +220,8 @@ def open_encoder(folder: RunFolder) -> Encoder | str:
         return "There is no encoder in the run folder yet: it is exported when a run ends or is stopped."
     try:
         return Encoder.from_pretrained(folder.encoder, device="cuda" if torch.cuda.is_available() else "cpu")
-    except LayerlockError as error:
-        return f"The run's encoder cannot be used: {error}"
+    except Exception as error:
+        return f"The run's encoder cannot be used: {one_line(error)}"
 
 
 @torch.no_grad()

@@ -6,11 +6,11 @@ updates holds all that update n + 1 depends on; every random draw is a function 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,9 +20,9 @@ from layerlock.data import Batch, Source, batches, open_source, save_source
 from layerlock.data.augment import augment
 from layerlock.data.index.listing import printable
 from layerlock.data.index.progress import IndexProgress
-from layerlock.errors import ConfigError, LayerlockError
+from layerlock.errors import ConfigError, LayerlockError, one_line
 from layerlock.learn.learner import Learner, StepFigures
-from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weights_of
+from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weighted, weights_of
 from layerlock.model.encoder import ClipShape, save_backbone
 from layerlock.train import checkpoint
 from layerlock.train.device import (
@@ -36,14 +36,17 @@ from layerlock.train.device import (
 from layerlock.train.folder import RunFolder
 from layerlock.train.identity import Identity
 from layerlock.train.meter import Clock, Meter
-from layerlock.train.monitors import CollapseMonitor, weight_norms
-from layerlock.train.optimizer import build_optimizer, moments_of, schedule
+from layerlock.train.monitors import CollapseMonitor, not_finite, weight_norms
+from layerlock.train.optimizer import bounded, build_optimizer, moments_of, schedule
 from layerlock.train.previews import CLIPS, save_preview
 from layerlock.train.progress import ProgressBar
 from layerlock.train.same_plan import described, differences, plan_facts
 from layerlock.train.schedule import ema
 from layerlock.train.signals import StopSignal
 from layerlock.train.start import take_weights
+
+GRADIENT, OBJECTIVE = "gradient_norm", "objective/"
+"""Figures beside the losses: the norm of all gradients before they are clipped, each loss times its factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +134,7 @@ class Run:
         self.log: SwitchLog = state.log if state else ()
         self.meter = Meter({n: v.to(self.device) for n, v in state.pending.items()} if state else None)
         self.monitor = CollapseMonitor(state.monitor if state else None)
+        self.warned: set[str] = set()
         self.skipped: set[str] = set(state.skipped) if state else set()
         last = max(self.step - 1, 0)
         stage = plan.stage(last, tuple(switch for switch in self.log if switch.step < last))
@@ -212,13 +216,13 @@ class Run:
             shown = self.shown(part.to(self.device))
             figures = self.learner.step(shown, part.index_b, scale=1 / parts, weights=weights, watch=watch and last)
             losses = {name: losses.get(name, 0) + value / parts for name, value in figures.losses.items()}
-        if config.optim.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.learner.live().values(), config.optim.clip_norm)
+        norm = bounded(self.learner.live().values(), config.optim.clip_norm)
         schedule(self.optimizer, config.optim, config.steps, self.step, self.log)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.learner.after_step(ema(config.optim, config.steps, self.step))
-        self.meter.add(losses)
+        shares = {OBJECTIVE + name: value * weights.get(name, 1.0) for name, value in losses.items()}
+        self.meter.add(losses | (shares if weighted(self.plan) else {}) | {GRADIENT: norm})
         return figures
 
     def check_stage(self, stage: Stage, step: int) -> None:
@@ -259,11 +263,14 @@ class Run:
         assert stage is not None
         means = self.meter.drain()
         losses = {stage.label(tap): means[stage.label(tap)] for tap in stage.taps}
-        watched = self.monitor.figures(figures)
+        watched: dict[str, Any] = {}
+        with self.sparing("collapse figures could not be computed"):
+            watched = self.monitor.figures(figures)
         line = {
             "step": self.step,
-            "loss": sum(losses.values()),
+            "loss": sum(means.get(OBJECTIVE + name, loss) for name, loss in losses.items()),
             "losses": losses,
+            GRADIENT: means[GRADIENT],
             "frozen": stage.frozen,
             "targets": stage.targets,
             "lr": self.optimizer.param_groups[0]["lr"],
@@ -279,10 +286,13 @@ class Run:
         self.bar.show(line)
 
     def stop_if_not_finite(self) -> None:
-        """Raises LayerlockError naming the step, its files and the last good checkpoint, if a loss was not finite."""
-        age = self.meter.steps_since_bad()
-        if age is not None:
-            self.stop_for(f"the loss of step {self.step - age} is not finite", self.step - age)
+        """Raises LayerlockError naming the step, its files and the last good checkpoint, if a loss or the gradient of
+        anything that learns was not finite.
+        """
+        if bad := self.meter.first_bad():
+            age, name = bad
+            what = "gradient" if name == GRADIENT else "loss"
+            self.stop_for(f"the {what} of step {self.step - age} is not finite", self.step - age)
 
     def stop_for(self, text: str, step: int) -> None:
         """Raises LayerlockError with the clips of a step and the last good checkpoint."""
@@ -299,8 +309,8 @@ class Run:
             return
         self.folder.lock.check()
         self.stop_if_not_finite()
-        if not all(map(math.isfinite, weight_norms(self.learner))):
-            self.stop_for(f"weights are not finite after step {self.step}", self.step)
+        if bad := not_finite(self.learner):
+            self.stop_for(f"weights are not finite after step {self.step}: {bad}", self.step)
         checkpoint.save(
             self.folder.checkpoints,
             learner=self.learner,
@@ -319,9 +329,22 @@ class Run:
         self.saved = self.step
 
     def preview(self) -> None:
-        """Pictures' raw material, at the end of a stage."""
+        """Pictures' raw material, at the end of a stage; whatever goes wrong with it costs the picture alone."""
         examples = self.examples
-        save_preview(self.folder.previews, self.step, self.learner, self.shown(examples), examples.index_b)
+        with self.sparing("no preview was saved"):
+            save_preview(self.folder.previews, self.step, self.learner, self.shown(examples), examples.index_b)
+
+    @contextmanager
+    def sparing(self, text: str) -> Iterator[None]:
+        """What goes wrong within does not end the run: it is a warning, said once with its reason."""
+        try:
+            yield
+        except Exception as error:
+            warning = f"{text}: {type(error).__name__}: {one_line(error)}"
+            if warning not in self.warned:
+                self.warned.add(warning)
+                with suppress(OSError):  # a full disk; training meets it again where it matters
+                    self.warn(warning)
 
     def shown(self, batch: Batch) -> torch.Tensor:
         """The clips as the model sees them: cropped, flipped, their colours changed. uint8 `[B, T, 3, H, W]`."""

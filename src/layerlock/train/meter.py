@@ -1,4 +1,4 @@
-"""Losses and times between two log lines; losses stay on their device, so that a step does not wait for its figures."""
+"""Figures and times between two log lines; figures stay on their device, so that a step does not wait for them."""
 
 from __future__ import annotations
 
@@ -11,35 +11,39 @@ from torch import Tensor
 
 
 class Meter:
-    """Losses by target name, one value per step since the last log line."""
+    """Figures by name, one value per step since the last log line: losses, their shares of the objective, the norm of
+    the gradients.
+    """
 
     def __init__(self, pending: Mapping[str, Tensor] | None = None) -> None:
-        self._losses: dict[str, list[Tensor]] = {
+        self._values: dict[str, list[Tensor]] = {
             name: list(values.unbind()) for name, values in (pending or {}).items()
         }
 
-    def add(self, losses: Mapping[str, Tensor]) -> None:
-        """The losses of one step."""
-        for name, value in losses.items():
-            self._losses.setdefault(name, []).append(value)
+    def add(self, figures: Mapping[str, Tensor]) -> None:
+        """The figures of one step."""
+        for name, value in figures.items():
+            self._values.setdefault(name, []).append(value)
 
     def pending(self) -> dict[str, Tensor]:
-        """All values not yet logged, `[steps]` by target name."""
-        return {name: torch.stack(values) for name, values in self._losses.items() if values}
+        """All values not yet logged, `[steps]` by name."""
+        return {name: torch.stack(values) for name, values in self._values.items() if values}
 
-    def steps_since_bad(self) -> int | None:
-        """How many steps ago (0: the last one) the first non-finite loss was, or None."""
-        ages = []
-        for values in self.pending().values():
+    def first_bad(self) -> tuple[int, str] | None:
+        """How many steps ago (0: the last one) a figure was first not finite, and which; None where all are. Of several
+        figures of one step it is the one that was added first.
+        """
+        found: tuple[int, str] | None = None
+        for name, values in self.pending().items():
             bad = (~values.isfinite()).nonzero()
-            if len(bad):
-                ages.append(len(values) - 1 - int(bad[0]))
-        return max(ages, default=None)
+            if len(bad) and (found is None or len(values) - 1 - int(bad[0]) > found[0]):
+                found = len(values) - 1 - int(bad[0]), name
+        return found
 
     def drain(self) -> dict[str, float]:
-        """Mean loss by target name since the last drain."""
+        """Means by name since the last drain."""
         means = {name: float(values.double().mean()) for name, values in self.pending().items()}
-        self._losses.clear()
+        self._values.clear()
         return means
 
 

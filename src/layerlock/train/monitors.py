@@ -44,6 +44,17 @@ def weight_norms(learner: Learner) -> list[float]:
     return torch.stack(norms).tolist()
 
 
+@torch.no_grad()
+def not_finite(learner: Learner) -> str:
+    """The name of a parameter with values that are not finite, of the backbone, decoders, heads or a teacher; empty
+    where there is none. Waits for the device once where all is well.
+    """
+    named = dict(learner.named_parameters())
+    if bool(torch.stack([value.isfinite().all() for value in named.values()]).all()):
+        return ""
+    return next(name for name, value in named.items() if not value.isfinite().all())
+
+
 class CollapseMonitor:
     """Remembers the best of each figure and warns once when it turns.
 

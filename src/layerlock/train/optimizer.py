@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerlock.config import OptimConfig
 from layerlock.learn.learner import Learner
@@ -31,6 +33,14 @@ def build_optimizer(learner: Learner, optim: OptimConfig, moments: Moments | Non
         if moments and name in moments:
             optimizer.state[parameter] = dict(moments[name])
     return optimizer
+
+
+def bounded(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
+    """The norm of all gradients together, on their device; they are scaled down to `limit` where they are above it."""
+    live = list(parameters)
+    if limit is not None:
+        return torch.nn.utils.clip_grad_norm_(live, limit)
+    return torch.nn.utils.get_total_norm([p.grad for p in live if p.grad is not None])
 
 
 def schedule(optimizer: torch.optim.AdamW, optim: OptimConfig, steps: int, step: int, log: SwitchLog) -> None:
