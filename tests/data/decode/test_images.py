@@ -103,10 +103,91 @@ def test_endings_of_both_kinds_and_cases_and_gaps_in_the_numbers(tmp_path: Path)
     assert numbers(folder, 0, 5, 1) == [0, 1, 2, 3, 4]
 
 
-def test_words_come_before_numbers_and_leading_zeros_decide_last(tmp_path: Path) -> None:
-    names = ["a003.png", "a03.png", "a3.png", "a10.png", "b1.png", "b1 (2).png", "b02.png"]
+def test_numbers_are_in_order_however_they_are_padded(tmp_path: Path) -> None:
+    names = ["a3.png", "a04.png", "A005.png", "a6.png", "a10.png", "a0011.png", "a123456789.png"]
     assert numbers(write_frames(tmp_path / "a", names), 0, 7, 1) == list(range(7))
     assert numbers(write_frames(tmp_path / "b", names[::-1]), 0, 7, 1) == list(range(7))[::-1]
+
+
+def series_names(*patterns: str, frames: int = 3) -> list[str]:
+    return [pattern.replace("*", f"{number:04d}") for pattern in patterns for number in range(frames)]
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        ("flow_x_*.jpg", "flow_y_*.jpg", "img_*.jpg"),
+        ("*_left.png", "*_right.png"),
+        ("cam1_*.jpg", "cam2_*.jpg"),
+        ("frame*.jpg", "mask*.png"),
+        ("left-*.color.jpg", "left-*.depth.png", "right-*.color.jpg", "right-*.depth.png"),
+    ],
+)
+def test_a_folder_of_several_series_is_none_and_each_can_be_named(tmp_path: Path, patterns: tuple[str, ...]) -> None:
+    folder = write_frames(tmp_path / "a", series_names(*patterns))
+    for path in folder.glob("*.depth.png"):
+        write_depth(path, np.full(SIZE, 1000, np.uint16))
+    stems = list(dict.fromkeys(pattern.split(".")[0] for pattern in patterns))
+    with pytest.raises(UnreadableVideo) as caught:
+        probe(str(folder))
+    told = ", ".join(f"{stem} (3)" for stem in stems)
+    assert caught.value.reason.startswith(f"it holds {len(stems)} series of pictures: {told}; name one of them")
+    written = series_names(*patterns)
+    for pattern in (name for name in patterns if ".depth" not in name):
+        first = written.index(pattern.replace("*", "0000"))
+        for name in (pattern, pattern.split(".")[0]):
+            assert numbers(folder / name, 0, 3, 1) == [first, first + 1, first + 2]
+
+
+def test_a_single_picture_beside_a_series_is_left_out_and_named(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "a", ["thumbnail.jpg", *series_names("img_*.jpg"), "cover.png", "img.jpg"])
+    assert numbers(folder, 0, 3, 1) == [1, 2, 3]
+    assert probe(str(folder)).left_out == ("cover.png", "img.jpg", "thumbnail.jpg")
+    pairs = write_pairs(tmp_path / "b", 3)
+    write_frames(pairs, ["preview.jpg"])
+    assert (probe(str(pairs)).frames, probe(str(pairs)).left_out) == (3, ("preview.jpg",))
+
+
+def test_pictures_that_are_no_series_are_no_video(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "a", ["image.jpg", "mask.jpg"])
+    with pytest.raises(UnreadableVideo, match=r"are no series, whose names differ in a number alone: image, mask"):
+        probe(str(folder))
+    with pytest.raises(UnreadableVideo, match=r"no such series of pictures; there is: none"):
+        probe(str(folder / "img_*"))
+    assert probe(str(write_frames(tmp_path / "b", ["image.jpg"]))).frames == 1
+
+
+def test_two_pictures_of_one_number_are_unclear(tmp_path: Path) -> None:
+    for names in (["1.jpg", "01.jpg", "2.jpg"], ["1.jpg", "1.webp", "2.jpg"]):
+        with pytest.raises(UnreadableVideo, match=r"which picture is the frame is not clear: "):
+            probe(str(write_frames(tmp_path / names[1], names)))
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_webp(tmp_path: Path, lossless: bool) -> None:
+    for number in range(4):
+        Image.fromarray(numbered(number)).save(tmp_path / f"{number}.WebP", lossless=lossless, quality=95)
+    write_frames(tmp_path, ["9.jpg"])
+    assert numbers(tmp_path, 0, 4, 1) == [0, 1, 2, 3]
+    _photo().save(tmp_path / "photo.webp", lossless=lossless, quality=95)
+    content = (tmp_path / "photo.webp").read_bytes()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "1.webp").write_bytes(content)
+    read = read_whole(probe(str(tmp_path / "one")), size=(48, 64), most=1)[1][0].astype(int)
+    wanted = np.array(Image.open(tmp_path / "photo.webp").convert("RGB")).astype(int)
+    assert np.abs(read - wanted).mean() < (0.01 if lossless else 3)
+    (tmp_path / "one" / "1.webp").write_bytes(content[:-60])
+    with pytest.raises(UnreadableVideo, match=r"picture 1\.webp is damaged"):
+        probe(str(tmp_path / "one"))
+
+
+@pytest.mark.parametrize("ending", ["webp", "png"])
+def test_an_animation_is_no_frame(tmp_path: Path, ending: str) -> None:
+    pictures = [Image.fromarray(numbered(number)) for number in range(2)]
+    for number in range(3):
+        pictures[0].save(tmp_path / f"{number}.{ending}", save_all=True, append_images=pictures[1:])
+    with pytest.raises(UnreadableVideo, match=rf"picture 0\.{ending} is an animation"):
+        probe(str(tmp_path))
 
 
 def test_a_link_that_leads_to_itself_is_no_folder(tmp_path: Path) -> None:
@@ -230,7 +311,7 @@ def test_a_damaged_picture_is_named(tmp_path: Path, ending: str, keep: float) ->
 def test_the_first_the_middle_and_the_last_picture_are_looked_at(tmp_path: Path, place: int) -> None:
     folder = write_frames(tmp_path / "a", [f"{number}.jpg" for number in range(9)])
     (folder / f"{place}.jpg").write_text("hello")
-    with pytest.raises(UnreadableVideo, match=rf"picture {place}\.jpg is neither JPEG nor PNG"):
+    with pytest.raises(UnreadableVideo, match=rf"picture {place}\.jpg is neither JPEG, PNG nor WebP"):
         probe(str(folder))
 
 

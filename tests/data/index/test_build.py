@@ -225,6 +225,34 @@ def test_a_folder_of_frames_is_looked_into_again_when_a_frame_is_added(
 
 
 @pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("listed", [False, True])
+def test_series_of_pictures_in_folders_and_lists(tmp_path: Path, listed: bool) -> None:
+    """A picture beside a series is told, also by what is kept; so are several series in a folder; each can be named."""
+    for name in ("one/img_1", "one/img_2", "one/thumbnail", "two/img_1", "two/img_2", "two/mask_1", "two/mask_2"):
+        path = tmp_path / "clips" / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 16)).save(path)
+    data = tmp_path / "clips"
+    if listed:
+        data = tmp_path / "list.txt"
+        data.write_text("clips/one 0\nclips/two 1\nclips/two/mask_* 2\nclips/two/img_*.jpg 3\n")
+    clips = str(tmp_path / "clips")
+    for _ in range(2):
+        index = build_index(str(data), 0)
+        named = [f"{clips}/two/mask_*", f"{clips}/two/img_*.jpg"] if listed else []
+        assert [video.path for video in index.videos] == [f"{clips}/one", *named]
+        assert [video.frames for video in index.videos] == [2] * (3 if listed else 1)
+        assert index.labels == ((0, 2, 3) if listed else (-1,))
+        assert dict(index.rejected) == {
+            f"{clips}/two": "it holds 2 series of pictures: img_* (2), mask_* (2); name one of them in a list, as "
+            "two/img_*, or give each a folder",
+            f"{clips}/one/thumbnail.jpg": "it is left out: a single picture beside a series of frames",
+        }
+    only = build_index(f"{clips}/two/img_*", 0)
+    assert (only.layout, [video.frames for video in only.videos]) == ("series of frames", [2])
+
+
+@pytest.mark.usefixtures("cache")
 def test_a_folder_of_frames_is_usable_once_its_damaged_picture_is_mended_in_place(tmp_path: Path) -> None:
     for number in range(3):
         write_picture(tmp_path / "data" / "scene" / f"{number}.png", width=32 if number else 40)

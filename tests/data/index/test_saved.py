@@ -21,6 +21,7 @@ VALUES: dict[Any, Any] = {
     float: 30000 / 1001,
     bool: False,
     tuple[int, ...]: (3, 9),
+    tuple[str, ...]: ("thumbnail.jpg",),
     tuple[float, ...]: (0.0, 30000 / 1001),
 }
 INFO = VideoInfo(**{name: VALUES[kind] for name, kind in KINDS.items()})

@@ -13,7 +13,7 @@ from layerlock.data.decode.video import IMAGES, SENS, Clips, Cut, VideoInfo
 
 def probe(path: str) -> VideoInfo:
     """Look into a video file, or a folder of frames, and decode its first frames. Raises UnreadableVideo."""
-    if os.path.isdir(path):
+    if os.path.isdir(images.folder_of(path)):
         return images.probe(path)
     return sens.probe(path) if path.lower().endswith(f".{SENS}") else scan.probe(path)
 

@@ -2,11 +2,12 @@
 
 One of these is a video:
 
-- a folder of at least two JPEG or PNG pictures and nothing that is a video or a folder;
+- a folder of at least two JPEG, PNG or WebP pictures and nothing that is a video or a folder;
 - a folder of pairs, `X.color.jpg` (or png) with `X.depth.png`, as in 7-Scenes;
 - a folder with the folders `color` (or `rgb`) and `depth`, their files equally named, as ScanNet's frames are exported.
 
-Frames are in natural order: `frame10` follows `frame9`. Numbers that are left out of the names are not waited for.
+The pictures are one series (see `series.py`); a folder of several is none, but `FOLDER/img_*` names one of them. Frames
+are in natural order: `frame10` follows `frame9`. Numbers that are left out of the names are not waited for.
 Turned and mirrored pictures (EXIF) are made upright.
 """
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ import numpy as np
 from layerlock.data.decode.exif import exif_orientation
 from layerlock.data.decode.file import MOST_PIXELS
 from layerlock.data.decode.picture import Orientation, convert, upright
+from layerlock.data.decode.series import find_series
 from layerlock.data.decode.video import IMAGES, Clips, Cut, UnreadableVideo, VideoInfo, has_video_ending
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ FRAMES_FPS = 25.0
 DEPTH_FPS = 30.0
 """frames per second of colour and depth pairs: that of the cameras of 7-Scenes and ScanNet"""
 
-_ENDINGS = frozenset({".jpg", ".jpeg", ".png"})
+_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 _COLOUR_FOLDERS = ("color", "rgb")
 
-_CODECS = {b"\xff\xd8\xff": "mjpeg", b"\x89PN": "png"}
+_CODECS = {b"\xff\xd8\xff": "mjpeg", b"\x89PN": "png", b"RIFF": "webp"}
 """how files begin: names are no proof"""
+
+_SHOWN = 5
 
 _NO_DEPTH = 65_535
 """besides 0, what stands in a depth map where nothing was measured"""
@@ -75,6 +78,7 @@ def probe(path: str) -> VideoInfo:
         codec=IMAGES,
         rotation=turns,
         mirrored=mirrored,
+        left_out=listing.left_out,
     )
     for place in sorted({0, frames // 2, frames - 1}):
         _picture(video, listing.pictures[place])
@@ -126,13 +130,23 @@ class _Listing:
     depth: list[str | None]
     """the path of the depth map of each, where there is one"""
     fps: float
+    left_out: tuple[str, ...] = ()
+    """names of single pictures beside them"""
+
+
+def folder_of(path: str) -> str:
+    """The folder in which the frames of a video lie: that of the path or, for `FOLDER/img_*`, the one above."""
+    above, name = os.path.split(path)
+    named = "*" in name and not has_video_ending(name) and not os.path.lexists(path) and os.path.isdir(above)
+    return above if named else path
 
 
 def _listed(path: str) -> _Listing:
     """The frames of a folder in any of the layouts, looked up again when the folder, or one in it, has changed."""
-    inside = [os.path.join(path, name) for name in (*_COLOUR_FOLDERS, "depth")]
+    top = folder_of(path)
+    inside = [os.path.join(top, name) for name in (*_COLOUR_FOLDERS, "depth")]
     try:
-        changes = tuple(os.stat(folder).st_mtime_ns for folder in (path, *filter(os.path.isdir, inside)))
+        changes = tuple(os.stat(folder).st_mtime_ns for folder in (top, *filter(os.path.isdir, inside)))
     except OSError as error:
         raise UnreadableVideo(path, f"the folder cannot be read: {error.strerror}") from error
     return _listed_at(path, changes)
@@ -141,24 +155,79 @@ def _listed(path: str) -> _Listing:
 @functools.lru_cache(maxsize=64)
 def _listed_at(path: str, changes: tuple[int, ...]) -> _Listing:
     """The frames of a folder in any of the layouts."""
-    files, folders = _names(path)
+    folder = folder_of(path)
+    files, folders = _names(folder)
     scene, pairs = _scene_folders(folders), _pairs(files)
     if scene:
-        colour_of, depth_of = (_by_stem(path, _inside(path, folder)) for folder in scene)
+        colour_of, depth_of = (_by_stem(folder, _inside(folder, name)) for name in scene)
     elif pairs:
-        colour_of, depth_of = (_by_stem(path, files, kind) for kind in (".color", ".depth"))
+        colour_of, depth_of = (_by_stem(folder, files, kind) for kind in (".color", ".depth"))
     else:
-        colour_of, depth_of = _by_stem(path, files), {}
+        colour_of, depth_of = _by_stem(folder, files), {}
     if not colour_of:
         raise UnreadableVideo(
             path, f"its folder {_plain(scene[0])} holds no pictures" if scene else "it holds no pictures"
         )
-    stems = sorted(colour_of, key=_natural)
+    pattern = None if folder == path else os.path.basename(path)
+    stems, alone = _one_series(path, pattern, list(colour_of), ".color" if pairs and not scene else "")
+    left_out = [os.path.relpath(colour_of[stem], folder) for stem in alone]
+    if pairs and not scene and pattern is None:
+        left_out += _single_others(files)
     return _Listing(
         pictures=[colour_of[stem] for stem in stems],
         depth=[depth_of.get(stem) for stem in stems],
         fps=DEPTH_FPS if scene or pairs else FRAMES_FPS,
+        left_out=tuple(left_out),
     )
+
+
+def _one_series(path: str, pattern: str | None, stems: list[str], kind: str) -> tuple[Sequence[str], list[str]]:
+    """The frames of the one series there is, or of the one that `pattern` names, and the pictures that are in none.
+
+    `stems` are the names without what `kind` of picture they are. A lone picture is a video of one frame.
+    """
+    if len(stems) == 1 and pattern is None:
+        return stems, []
+    try:
+        series, alone = find_series(stems)
+    except ValueError as error:
+        raise UnreadableVideo(path, f"which picture is the frame is not clear: {_plain(str(error))}") from error
+    told = ", ".join(f"{one.pattern} ({len(one.names)})" for one in series[:_SHOWN]) + ", ..." * (len(series) > _SHOWN)
+    if pattern is not None:
+        base, ending = os.path.splitext(pattern)
+        wanted = (base if ending.lower() in _ENDINGS else pattern).lower()
+        named = [one for one in series if wanted in (one.pattern.lower(), one.pattern.lower() + kind)]
+        if not named:
+            raise UnreadableVideo(path, _plain(f"there is no such series of pictures; there is: {told or 'none'}"))
+        return named[0].names, []
+    if not series:
+        shown = ", ".join(sorted(alone)[:3])
+        raise UnreadableVideo(
+            path, _plain(f"its pictures are no series, whose names differ in a number alone: {shown}")
+        )
+    if len(series) > 1:
+        raise UnreadableVideo(
+            path,
+            _plain(
+                f"it holds {len(series)} series of pictures: {told}; name one of them in a list, as "
+                f"{os.path.basename(path)}/{series[0].pattern}, or give each a folder"
+            ),
+        )
+    return series[0].names, alone
+
+
+def _single_others(files: Sequence[str]) -> list[str]:
+    """Names of pictures beside pairs that are of no kind of theirs, and of no series."""
+    others: dict[str, list[str]] = {}
+    for name in filter(_is_picture, files):
+        stem = os.path.splitext(name)[0]
+        if not stem.lower().endswith((".color", ".depth")):
+            others.setdefault(stem, []).append(name)
+    try:
+        _, alone = find_series(others)
+    except ValueError:
+        return []
+    return [name for stem in alone for name in others[stem]]
 
 
 def _listed_again(video: VideoInfo) -> _Listing:
@@ -230,12 +299,6 @@ def _by_stem(path: str, files: Sequence[str], kind: str = "") -> dict[str, str]:
             raise UnreadableVideo(path, f"which picture is the frame is not clear: {twins}")
         found[stem] = os.path.join(path, name)
     return found
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts numbers in names by their size, then names that differ in leading zeros alone."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)] + [(0, name)]
 
 
 def _seconds(video: VideoInfo) -> list[float]:
@@ -312,12 +375,14 @@ def _decoded(path: str, picture: str) -> tuple[VideoFrame, Orientation]:
 
 
 def decode_picture(path: str, name: str, content: bytes) -> VideoFrame:
-    """A JPEG or PNG picture, called `name`, of the video `path`. Raises UnreadableVideo."""
+    """A JPEG, PNG or WebP picture, called `name`, of the video `path`. Raises UnreadableVideo."""
     import av
 
     codec = next((codec for head, codec in _CODECS.items() if content.startswith(head)), None)
     if codec is None:
-        raise UnreadableVideo(path, f"picture {name} is {'neither JPEG nor PNG' if content else 'empty'}")
+        raise UnreadableVideo(path, f"picture {name} is {'neither JPEG, PNG nor WebP' if content else 'empty'}")
+    if _is_animation(content):
+        raise UnreadableVideo(path, f"picture {name} is an animation of several pictures")
     context = cast("VideoCodecContext", av.CodecContext.create(codec, "r"))
     context.thread_count = 1
     # without "explode" the missing part of a picture is made up
@@ -326,6 +391,13 @@ def decode_picture(path: str, name: str, content: bytes) -> VideoFrame:
         return (context.decode(av.Packet(content)) + context.decode(None))[0]
     except (av.FFmpegError, IndexError, ValueError, MemoryError) as error:
         raise UnreadableVideo(path, f"picture {name} is damaged") from error
+
+
+def _is_animation(content: bytes) -> bool:
+    if content.startswith(b"RIFF"):
+        return content[12:16] == b"VP8X" and bool(content[20:21] and content[20] & 2)
+    before_pixels, _, _ = content.partition(b"IDAT")
+    return content.startswith(b"\x89PN") and b"acTL" in before_pixels
 
 
 def _content(path: str, picture: str) -> bytes:
@@ -339,7 +411,7 @@ def _content(path: str, picture: str) -> bytes:
 
 def _name(path: str, picture: str) -> str:
     """A picture's place in its folder, in one line."""
-    return _plain(os.path.relpath(picture, path))
+    return _plain(os.path.relpath(picture, folder_of(path)))
 
 
 def _plain(name: str) -> str:

@@ -77,6 +77,9 @@ class VideoInfo:
     times: tuple[float, ...] = ()
     """when each frame is shown, in seconds from the first one, of a file that is not seekable and has no even rate"""
 
+    left_out: tuple[str, ...] = ()
+    """of a folder of pictures: names of those in it that are no frames, each a single one beside a series"""
+
     def time_n(self) -> Sequence[float]:
         """When each frame is shown, in seconds from the first one, where frames are told by their number."""
         return self.times or [place / self.fps for place in range(self.frames)]

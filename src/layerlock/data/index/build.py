@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 from layerlock.data.decode import probe
+from layerlock.data.decode.images import folder_of
 from layerlock.data.decode.video import UnreadableVideo, VideoInfo
 from layerlock.data.index.cache import IndexCache, Stamp, stamp_of
 from layerlock.data.index.layouts import list_videos
@@ -66,6 +67,7 @@ def build_index(
         known.tidy(listing.paths)
     usable = [(n, video) for n in chosen if isinstance(video := found[n], VideoInfo)]
     rejected = [(listing.paths[n], reason) for n in chosen if isinstance(reason := found[n], str)]
+    rejected += [entry for _, video in usable for entry in _left_out(video)]
     if only is None:
         rejected = [*listing.rejected, *rejected]
     if not usable:
@@ -79,6 +81,11 @@ def build_index(
         groups=tuple(listing.groups[n] for n, _ in usable) if listing.groups else (),
         rejected=tuple(rejected),
     )
+
+
+def _left_out(video: VideoInfo) -> Iterator[tuple[str, str]]:
+    for name in video.left_out:
+        yield os.path.join(folder_of(video.path), name), "it is left out: a single picture beside a series of frames"
 
 
 def _look_into(

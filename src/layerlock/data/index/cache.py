@@ -18,12 +18,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from layerlock.data.decode.images import leads_to_folder
+from layerlock.data.decode.images import folder_of, leads_to_folder
 from layerlock.data.decode.video import IMAGES, VideoInfo
 from layerlock.data.index.record import values_of, video_of
 from layerlock.files import write_whole
 
-PROBE = f"3 av {version('av')}"
+PROBE = f"4 av {version('av')}"
 """what found out the entries; the first number is to be raised when `probe` finds out something else"""
 
 
@@ -38,6 +38,7 @@ class Stamp(NamedTuple):
 
 def stamp_of(path: str) -> Stamp:
     """The stamp of a file, or of a folder of frames with the folders in it. Raises OSError."""
+    path = folder_of(path)
     status = os.stat(path)
     folder = stat.S_ISDIR(status.st_mode)
     inside = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+from layerlock.data.decode.images import folder_of
 from layerlock.data.decode.video import EXTENSIONS
 from layerlock.data.index.listing import (
     Entry,
@@ -49,7 +50,8 @@ def list_videos(data: str | os.PathLike[str], root: str | None = None) -> Listin
             return _metadata(metadata, path, root)
         _check_list(path, root)
         return _folder(path)
-    if not os.path.isfile(path):
+    series = folder_of(path) != path
+    if not series and not os.path.isfile(path):
         raise LayerlockError(f"{printable(path)}: there is no such folder, list or video")
     ending = os.path.splitext(path)[1].lower()
     if ending in (".csv", ".txt"):
@@ -59,7 +61,8 @@ def list_videos(data: str | os.PathLike[str], root: str | None = None) -> Listin
     if ending in (".jsonl", ".parquet"):
         return _metadata(path, path, root)
     _check_list(path, root)
-    return Listing(data=path, root=os.path.dirname(path), layout="single video", paths=(path,), labels=(-1,))
+    layout = "series of frames" if series else "single video"
+    return Listing(data=path, root=os.path.dirname(path), layout=layout, paths=(path,), labels=(-1,))
 
 
 def _folder(folder: str) -> Listing:

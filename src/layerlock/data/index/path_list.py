@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from layerlock.data.decode.images import folder_of
 from layerlock.data.decode.video import has_video_ending
 from layerlock.data.index.listing import Entry, Listing, is_real, listed_path, listing_of, printable, whole
 from layerlock.data.index.rows import Rows
@@ -96,7 +97,7 @@ def _cut(path: str) -> str | None:
 
 
 def _is_path(root: str, line: str) -> bool:
-    return has_video_ending(line) or os.path.lexists(listed_path(root, line))
+    return has_video_ending(line) or os.path.lexists(folder_of(listed_path(root, line)))
 
 
 def _without_frames(rows: Rows, root: str, lines: list[_Line]) -> list[_Line]:
