@@ -22,8 +22,11 @@ sys.path.append(str(Path(__file__).parents[2]))  # where this file runs as a pro
 from odd_videos import ODD
 from video_files import number_of, shared
 
+from layerlock.data import ClipConfig
 from layerlock.data.decode import probe, read_clips, read_whole
 from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
+from layerlock.data.folder import FolderSource
+from layerlock.data.index import build_index
 
 COLUMNS = 8
 """of the pictures in odd_frames, lowest bit left"""
@@ -127,6 +130,19 @@ def test_a_start_is_a_place_in_the_list(tmp_path: Path, kind: str) -> None:
         cut = Cut(start=start, frames=3, stride=2)
         (clip_thwc,) = read_clips(video, [cut], size=(video.height, video.width)).video_nthwc
         assert [number_of(frame) for frame in clip_thwc] == numbers[start : start + 5 : 2]
+
+
+@pytest.mark.parametrize("kind", ["lost packets", "joined transport streams", "cut avi", "cut flv", "zeros in mp4"])
+def test_what_the_index_accepts_can_be_trained_on(tmp_path: Path, kind: str) -> None:
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        path = ODD[kind](tmp_path / str(number))
+        (tmp_path / "videos").mkdir(exist_ok=True)
+        path.rename(tmp_path / "videos" / f"{number}{path.suffix}")
+    index = build_index(tmp_path / "videos", 0, cache=False)
+    assert (len(index), index.rejected) == (3, ())
+    source = FolderSource(index, ClipConfig(frames=4, stride=2, size=16), seed=0)
+    assert [sample.skipped for group in range(30) for sample in source.samples(group)] == [()] * 30
 
 
 def columns_of(picture_hwc: np.ndarray) -> int:
