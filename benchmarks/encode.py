@@ -31,7 +31,7 @@ from transformers import VideoMAEConfig, VideoMAEModel
 from layerlock.encoders import open_encoder
 from layerlock.encoders.videomae_weights import IMAGENET_MEAN, IMAGENET_STD
 from layerlock.model.sizes import SIZES
-from layerlock.train.device import keep_freed_memory
+from layerlock.process import keep_freed_memory
 
 Reader = Callable[[Tensor], Tensor]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from layerlock.config import Config
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Stage
-from layerlock.train.device import keep_freed_memory, pick_device
+from layerlock.process import keep_freed_memory
+from layerlock.train.device import pick_device
 
 
 def options(doc: str | None, *, batch: int, rounds: int) -> argparse.ArgumentParser:

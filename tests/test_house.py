@@ -21,7 +21,7 @@ FLOORS = [
     ["encoders"],
     ["model", "data"],
     ["lock"],
-    ["draws", "files", "holder"],
+    ["draws", "files", "holder", "process"],
     ["errors", "first_calls"],
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

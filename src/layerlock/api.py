@@ -20,6 +20,7 @@ from layerlock.files import write_whole
 from layerlock.learn.plan import Plan
 from layerlock.model.cost import backbone_parameters
 from layerlock.model.encoder import Encoder, load
+from layerlock.process import put_back
 from layerlock.recipes import RECIPES
 from layerlock.recipes import recipe as _recipe
 from layerlock.train import checkpoint
@@ -54,6 +55,7 @@ def list_recipes() -> dict[str, str]:
     return {name: made.line for name, made in RECIPES.items()}
 
 
+@put_back()
 def describe_recipe(name: str) -> str:
     """What is to be known of a recipe, in lines for people: source, figures to reach, decisions, cost.
 
@@ -83,6 +85,7 @@ def recipe(name: str, **changes: Any) -> Config:
     return dataclasses.replace(config, **changes)
 
 
+@put_back()
 def pretrain(
     config: Config, plan: Plan | None = None, *, resume: bool = False, overwrite: bool = False, quiet: bool = False
 ) -> Outcome:
@@ -114,6 +117,7 @@ def _reason(error: Exception) -> str:
     return one_line(error) if isinstance(error, LayerlockError) else f"{type(error).__name__}: {one_line(error)}"
 
 
+@put_back()
 def write_report(run: str | Path) -> Path:
     """Writes `report.html` of a run folder, one self-contained page; returns its path. Needs the extra `report`."""
     from layerlock.report import page
@@ -138,6 +142,7 @@ class Embeddings:
     rejected: tuple[tuple[str, str], ...]
 
 
+@put_back()
 def embed(
     encoder: Encoder | str | Path,
     data: str | Path,
@@ -176,6 +181,7 @@ def _write_embeddings(path: Path, embeddings: Embeddings) -> None:
         np.savez(file, features=embeddings.features, files=np.array(embeddings.files))
 
 
+@put_back()
 def evaluate(
     encoder: FrozenEncoder | str | Path,
     data: str | Path,
@@ -209,6 +215,7 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else str(value) if isinstance(value, Path) else value
 
 
+@put_back()
 def run_evaluation(
     config: EvaluateConfig,
     encoder: FrozenEncoder | None = None,
@@ -231,6 +238,7 @@ def run_evaluation(
     return found
 
 
+@put_back()
 def synth(
     out: str | Path, *, videos: int = 1_000, seed: int = 0, size: int = 64, frames: int = 24, workers: int = 0
 ) -> list[Path]:
@@ -244,6 +252,7 @@ def _text(path: str | Path | None) -> str | None:
     return None if path is None else str(path)
 
 
+@put_back()
 def index(
     data: str | Path,
     *,
@@ -262,6 +271,7 @@ def index(
         return build_index(data, workers, root=_text(data_root), progress=progress, cache=cache)
 
 
+@put_back()
 def info(run: str | Path) -> dict[str, Any]:
     """What a run is and where it stands: recipe, data, steps done, last losses, switches, sizes, newest checkpoint."""
     folder = run_folder(run)

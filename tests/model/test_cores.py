@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -171,3 +175,55 @@ def test_an_error_in_one_clip_is_raised_and_the_next_batch_is_read() -> None:
     with pytest.raises(ValueError, match="clip 4"):
         clip_by_clip(read, torch.arange(6.0).view(6, 1))
     assert len(clip_by_clip(read, torch.zeros(6, 1))[0]) == 6
+
+
+FORK = """
+import multiprocessing, os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # forks beside threads are what this is about
+import torch
+from layerlock.model import cores
+from layerlock.model.encoder import ClipShape, Encoder
+from layerlock.model.vit import ViTConfig
+
+torch.set_num_threads(2)
+cores._cores = lambda: 2
+shape = ClipShape(frames=8, stride=2, size=24)
+encoder = Encoder.random(ViTConfig(width=24, depth=6, mlp=48, heads=2, patch=(2, 8, 8)), shape)
+clips = torch.randint(0, 256, (5, 8, 3, 24, 24), dtype=torch.uint8)
+found = encoder(clips)
+torch.mm(torch.ones(600, 600), torch.ones(600, 600))  # on threads of torch's own
+
+def again(number):
+    assert torch.mm(torch.ones(600, 600), torch.ones(600, 600))[0, 0] == 600
+    assert torch.equal(encoder(clips)[:4], found[:4]), "those that were read a thread each"
+    return number
+
+if sys.argv[1] == "fork":
+    if sys.argv[2] == "held":
+        cores._counting.acquire()
+    child = os.fork()
+    if child == 0:
+        again(0)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+else:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(again, range(4)) == [0, 1, 2, 3]
+if sys.argv[2] != "held":
+    assert torch.get_num_threads() == 2
+    assert torch.equal(encoder(clips)[:4], found[:4])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="this system has no fork")
+@pytest.mark.parametrize("how", [("fork", "free"), ("fork", "held"), ("multiprocessing", "free")], ids="-".join)
+def test_a_process_that_is_forked_after_encoding_encodes_too(how: tuple[str, str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORK, *how], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, said

@@ -10,7 +10,8 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from layerlock.train.device import keep_freed_memory
+import layerlock.api
+from layerlock.process import keep_freed_memory
 
 keep_freed_memory(torch.device({device!r}))
 for step in range(6):

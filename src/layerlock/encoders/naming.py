@@ -16,8 +16,10 @@ from layerlock.encoders.untrained import open_size, random_like
 from layerlock.errors import LayerlockError
 from layerlock.model.encoder import ClipShape, load
 from layerlock.model.sizes import SIZES
+from layerlock.process import put_back
 
 
+@put_back()
 def open_encoder(
     name: str, *, clip: ClipShape | None = None, seed: int = 0, device: str | torch.device = "cpu"
 ) -> FrozenEncoder:

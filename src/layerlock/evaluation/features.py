@@ -14,7 +14,7 @@ from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.tasks.clip import plain_clip
 from layerlock.model.encoder import Encoder
-from layerlock.train.device import keep_freed_memory
+from layerlock.process import keep_freed_memory, put_back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,7 @@ def embed_videos(
     return embed_source(encoder, Views(source), depth=depth, batch=batch, workers=workers)
 
 
+@put_back()
 @torch.no_grad()
 def embed_source(
     encoder: Encoder, source: Source, *, depth: int | None = None, batch: int = 16, workers: int = 2

@@ -20,7 +20,8 @@ from layerlock.evaluation.folder import EvaluationFolder
 from layerlock.evaluation.parts import Parts, open_parts
 from layerlock.evaluation.tasks import Task, build_task
 from layerlock.evaluation.tasks.clip import plain_clip
-from layerlock.train.device import keep_freed_memory, pick_device, pick_precision
+from layerlock.process import keep_freed_memory
+from layerlock.train.device import pick_device, pick_precision
 
 OURS = "encoder"
 """what the encoder under evaluation is called beside its baselines"""

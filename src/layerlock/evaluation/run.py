@@ -22,8 +22,10 @@ from layerlock.evaluation.tables import best_rates, choose, head, tabled
 from layerlock.evaluation.tasks import Task
 from layerlock.evaluation.tasks.clip import plain_clip, training_clip
 from layerlock.evaluation.training import Stream, decoded_stream, train
+from layerlock.process import put_back
 
 
+@put_back()
 def evaluate(
     config: EvaluateConfig,
     encoder: FrozenEncoder | None = None,

@@ -30,7 +30,8 @@ def clip_by_clip(read: Read, video_btchw: Tensor) -> list[Tensor]:
 
     As many clips at a time as torch has threads, each on a thread of its own; what is left of a batch then is read by
     all threads together, one clip after the other, and may be rounded in another way. Hooks inside a model run on those
-    threads. Clips that were begun when one fails are read to their end.
+    threads. Clips that were begun when one fails are read to their end. In a process that is forked afterwards torch
+    has one thread (`mind_forks`).
     """
     read, clips = torch.no_grad()(read), video_btchw.split(1)
     found = [] if _bound_to_this_thread() else _full_rounds(read, clips)
@@ -38,8 +39,25 @@ def clip_by_clip(read: Read, video_btchw: Tensor) -> list[Tensor]:
     return [torch.cat(same_depth) for same_depth in zip(*found, strict=True)]
 
 
+@lru_cache(maxsize=1)
+def mind_forks() -> None:
+    """From now on a forked process begins without the threads of this one, ours and torch's, which are not there: what
+    waited for them would do so for ever. Torch has one thread there, since it cannot make new ones.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forget_threads)
+
+
+def _forget_threads() -> None:
+    global _counting  # noqa: PLW0603  a thread that is not there may hold it
+    _counting = Lock()
+    _readers.cache_clear()
+    torch.set_num_threads(1)
+
+
 def _full_rounds(read: Read, clips: Sequence[Tensor]) -> list[list[Tensor]]:
     """The first clips read: as many as occupy all threads a whole number of times."""
+    mind_forks()
     with _counting:  # no other caller may count threads while readers are set up
         threads = torch.get_num_threads()
         if not 1 < threads <= min(len(clips), _cores()):

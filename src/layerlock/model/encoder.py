@@ -22,6 +22,7 @@ from layerlock.files import write_whole
 from layerlock.model.cores import clip_by_clip
 from layerlock.model.patches import Grid, patchify, token_grid
 from layerlock.model.vit import Dense, ViT, ViTConfig, initialize
+from layerlock.process import put_back
 
 FORMAT = "layerlock-encoder/1"
 HEADLINE = 0.95
@@ -71,6 +72,7 @@ class Encoder(nn.Module):
         self.eval().requires_grad_(False)
 
     @classmethod
+    @put_back()
     def random(cls, model: ViTConfig, clip: ClipShape, *, seed: int = 0) -> Encoder:
         """An encoder with the weights that training starts from: what a trained one is to be compared with."""
         encoder = cls(model, clip)
@@ -141,6 +143,7 @@ class Encoder(nn.Module):
         return save_backbone(folder, self.vit, self.clip)
 
     @classmethod
+    @put_back()
     def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
         """Loads what `save_pretrained` wrote. Raises LayerlockError where the folder holds something else."""
         folder = Path(folder)
@@ -235,6 +238,7 @@ def check_clips(video_btchw: Tensor, indices: Sequence[int], clip: ClipShape, de
         raise LayerlockError(f"depths are 0 to {depth}, not {list(indices)}")
 
 
+@put_back()
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
     """The encoder of a run folder or of an encoder folder. Raises LayerlockError where there is none."""
     path = Path(path)

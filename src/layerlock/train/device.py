@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import resource
 import sys
 
@@ -43,20 +42,6 @@ def resolved(device: torch.device, compute: torch.dtype) -> dict[str, str]:
 def pick_compile(run: RunConfig, device: torch.device) -> bool:
     """Per-block compilation: by default on CUDA only."""
     return device.type == "cuda" if run.compile == "auto" else run.compile == "yes"
-
-
-def keep_freed_memory(device: torch.device) -> None:
-    """Lets glibc keep what is freed on the CPU, for the next step or clip to use; no effect elsewhere.
-
-    As it stands it hands large blocks back to the system, which gives them out again page by page, each cleared first:
-    a sixth of the time of a step, and of encoding in float32 (`docs/performance.md`).
-    """
-    if device.type == "cpu" and sys.platform == "linux":
-        trim_threshold, most_mapped = -1, -4  # names of the two settings in <malloc.h>
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(trim_threshold, -1)
-            mallopt(most_mapped, 0)
 
 
 def memory_bytes(device: torch.device) -> int:

@@ -24,15 +24,9 @@ from layerlock.errors import ConfigError, LayerlockError, one_line
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weighted, weights_of
 from layerlock.model.encoder import ClipShape, save_backbone
+from layerlock.process import keep_freed_memory, put_back
 from layerlock.train import checkpoint
-from layerlock.train.device import (
-    keep_freed_memory,
-    memory_bytes,
-    pick_compile,
-    pick_device,
-    pick_precision,
-    resolved,
-)
+from layerlock.train.device import memory_bytes, pick_compile, pick_device, pick_precision, resolved
 from layerlock.train.folder import RunFolder
 from layerlock.train.identity import Identity
 from layerlock.train.meter import Clock, Meter
@@ -58,6 +52,7 @@ class Outcome:
     signal: int | None = None
 
 
+@put_back()
 def train(
     config: Config,
     plan: Plan | None = None,
