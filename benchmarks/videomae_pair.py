@@ -59,7 +59,7 @@ def config_of(geometry: Geometry, batch: int, run: RunConfig) -> Config:
         model=vit_config(fields),
         masking=TubeMasking(keep=0.1),
         decoder=separate_decoding(fields),
-        plan=Progressive(masked=True, normalized=True),
+        plan=Progressive(masked=True, patches="normalized"),
         optim=OptimConfig(),
         run=run,
     )

@@ -8,6 +8,7 @@ from layerlock.config import Config
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.masking import Maskings, MultiBlockMasking, RandomMasking, SeveralMaskings
 from layerlock.learn.plan import Stage, timeline, weights_of
+from layerlock.learn.targets import PatchTarget
 from layerlock.model.separate import SeparateDecoding
 
 
@@ -16,7 +17,7 @@ def printed(config: Config) -> dict[str, Any]:
     clip, model, optim, steps = config.clip, config.model, config.optim, config.steps
     plan = config.build_plan()
     stages = timeline(plan, steps)
-    has_teacher = any(stage.has_teacher for _, stage in stages)
+    has_teacher = any("teacher" in stage.networks for _, stage in stages)
     factor = [weights_of(plan, step, ()) for step in (0, steps // 2, steps - 1)]
     return {
         "size": (model.width, model.depth, model.mlp, model.heads),
@@ -88,6 +89,6 @@ def losses(stages: list[Stage]) -> tuple[Any, ...]:
     (error,), (masked,) = {tap.error for tap in taps}, {tap.masked for tap in taps}
     where = "masked" if masked else "everywhere"
     where += ", targets of the full clip" if any(tap.full_clip for tap in taps) else ""
-    pixels = {tap.target.normalized for tap in taps if not tap.target.layer}
+    kinds = {tap.target.kind for tap in taps if isinstance(tap.target, PatchTarget)}
     fraction = min(tap.fraction for tap in taps)
-    return (error, where, fraction, *(["normalized"] if pixels == {True} else []))
+    return (error, where, fraction, *(["normalized"] if kinds == {"normalized"} else []))

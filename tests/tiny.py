@@ -16,8 +16,9 @@ from layerlock.data import ClipConfig, Sample, Source
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import RandomMasking
-from layerlock.learn.plan import Stage, Tap, Target
+from layerlock.learn.plan import Stage, Tap
 from layerlock.learn.plans import Progressive
+from layerlock.learn.targets import FeatureTarget
 from layerlock.model.vit import ViTConfig
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -50,7 +51,7 @@ def learner(model: ViTConfig = MODEL, decoding: BackboneDecoding = DECODING, **c
 
 def lock_stage(*layers: int, frozen: int | None = None, **tap: Any) -> Stage:
     """A stage that predicts frozen layers, all blocks up to the deepest frozen."""
-    taps = tuple(Tap(depth=ENCODER_DEPTH, target=Target("frozen", layer), **tap) for layer in layers)
+    taps = tuple(Tap(depth=ENCODER_DEPTH, target=FeatureTarget((layer,)), **tap) for layer in layers)
     return Stage(frozen=max(layers) if frozen is None else frozen, last=6, taps=taps)
 
 

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from layerlock.learn.decoders import BackboneDecoding
     from layerlock.learn.learner import Learner
     from layerlock.learn.masking import RandomMasking
-    from layerlock.learn.plan import FixedPlan, Plan, Stage, Switch, SwitchLog, Tap, Target
+    from layerlock.learn.plan import FixedPlan, Plan, Stage, Switch, SwitchLog, Tap
     from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents, Progressive
+    from layerlock.learn.targets import FeatureTarget, PatchTarget
     from layerlock.model.encoder import Encoder
     from layerlock.model.vit import ViT, ViTConfig
 
@@ -66,7 +67,8 @@ _HOMES = {
     "layerlock.learn.decoders": ("BackboneDecoding",),
     "layerlock.learn.learner": ("Learner",),
     "layerlock.learn.masking": ("RandomMasking",),
-    "layerlock.learn.plan": ("FixedPlan", "Plan", "Stage", "Switch", "SwitchLog", "Tap", "Target"),
+    "layerlock.learn.plan": ("FixedPlan", "Plan", "Stage", "Switch", "SwitchLog", "Tap"),
+    "layerlock.learn.targets": ("FeatureTarget", "PatchTarget"),
     "layerlock.learn.plans": ("Blockwise", "JointEmbedding", "LiveLatents", "Progressive"),
     "layerlock.model.encoder": ("Encoder",),
     "layerlock.model.vit": ("ViT", "ViTConfig"),
@@ -83,6 +85,7 @@ __all__ = [
     "Encoder",
     "EvaluateConfig",
     "Evaluation",
+    "FeatureTarget",
     "FixedPlan",
     "Index",
     "JointEmbedding",
@@ -90,6 +93,7 @@ __all__ = [
     "Learner",
     "LiveLatents",
     "OptimConfig",
+    "PatchTarget",
     "Plan",
     "Progressive",
     "RandomMasking",
@@ -98,7 +102,6 @@ __all__ = [
     "Switch",
     "SwitchLog",
     "Tap",
-    "Target",
     "ViT",
     "ViTConfig",
     "describe_recipe",

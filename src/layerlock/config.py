@@ -17,9 +17,11 @@ from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Decoding
 from layerlock.learn.masking import Maskings, RandomMasking
+from layerlock.learn.networks import foreign_problems
 from layerlock.learn.plan import Plan, Stage, timeline, weighed, weight_problems
 from layerlock.learn.plans import Plans, Progressive, Schedule
 from layerlock.learn.step_cost import StepCost, step_cost
+from layerlock.learn.targets import MODEL, TEACHER
 from layerlock.model.patches import Grid, token_grid
 from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import ViTConfig
@@ -239,6 +241,12 @@ class Config:
         names_positions = all(counts.predicted for counts in self.masking.counts(self.grid))
         if any(tap.masked for tap in stage.taps) and not names_positions:
             found.append("stage.taps: losses at masked positions, with a masking that names none")
+        found += [
+            f"stage.taps: {problem}"
+            for network in stage.networks
+            if network not in (MODEL, TEACHER) and not found
+            for problem in foreign_problems(network, stage.target_depth(network), self.clip.frames)
+        ]
         if before is not None and stage.frozen < before.frozen:
             found.append(f"stage.frozen: {before.frozen} blocks are frozen and stay so: not {stage.frozen}")
         return found
@@ -282,7 +290,7 @@ class Config:
 
     def cost(self, stage: Stage) -> StepCost:
         """FLOPs of one clip in one step of `stage`."""
-        return step_cost(self.model, self.decoder, stage, self.masking.counts(self.grid), self.tokens)
+        return step_cost(self.model, self.decoder, stage, self.masking.counts(self.grid), self.grid)
 
 
 def type_problems(config: Any, where: str = "") -> list[str]:

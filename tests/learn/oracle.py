@@ -10,6 +10,7 @@ from torch import Tensor
 from layerlock import draws
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Tap
+from layerlock.learn.targets import FeatureTarget
 
 Weights = dict[str, Tensor]
 
@@ -92,7 +93,8 @@ class Oracle:
 
     def loss(self, video_tchw: Tensor, index: int, tap: Tap, decode_all: bool = False) -> Tensor:
         """Mean squared error of one clip for one tap; `decode_all`: another tap of the stage wants all positions."""
-        patches, every, layer = self.patches(video_tchw), list(range(len(self.places))), tap.target.layer
+        patches, every = self.patches(video_tchw), list(range(len(self.places)))
+        layer = tap.target.blocks[0] if isinstance(tap.target, FeatureTarget) else 0
         subset = self.subset("latent subset", index, round(len(every) * tap.fraction))
         chosen = every if tap.fraction == 1 else subset
         decoded = self.decode(patches, index, every)[chosen] if decode_all else self.decode(patches, index, chosen)
@@ -103,4 +105,5 @@ class Oracle:
             target = self.latent(patches, layer, every)[chosen]
         else:
             target = self.latent(patches, layer, chosen if tap.fraction < 1 else every)
-        return (predicted - (target if tap.target.gradient else target.detach())).square().mean()
+        constant = not (isinstance(tap.target, FeatureTarget) and tap.target.gradient)
+        return (predicted - (target.detach() if constant else target)).square().mean()

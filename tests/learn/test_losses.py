@@ -10,15 +10,18 @@ from oracle import Oracle
 from tiny import DECODING, GRID, MASKING, MODEL, PIXEL_STAGE, learner, lock_stage, video
 
 from layerlock.learn.learner import Learner
-from layerlock.learn.plan import Stage, Tap, Target
+from layerlock.learn.plan import Stage, Tap
+from layerlock.learn.targets import FeatureTarget
 from layerlock.model.patches import patchify
 
 INDEX = torch.tensor([5, 1_000_003])
 MIXED = Stage(
-    frozen=2, last=6, taps=(Tap(depth=4), *(Tap(depth=4, target=Target("frozen", k), fraction=0.25) for k in (1, 2)))
+    frozen=2, last=6, taps=(Tap(depth=4), *(Tap(depth=4, target=FeatureTarget((k,)), fraction=0.25) for k in (1, 2)))
 )
-LIVE = Stage(frozen=0, last=6, taps=(Tap(depth=4), Tap(depth=4, target=Target("live", 3))))
-THROUGH = Stage(frozen=0, last=6, taps=(Tap(depth=4), Tap(depth=4, target=Target("live", 3, gradient=True))))
+LIVE = Stage(frozen=0, last=6, taps=(Tap(depth=4), Tap(depth=4, target=FeatureTarget((3,), live=True))))
+THROUGH = Stage(
+    frozen=0, last=6, taps=(Tap(depth=4), Tap(depth=4, target=FeatureTarget((3,), live=True, gradient=True)))
+)
 STAGES = {
     "pixels": PIXEL_STAGE,
     "pixels, frozen": Stage(frozen=2, last=6, taps=(Tap(depth=4),)),

@@ -16,8 +16,9 @@ import layerlock
 from layerlock.config import Config
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import Masking, MultiBlockMasking, SeveralMaskings, TubeMasking
-from layerlock.learn.plan import Stage, Tap, Target
+from layerlock.learn.plan import Stage, Tap
 from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents
+from layerlock.learn.targets import FeatureTarget
 from layerlock.model.separate import SeparateDecoding
 from layerlock.recipes import recipe
 from layerlock.train.loop import train
@@ -216,10 +217,10 @@ def test_every_method_trains_resumes_exactly_and_loads(name: str, tmp_path: Path
 def both(*, gradient: bool, detached_too: bool = False) -> Stage:
     """A live third layer beside the teacher's third and fifth; `detached_too`: a live second one without gradients."""
     targets = [
-        Target("live", 3, gradient=gradient),
-        Target("teacher", 3),
-        Target("teacher", 5),
-        *([Target("live", 2)] if detached_too else []),
+        FeatureTarget((3,), live=True, gradient=gradient),
+        FeatureTarget((3,), "teacher"),
+        FeatureTarget((5,), "teacher"),
+        *([FeatureTarget((2,), live=True)] if detached_too else []),
     ]
     return Stage(frozen=0, last=6, taps=tuple(Tap(depth=6, target=target, masked=True) for target in targets))
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap, Target, timeline
+from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap, timeline
 from layerlock.learn.plans import Progressive
+from layerlock.learn.targets import FeatureTarget, PatchTarget
 from layerlock.recipes import RECIPES, recipe
 
 FREEZING = [name for name in RECIPES if len(timeline(recipe(name).build_plan(), recipe(name).steps)) > 1]
@@ -151,17 +152,17 @@ TAP = Tap(depth=8)
         (Stage(frozen=9, last=10, taps=(TAP,)), "freeze_decoder"),
         (Stage(frozen=-1, last=10, taps=(TAP,)), "-1 frozen"),
         (Stage(frozen=0, last=10, taps=()), "without a loss"),
-        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=Target("frozen", 3)),)), "live"),
-        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=Target("frozen", 0)),)), "h0"),
-        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=Target("live", 11)),)), "h11 of 10"),
-        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=Target("frozen", 2), fraction=0.0),)), "fraction"),
-        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=Target("frozen", 2), fraction=1.5),)), "fraction"),
-        (Stage(frozen=0, last=10, taps=(Tap(depth=8, fraction=0.5),)), "pixel loss is on all"),
+        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=FeatureTarget((3,))),)), "live"),
+        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=FeatureTarget((0,))),)), "from 1 on"),
+        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=FeatureTarget((11,), live=True)),)), "h11 of 10"),
+        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=FeatureTarget((2,)), fraction=0.0),)), "fraction"),
+        (Stage(frozen=2, last=10, taps=(Tap(depth=8, target=FeatureTarget((2,)), fraction=1.5),)), "fraction"),
+        (Stage(frozen=0, last=10, taps=(Tap(depth=8, fraction=0.5),)), "the loss on pixels is on all"),
         (
             Stage(
                 frozen=2,
                 last=10,
-                taps=tuple(Tap(depth=8, target=Target("frozen", k), fraction=k / 4) for k in (1, 2)),
+                taps=tuple(Tap(depth=8, target=FeatureTarget((k,)), fraction=k / 4) for k in (1, 2)),
             ),
             "share one subset",
         ),
@@ -176,7 +177,7 @@ def test_stages_that_cannot_be_are_refused_in_words(stage: Stage, word: str) -> 
 
 def test_freezing_into_the_decoder_and_live_targets_are_allowed_when_named() -> None:
     assert not Stage(frozen=10, last=10, taps=(TAP,)).problems(10, 8, freeze_decoder=True)
-    live = Stage(frozen=2, last=10, taps=(TAP, Tap(depth=8, target=Target("live", 5))))
+    live = Stage(frozen=2, last=10, taps=(TAP, Tap(depth=8, target=FeatureTarget((5,), live=True))))
     assert not live.problems(10, 8, freeze_decoder=False)
 
 
@@ -204,8 +205,11 @@ def test_a_fixed_plan_does_not_read_the_log() -> None:
 @pytest.mark.parametrize(
     ("taps", "word"),
     [
-        ((Tap(depth=4, target=Target("frozen", 1, gradient=True)),), "live targets alone"),
-        ((Tap(depth=2, detach=True), Tap(depth=4, target=Target("live", 1, gradient=True))), "no loss detaches"),
+        ((Tap(depth=4, target=FeatureTarget((1,), gradient=True)),), "live targets alone"),
+        (
+            (Tap(depth=2, detach=True), Tap(depth=4, target=FeatureTarget((1,), live=True, gradient=True))),
+            "no loss detaches",
+        ),
     ],
 )
 def test_gradients_into_targets_that_cannot_be_are_refused(taps: tuple[Tap, ...], word: str) -> None:
@@ -217,9 +221,9 @@ def test_gradients_into_targets_that_cannot_be_are_refused(taps: tuple[Tap, ...]
 @pytest.mark.parametrize(
     ("stage", "word"),
     [
-        (Stage(frozen=0, last=10, taps=(Tap(depth=8, target=Target("pixels", 3)),)), "pixels have no layer"),
-        (Stage(frozen=0, last=10, taps=(Tap(depth=8, target=Target("ema", 3)),)), "'ema' is not pixels"),  # type: ignore[arg-type]
-        (Stage(frozen=0, last=10, taps=(Tap(depth=8, target=Target("teacher", 11)),)), "predicts t11 of 10"),
+        (Stage(frozen=0, last=10, taps=(Tap(depth=8, target=FeatureTarget((3, 2), "teacher")),)), "rising"),
+        (Stage(frozen=0, last=10, taps=(Tap(depth=8, target=PatchTarget("ema")),)), "'ema' is none of pixels"),  # type: ignore[arg-type]
+        (Stage(frozen=0, last=10, taps=(Tap(depth=8, target=FeatureTarget((11,), "teacher")),)), "predicts t11 of 10"),
         (Stage(frozen=0, last=3, taps=(Tap(depth=8),)), "depth 8, above block 3, the last that learns"),
         (Stage(frozen=0, last=10, taps=(Tap(depth=8, error="huber"),)), "'huber' is not squared"),  # type: ignore[arg-type]
     ],

@@ -14,8 +14,9 @@ from layerlock.config import Config
 from layerlock.dry_run import live_parameters
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import TubeMasking
-from layerlock.learn.plan import FixedPlan, Target
+from layerlock.learn.plan import FixedPlan
 from layerlock.learn.plans import JointEmbedding, Progressive
+from layerlock.learn.targets import FeatureTarget
 from layerlock.model.cost import backbone_parameters, block_flops, dense_flops, encoder_flops
 from layerlock.model.sizes import SIZES, vit
 from layerlock.model.vit import Position, ViT
@@ -169,8 +170,8 @@ def test_a_live_layer_beside_the_teachers_costs_a_pass_of_its_own() -> None:
     made = recipe("vjepa-tiny")
     stage = made.build_plan().stage(0, ())
     tap = stage.taps[0]
-    live = replace(tap, target=Target("live", 3, normalized=True))
-    through = replace(tap, target=Target("live", 3, normalized=True, gradient=True))
+    live = replace(tap, target=FeatureTarget((3,), live=True, normalized=True))
+    through = replace(tap, target=FeatureTarget((3,), live=True, normalized=True, gradient=True))
     alone = made.cost(stage).target
     beside, trained = (made.cost(replace(stage, taps=(tap, other))).target for other in (live, through))
     once = encoder_flops(made.model, made.tokens, 3)

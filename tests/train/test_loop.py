@@ -25,8 +25,14 @@ from layerlock.data import batches, crop_and_flip
 from layerlock.data.decode.video import UnreadableVideo, VideoInfo
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
+<<<<<<< HEAD
 from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap, Target
 from layerlock.learn.plans import LiveLatents, Progressive
+=======
+from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap
+from layerlock.learn.plans import Progressive
+from layerlock.learn.targets import FeatureTarget
+>>>>>>> 385a98e (Targets as data, networks as objects: pixels, motion, features of the model, its average or any frozen encoder)
 from layerlock.model.encoder import Encoder
 from layerlock.model.patches import gather_tokens, patchify
 from layerlock.model.position import rotate
@@ -284,7 +290,7 @@ def test_a_plan_of_ones_own_goes_in_as_an_argument(tmp_path: Path) -> None:
             if step < 5:
                 return PIXEL_STAGE
             if log and step >= log[0].step + 2:
-                live = Tap(depth=4, target=Target("live", 3))
+                live = Tap(depth=4, target=FeatureTarget((3,), live=True))
                 return replace(lock_stage(1), taps=(*lock_stage(1).taps, live))
             return lock_stage(1)
 

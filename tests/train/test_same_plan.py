@@ -14,13 +14,14 @@ from tiny import PIXEL_STAGE, Noise, config, lock_stage, run_config
 
 from layerlock.config import Config
 from layerlock.errors import ConfigError
-from layerlock.learn.plan import FixedPlan, Plan, Stage, SwitchLog, Tap, Target
+from layerlock.learn.plan import FixedPlan, Plan, Stage, SwitchLog, Tap
 from layerlock.learn.plans import LiveLatents, Progressive
+from layerlock.learn.targets import FeatureTarget
 from layerlock.train import checkpoint, loop
 from layerlock.train.loop import train
 from layerlock.train.same_plan import differences, plan_facts
 
-LIVE = Stage(frozen=0, last=6, taps=(Tap(depth=4), Tap(depth=4, target=Target("live", 1))))
+LIVE = Stage(frozen=0, last=6, taps=(Tap(depth=4), Tap(depth=4, target=FeatureTarget((1,), live=True))))
 
 
 class Halfway:

@@ -6,7 +6,6 @@ never clips, steps or logs: that is the loop's.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -17,11 +16,13 @@ from torch.nn import functional as F
 from layerlock import draws
 from layerlock.learn.decoders import BackboneDecoder, BackboneDecoding
 from layerlock.learn.masking import Masking, Masks, move, random_subset
-from layerlock.learn.plan import Network, Source, Stage, Tap, Target
+from layerlock.learn.networks import Foreign, Network, Own, frozen_encoder
+from layerlock.learn.plan import Stage, Tap
+from layerlock.learn.targets import MODEL, TEACHER, PatchTarget, Source, Target
 from layerlock.learn.teacher import Teacher
 from layerlock.model.patches import Grid, gather_tokens, patchify
 from layerlock.model.position import Rotation
-from layerlock.model.separate import SeparateDecoder, SeparateDecoding, normalized_patches
+from layerlock.model.separate import SeparateDecoder, SeparateDecoding
 from layerlock.model.vit import Dense, ViT, ViTConfig, compile_blocks, initialize
 
 Decoding = BackboneDecoding | SeparateDecoding
@@ -50,13 +51,14 @@ class Prediction:
 
 
 Latents = dict[Source, Tensor]
-"""outputs of blocks that are targets, `[B, N or Q, D]`, by network and layer; with a graph where a target wants one"""
+"""outputs of blocks that are targets, `[B, N or Q, D]`, by network and block; with a graph where a target wants one"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What all parts of a pass share: a clip's patches, the masks, the subset for latent losses."""
+    """What all parts of a pass share: a clip and its patches, the masks, the subset for latent losses."""
 
+    video_btchw: Tensor
     patches_bnp: Tensor
     masks: Masks
     rotation: Rotation | None
@@ -113,6 +115,7 @@ class Learner(nn.Module):
         self.decoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
         self.teacher: Teacher | None = None
+        self.networks: dict[str, Network] = {}
         self.stage: Stage | None = None
         initialize(self, draws.generator(seed, "weights"))
 
@@ -136,9 +139,9 @@ class Learner(nn.Module):
         if self.vit.norm is not None:
             whole = len(self.vit.blocks)
             self.vit.norm.requires_grad_(stage.frozen < whole and any(tap.depth == whole for tap in stage.taps))
+        self._rebuild_networks(stage)
         self._rebuild_decoders(stage)
         self._rebuild_heads(stage)
-        self._rebuild_teacher(stage)
         if self.compiled:
             compile_blocks(self)
 
@@ -165,18 +168,31 @@ class Learner(nn.Module):
     def _new_head(self, name: str, tap: Tap) -> Dense:
         model = self.vit.config
         width = self.decoding.width if isinstance(self.decoding, SeparateDecoding) else model.width
-        out = model.width if tap.target.layer else model.patch_values
-        head = Dense(width, out, device=self.vit.embed.weight.device)
+        head = Dense(width, self._target_width(tap.target), device=self.vit.embed.weight.device)
         initialize(head, draws.generator(self.seed, f"head/{name}"))
         return head
 
-    def _rebuild_teacher(self, stage: Stage) -> None:
-        if not stage.has_teacher:
+    def _target_width(self, target: Target) -> int:
+        """Numbers at each position of what is predicted."""
+        return self.vit.config.patch_values if isinstance(target, PatchTarget) else self.networks[target.network].width
+
+    def _rebuild_networks(self, stage: Stage) -> None:
+        """Keeps the networks that targets ask for still, makes those that are asked for now."""
+        if TEACHER not in stage.networks:
             self.teacher = None
-            return
-        if self.teacher is None:
+        elif self.teacher is None:
             self.teacher = Teacher(self.vit)
-        self.teacher.share(self.vit, stage.frozen)
+        self.networks = {name: self._network(name) for name in stage.networks}
+        for network in self.networks.values():
+            network.enter(self.vit, stage.frozen)
+
+    def _network(self, name: str) -> Network:
+        if name == MODEL:
+            return Own(self.vit, recompute=self.recompute)
+        if self.teacher is not None and name == TEACHER:
+            return self.teacher
+        frames = self.vit.grid[0] * self.vit.config.patch[0]
+        return self.networks.get(name) or Foreign(frozen_encoder(name, frames), self.vit.grid, self.vit.compute)
 
     def live(self) -> dict[str, nn.Parameter]:
         """The parameters that the stage in force trains, by name."""
@@ -188,8 +204,8 @@ class Learner(nn.Module):
 
     def after_step(self, decay: float) -> None:
         """What follows an optimizer step: a teacher keeps `decay` of its weights and takes the rest from the model."""
-        if self.teacher is not None:
-            self.teacher.follow(self.vit, decay)
+        for network in self.networks.values():
+            network.after_step(self.vit, decay)
 
     # --- one step --------------------------------------------------------------------------------------------------
 
@@ -217,7 +233,7 @@ class Learner(nn.Module):
             every = self.masking.draw(self.seed, index_b[part], self.vit.grid)
             for masks in every:
                 if self.stage.trains_targets:  # their graph is gone with the backward of the pass before
-                    latents = {source: h for source, h in latents.items() if source[0] == "teacher"}
+                    latents = {source: h for source, h in latents.items() if source[0] != MODEL}
                 groups = self.groups(video_btchw[part], index_b[part], masks, latents)
                 figures = self._learn(groups, figures, scale, share / len(every), weights or {}, watch)
         return figures
@@ -267,6 +283,7 @@ class Learner(nn.Module):
         subset_bq = self._subset(stage, index_b)
         subset_bq = None if subset_bq is None else move(subset_bq, video_btchw.device)
         seen = Seen(
+            video_btchw=video_btchw,
             patches_bnp=patchify(video_btchw, self.vit.config.patch),
             masks=masks,
             rotation=self.vit.rotation(masks.context_bk),
@@ -274,7 +291,8 @@ class Learner(nn.Module):
             subset_alone=subset_bq is not None and not any(tap.full_clip for tap in stage.taps),
         )
         latents = {} if latents is None else latents
-        x = self._prefix(stage, seen, latents)
+        self._complete(latents, stage, seen)
+        x = self._prefix(stage, seen)
         at = stage.frozen
         depths = sorted({tap.depth for tap in stage.taps})
         for depth in depths:
@@ -293,43 +311,27 @@ class Learner(nn.Module):
         count = max(1, round(self.vit.tokens * fractions.pop()))
         return random_subset(self.seed, "latent subset", index_b, self.vit.tokens, count)
 
-    def _prefix(self, stage: Stage, seen: Seen, latents: Latents) -> Tensor:
-        """Context through the frozen blocks, and the latent targets that are not known yet; those of the model go block
-        by block together with it.
+    def _complete(self, latents: Latents, stage: Stage, seen: Seen) -> None:
+        """Adds the latents that are not known yet, each network's in one pass.
 
         Targets have no graph but where a plan wants one, and see the subset alone unless a tap wants the full clip.
         """
+        kept_bq = seen.subset_bq if seen.subset_alone else None
+        for name, network in self.networks.items():
+            blocks = sorted(block for of, block in stage.sources if of == name and (of, block) not in latents)
+            if not blocks:
+                continue
+            with torch.set_grad_enabled(torch.is_grad_enabled() and stage.trains_targets and name == MODEL):
+                found = network.features(seen.video_btchw, seen.patches_bnp, blocks, kept_bq)
+            latents |= {(name, block): h for block, h in found.items()}
+
+    def _prefix(self, stage: Stage, seen: Seen) -> Tensor:
+        """Context through the projection and the frozen blocks, without a graph where these are frozen."""
         context_bk = seen.masks.context_bk
         with torch.set_grad_enabled(torch.is_grad_enabled() and stage.frozen == 0):
             x = self.vit.project(gather_tokens(seen.patches_bnp, context_bk), context_bk)
-        wanted = {tap.target.source for tap in stage.taps if tap.target.layer} - latents.keys()
-        depths = range(1, min([stage.frozen, *(tap.depth for tap in stage.taps)]) + 1)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and stage.trains_targets):
-            own = self._target_pass("model", wanted, seen, latents)
-            for depth in depths:
-                x = self.vit.run(x, seen.rotation, depth - 1, depth)
-                next(own, None)
-            deque(own, maxlen=0)
-        with torch.no_grad():
-            deque(self._target_pass("teacher", wanted, seen, latents), maxlen=0)
-        return x
-
-    def _target_pass(self, network: Network, wanted: set[Source], seen: Seen, latents: Latents) -> Iterator[int]:
-        """Runs a network on what targets are made of, and pauses after each block; puts what is wanted into `latents`.
-
-        Nothing runs where none of its layers is wanted.
-        """
-        deepest = max((layer for of, layer in wanted if of == network), default=0)
-        if not deepest:
-            return
-        target = self.vit if network == "model" or self.teacher is None else self.teacher.vit
-        kept_bq = seen.subset_bq if seen.subset_alone else None
-        h, rotation = target.project(self._at(kept_bq, seen.patches_bnp), kept_bq), self.vit.rotation(kept_bq)
-        for depth in range(1, deepest + 1):
-            h = target.run(h, rotation, depth - 1, depth, recompute=self.recompute)
-            if (network, depth) in wanted:
-                latents[network, depth] = target.norm_out(h) if depth == len(target.blocks) else h
-            yield depth
+            frozen = min([stage.frozen, *(tap.depth for tap in stage.taps)])
+            return self.vit.run(x, seen.rotation, 0, frozen) if frozen else x
 
     @staticmethod
     def _at(index_bq: Tensor | None, x_bnd: Tensor) -> Tensor:
@@ -372,12 +374,10 @@ class Learner(nn.Module):
 
     def _target(self, target: Target, seen: Seen, latents: Latents, positions_bq: Tensor | None) -> Tensor:
         """What a loss at `positions_bq` predicts, in float32; a constant, but where gradients go into it."""
-        if not target.layer:
-            patches = self._at(positions_bq, seen.patches_bnp)
-            return normalized_patches(patches) if target.normalized else self.vit.normalize(patches)
-        h = latents[target.source] if target.gradient else latents[target.source].detach()
-        h = (h if seen.subset_alone else self._at(positions_bq, h)).float()
-        return F.layer_norm(h, h.shape[-1:]) if target.normalized else h
+        if isinstance(target, PatchTarget):
+            return target.of(self._at(positions_bq, seen.patches_bnp), self.vit)
+        found = [latents[source] for source in target.sources]
+        return target.of([h if seen.subset_alone else self._at(positions_bq, h) for h in found])
 
 
 def head_name(tap: Tap) -> str:

@@ -12,39 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Network = Literal["model", "teacher"]
-"""what a latent target is a layer of"""
-Source = tuple[Network, int]
-"""a network and one of its blocks, counted from one"""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a loss predicts: pixels, or the output of block `layer` (one-based) on the clip itself.
-
-    `frozen` layers are at most the stage's frozen prefix; a layer above it is `live` and is asked for by that name.
-    `teacher` layers are those of the running average of the weights. `normalized` patches have mean 0 and deviation 1
-    each (VideoMAE), `normalized` layers a mean of 0 and a deviation of 1 over the width of each token (V-JEPA).
-    `gradient` lets gradients of the loss into a live target too; else targets are constants to it.
-    """
-
-    kind: Literal["pixels", "frozen", "live", "teacher"] = "pixels"
-    layer: int = 0
-    normalized: bool = False
-    gradient: bool = False
-
-    @property
-    def name(self) -> str:
-        """`pixels`, `h1`, `h2`, ..., or `t1`, `t2`, ... of a teacher."""
-        return self.kind if self.layer == 0 else f"{'t' if self.kind == 'teacher' else 'h'}{self.layer}"
-
-    @property
-    def source(self) -> Source:
-        """What computes it, and which block: the key of a latent. A frozen and a live layer are both the model's."""
-        return ("teacher" if self.kind == "teacher" else "model", self.layer)
-
-
-PIXELS = Target()
+from layerlock.learn.targets import MODEL, PIXELS, TEACHER, FeatureTarget, PatchTarget, Source, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,18 +56,28 @@ class Stage:
         return f"{tap.target.name}@{tap.depth}" if several else tap.target.name
 
     @property
-    def has_teacher(self) -> bool:
-        """Whether a target is a layer of the running average."""
-        return any(tap.target.kind == "teacher" for tap in self.taps)
+    def sources(self) -> tuple[Source, ...]:
+        """The features that its targets are made of, each once."""
+        return tuple(dict.fromkeys(source for tap in self.taps for source in tap.target.sources))
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that compute them, each once."""
+        return tuple(dict.fromkeys(network for network, _ in self.sources))
+
+    @property
+    def latent(self) -> tuple[Tap, ...]:
+        """The losses that predict features."""
+        return tuple(tap for tap in self.taps if isinstance(tap.target, FeatureTarget))
 
     @property
     def trains_targets(self) -> bool:
         """Whether gradients of a loss go into its target."""
-        return any(tap.target.gradient for tap in self.taps)
+        return any(isinstance(tap.target, FeatureTarget) and tap.target.gradient for tap in self.taps)
 
-    def target_depth(self, network: Network) -> int:
+    def target_depth(self, network: str) -> int:
         """The deepest block that a target pass of this network runs; 0 where nothing is asked of it."""
-        return max((layer for of, layer in (tap.target.source for tap in self.taps) if of == network), default=0)
+        return max((block for name, block in self.sources if name == network), default=0)
 
     def problems(self, depth: int, encoder_depth: int, freeze_decoder: bool) -> list[str]:
         """What is wrong with this stage on `depth` blocks, of which the first `encoder_depth` see context alone; each
@@ -122,7 +100,7 @@ class Stage:
             found.append("stage.taps: two losses with one target at one depth")
         if any(len({tap.detach for tap in self.taps if tap.depth == depth}) > 1 for depth in range(depth + 1)):
             found.append("stage.taps: losses at one depth detach together or not at all")
-        if len({(tap.fraction, tap.full_clip, tap.masked) for tap in self.taps if tap.target.layer}) > 1:
+        if len({(tap.fraction, tap.full_clip, tap.masked) for tap in self.latent}) > 1:
             found.append("stage.taps: latent losses of one stage share one subset of the patches")
         return found
 
@@ -136,8 +114,8 @@ class Stage:
             found.append(f"depth: a loss at depth {tap.depth}, below {self.frozen} frozen blocks, trains nothing")
         if not 0 < tap.fraction <= 1:
             found.append(f"fraction: a loss on a fraction {tap.fraction} of the patches")
-        elif tap.target.kind == "pixels" and tap.fraction < 1:
-            found.append("fraction: the pixel loss is on all patches, or on those masked")
+        elif isinstance(tap.target, PatchTarget) and tap.fraction < 1:
+            found.append(f"fraction: the loss on {tap.target.name} is on all patches, or on those masked")
         if tap.masked and (tap.fraction < 1 or tap.full_clip):
             found.append("masked: a loss at the masked positions is on all of them, its targets are of the full clip")
         if tap.error not in ("squared", "absolute"):
@@ -145,21 +123,19 @@ class Stage:
         return found
 
     def _target_problems(self, target: Target, depth: int) -> list[str]:
-        if target.kind not in ("pixels", "frozen", "live", "teacher"):
-            return [f"{target.kind!r} is not pixels, frozen, live or teacher"]
-        found = []
-        if target.kind == "pixels" and target.layer:
-            found.append(f"pixels have no layer, and not {target.layer}; name frozen, live or teacher")
-        if target.kind == "frozen" and not 1 <= target.layer <= self.frozen:
-            found.append(
-                f"predicts h{target.layer} with {self.frozen} blocks frozen; "
+        """What is wrong with a target by itself, and against the blocks that its network has and that are frozen."""
+        if not isinstance(target, PatchTarget | FeatureTarget):
+            return [f"{target!r} is neither a PatchTarget nor a FeatureTarget"]
+        if isinstance(target, PatchTarget) or target.problems() or target.network not in (MODEL, TEACHER):
+            return target.problems()
+        if target.blocks[-1] > depth:
+            return [f"predicts {target.name} of {depth} blocks"]
+        if target.network == MODEL and not target.live and target.blocks[-1] > self.frozen:
+            return [
+                f"predicts {target.name} with {self.frozen} blocks frozen; "
                 "a target above what is frozen is live and has to be named so"
-            )
-        if target.kind in ("live", "teacher") and not 1 <= target.layer <= depth:
-            found.append(f"predicts {target.name} of {depth} blocks")
-        if target.gradient and target.kind != "live":
-            found.append("gradients go into live targets alone")
-        return found
+            ]
+        return []
 
 
 @dataclass(frozen=True)

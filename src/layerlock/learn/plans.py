@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from layerlock.learn.plan import FixedPlan, Stage, SwitchLog, Tap, Target
+from layerlock.learn.plan import FixedPlan, Stage, SwitchLog, Tap
+from layerlock.learn.targets import MODEL, TEACHER, FeatureTarget, PatchKind, PatchTarget, features_of
 
 ROUNDING = 1e-9
 """of the run: a switch so near its end is one at the end, which does not come"""
@@ -91,7 +92,7 @@ class Progressive(Schedule):
     """Progressive freezing, with or without latent targets (LayerLock sections 3.3 and 4.1).
 
     With `target="frozen"` the loss predicts the output of the last frozen block, with `keep_targets` all targets so far
-    (Table 5). Without freezing it is plain MAE, and with `masked` and `normalized` VideoMAE.
+    (Table 5). Without freezing it is plain MAE, and with `masked` and `normalized` patches VideoMAE.
     """
 
     target: Literal["pixels", "frozen"] = "pixels"
@@ -104,8 +105,8 @@ class Progressive(Schedule):
     """compute the targets of a subset on the full clip, not on the subset alone"""
     masked: bool = False
     """take losses at masked positions alone, not at all"""
-    normalized: bool = False
-    """pixels of each patch with mean 0 and deviation 1"""
+    patches: PatchKind = "pixels"
+    """what of the patches is predicted: pixels, each patch's with mean 0 and deviation 1, or changes over time"""
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, a line each."""
@@ -130,10 +131,10 @@ class Progressive(Schedule):
 
     def _tap(self, layer: int, encoder_depth: int) -> Tap:
         if layer == 0:
-            return Tap(depth=encoder_depth, target=Target(normalized=self.normalized), masked=self.masked)
+            return Tap(depth=encoder_depth, target=PatchTarget(self.patches), masked=self.masked)
         return Tap(
             depth=encoder_depth,
-            target=Target("frozen", layer),
+            target=features_of(layer),
             fraction=self.latent_fraction,
             full_clip=self.full_clip,
             masked=self.masked,
@@ -157,8 +158,8 @@ class JointEmbedding(Schedule):
         """One loss, on the features after block `max(1, frozen)` or after the last."""
         frozen = frozen_so_far[-1]
         layer = max(1, frozen) if self.climb else depth
-        own: Literal["frozen", "live"] = "frozen" if layer <= frozen else "live"
-        target = Target("teacher" if self.teacher else own, layer, normalized=True)
+        live = not self.teacher and layer > frozen
+        target = FeatureTarget((layer,), TEACHER if self.teacher else MODEL, live=live, normalized=True)
         return (Tap(depth=encoder_depth, target=target, masked=True, error="absolute"),)
 
 
@@ -188,7 +189,8 @@ class LiveLatents:
         """The plan of a run of `steps` steps."""
         through = not self.stop_gradient
         latent = tuple(
-            Tap(depth=encoder_depth, target=Target("live", layer, gradient=through)) for layer in self.layers
+            Tap(depth=encoder_depth, target=FeatureTarget((layer,), live=True, gradient=through))
+            for layer in self.layers
         )
         stage = Stage(frozen=0, last=depth, taps=(Tap(depth=encoder_depth), *latent))
         return WeightedPlan(((0, stage),), steps=steps, weight=self.weight, ramp=self.ramp)
@@ -206,7 +208,7 @@ class WeightedPlan(FixedPlan):
         """The factor of each latent loss in update `step`."""
         stage = self.stage(step)
         rise = 1.0 if self.ramp == "constant" else 0.5 * (1 - math.cos(math.pi * step / max(self.steps - 1, 1)))
-        return {stage.label(tap): self.weight * rise for tap in stage.taps if tap.target.layer}
+        return {stage.label(tap): self.weight * rise for tap in stage.latent}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +270,7 @@ class Blockwise:
 
 
 def _local(depth: int, *, detach: bool = False) -> Tap:
-    return Tap(depth=depth, target=Target(normalized=True), masked=True, detach=detach)
+    return Tap(depth=depth, target=PatchTarget("normalized"), masked=True, detach=detach)
 
 
 Plans = Progressive | JointEmbedding | LiveLatents | Blockwise

@@ -6,14 +6,18 @@ forward. Recomputation of activations is not counted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Decoding
 from layerlock.learn.masking import Counts
+from layerlock.learn.networks import foreign_flops, frozen_encoder
 from layerlock.learn.plan import Stage, Tap
+from layerlock.learn.targets import MODEL, TEACHER, PatchTarget
 from layerlock.model.cost import block_flops, dense_flops, encoder_flops
+from layerlock.model.patches import Grid
 from layerlock.model.separate import separate_flops
 from layerlock.model.vit import ViTConfig
 
@@ -36,21 +40,27 @@ class StepCost:
         return self.encoder + self.decoder + self.heads + self.target
 
 
-def step_cost(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Sequence[Counts], tokens: int) -> StepCost:
-    """One clip of `tokens` tokens in a step of `stage`; `counts` are the tokens of each mask, a pass each.
+def step_cost(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Sequence[Counts], grid: Grid) -> StepCost:
+    """One clip of a grid of tokens in a step of `stage`; `counts` are the tokens of each mask, a pass each.
+
+    Raises LayerlockError where a frozen encoder that targets are made by cannot be opened.
 
     Targets are computed once for all masks (the model's own for each, where gradients go into them), as deep as they
     are; each depth with a loss decodes once, at the most positions that a loss there asks for.
     """
-    passes = [_pass(model, decoding, stage, each, tokens) for each in counts]
+    tokens, frames = math.prod(grid), grid[0] * model.patch[0]
+    passes = [_pass(model, decoding, stage, each, tokens, frames) for each in counts]
     encoder, decoder, heads = (sum(parts) for parts in zip(*passes, strict=True))
-    latent = [tap for tap in stage.taps if tap.target.layer]
-    seen = max((tokens if tap.full_clip else _positions(tap, counts[0], tokens) for tap in latent), default=0)
-    seen = tokens if any(tap.masked for tap in latent) else seen
-    own, teacher = (stage.target_depth(network) for network in ("model", "teacher"))
-    target = encoder_flops(model, seen, teacher) if teacher else 0
-    if own:
-        target += _own_target(model, stage, seen, own) * (len(passes) if stage.trains_targets else 1)
+    seen = max((tokens if tap.full_clip else _positions(tap, counts[0], tokens) for tap in stage.latent), default=0)
+    seen = tokens if any(tap.masked for tap in stage.latent) else seen
+    target = 0
+    for network in stage.networks:
+        depth = stage.target_depth(network)
+        if network == MODEL:
+            target += _own_target(model, stage, seen, depth) * (len(passes) if stage.trains_targets else 1)
+        else:
+            whole = foreign_flops(frozen_encoder(network, frames), depth) if network != TEACHER else 0
+            target += whole or encoder_flops(model, seen, depth)
     return StepCost(encoder=encoder, decoder=decoder, heads=heads, target=target)
 
 
@@ -60,7 +70,9 @@ def _own_target(model: ViTConfig, stage: Stage, seen: int, depth: int) -> int:
     return LIVE * once - dense_flops(seen, model.patch_values, model.width) if stage.trains_targets else once
 
 
-def _pass(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Counts, tokens: int) -> tuple[int, int, int]:
+def _pass(
+    model: ViTConfig, decoding: Decoding, stage: Stage, counts: Counts, tokens: int, frames: int
+) -> tuple[int, int, int]:
     """Encoder, decoders and heads for one mask."""
     context = round(counts.context)
     depths = sorted({tap.depth for tap in stage.taps})
@@ -73,7 +85,9 @@ def _pass(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Counts, to
         taps = [tap for tap in stage.taps if tap.depth == depth]
         queries = max(_positions(tap, counts, tokens) for tap in taps)
         decoder += _decode(model, decoding, stage, depth, context, queries)
-        heads += sum(_head(model, decoding, stage, tap, _positions(tap, counts, tokens)) for tap in taps)
+        for tap in taps:
+            out = _outputs(tap, model, frames)
+            heads += _head(model, decoding, stage, out, _positions(tap, counts, tokens))
     return encoder, decoder, heads
 
 
@@ -94,8 +108,15 @@ def _decode(model: ViTConfig, decoding: Decoding, stage: Stage, depth: int, cont
     return LIVE * whole - (0 if learns_below else inputs)
 
 
-def _head(model: ViTConfig, decoding: Decoding, stage: Stage, tap: Tap, positions: int) -> int:
-    out = model.width if tap.target.layer else model.patch_values
+def _outputs(tap: Tap, model: ViTConfig, frames: int) -> int:
+    """Numbers that a head predicts at each position."""
+    if isinstance(tap.target, PatchTarget):
+        return model.patch_values
+    network = tap.target.network
+    return model.width if network in (MODEL, TEACHER) else frozen_encoder(network, frames).width
+
+
+def _head(model: ViTConfig, decoding: Decoding, stage: Stage, out: int, positions: int) -> int:
     if not isinstance(decoding, BackboneDecoding):
         return LIVE * dense_flops(positions, decoding.width, out)
     passes = LIVE if stage.frozen < model.depth else LIVE - 1

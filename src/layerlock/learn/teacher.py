@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor, nn
+
+from layerlock.learn.networks import backbone_features
 from layerlock.model.vit import ViT
 
 
 class Teacher(nn.Module):
-    """A ViT that follows another one. What is frozen in the student is shared with it, not averaged."""
+    """A `Network` that is a ViT which follows another one. What is frozen in the student is shared with it, not
+    averaged.
+    """
 
     def __init__(self, student: ViT) -> None:
         super().__init__()
@@ -18,7 +23,19 @@ class Teacher(nn.Module):
         self.vit.load_state_dict(student.state_dict())
         self.vit.requires_grad_(False)
 
-    def share(self, student: ViT, frozen: int) -> None:
+    @property
+    def width(self) -> int:
+        """Length of a feature, D."""
+        return self.vit.config.width
+
+    @torch.no_grad()
+    def features(
+        self, video_btchw: Tensor, patches_bnp: Tensor, blocks: Sequence[int], kept_bq: Tensor | None
+    ) -> dict[int, Tensor]:
+        """As every `Network`."""
+        return backbone_features(self.vit, patches_bnp, blocks, kept_bq)
+
+    def enter(self, student: ViT, frozen: int) -> None:
         """The first `frozen` blocks, and what comes before them and after all blocks, are the student's own."""
         if frozen:
             self.vit.embed = student.embed
@@ -29,7 +46,7 @@ class Teacher(nn.Module):
             self.vit.norm = student.norm
 
     @torch.no_grad()
-    def follow(self, student: ViT, decay: float) -> None:
+    def after_step(self, student: ViT, decay: float) -> None:
         """`decay` of each weight, and the rest of the student's. Shared weights stay as they are."""
         pairs = [
             (own, others)

@@ -118,7 +118,7 @@ def _all(scale: Scale) -> tuple[Recipe, ...]:
     """Every method at this size."""
     size, freezing, cut = scale.mae.recipe, scale.freezing, scale.blockwise
     lock = replace(freezing, target="frozen")
-    videomae = Progressive(masked=True, normalized=True)
+    videomae = Progressive(masked=True, patches="normalized")
     made = {
         "mae": (_backbone(scale, Progressive()), "Video MAE: pixels, end to end"),
         "freeze": (_backbone(scale, freezing), "Progressive freezing with pixel targets (LayerLock section 4.1)"),

@@ -52,7 +52,7 @@ def _videomae(name: str, size: str, batch: int) -> Config:
             key_bias=False,
             input_bias=False,
         ),
-        plan=Progressive(masked=True, normalized=True),
+        plan=Progressive(masked=True, patches="normalized"),
         optim=OptimConfig(
             lr=1.5e-4 * batch / 256,
             start_lr=1e-6 * batch / 256,

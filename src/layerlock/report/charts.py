@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from layerlock.learn.plan import Tap
+from layerlock.learn.targets import PatchTarget, of_patches
 from layerlock.model.vit import ViTConfig
 from layerlock.report.history import History, Line, keys, series
 from layerlock.report.markup import card, cards, image, note
@@ -103,7 +104,7 @@ def charts(history: History) -> list[Chart]:
 def _losses(history: History) -> Iterator[Chart]:
     lines, taps = history.lines, [tap for span in history.spans if span.stage for tap in span.stage.taps]
     names = keys(lines, "losses")
-    pixels = [name for name in names if name.startswith("pixels")]
+    pixels = [name for name in names if of_patches(name)]
     if pixels:
         yield Chart(
             title="loss, pixels",
@@ -131,8 +132,9 @@ def _losses(history: History) -> Iterator[Chart]:
 
 
 def _unit(model: ViTConfig, taps: Sequence[Tap]) -> str:
-    if any(tap.target.normalized and not tap.target.layer for tap in taps):
-        return "of each patch less its mean and over its deviation"
+    for unit in (tap.target.unit for tap in taps if isinstance(tap.target, PatchTarget)):
+        if unit:
+            return unit
     plain = set(model.mean) == {0.0} and set(model.std) == {1.0}
     return "in [0, 1]" if plain else "in the model's units, less its mean and over its deviation"
 

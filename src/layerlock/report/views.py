@@ -12,7 +12,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from layerlock.config import Config
+<<<<<<< HEAD
 from layerlock.errors import one_line
+=======
+from layerlock.errors import LayerlockError
+from layerlock.learn.targets import of_patches
+>>>>>>> 385a98e (Targets as data, networks as objects: pixels, motion, features of the model, its average or any frozen encoder)
 from layerlock.model.encoder import HEADLINE, Encoder
 from layerlock.model.patches import gather_tokens, patchify
 from layerlock.report import pictures
@@ -83,7 +88,7 @@ def _in_pixels(preview: Preview, name: str, config: Config, *, normalized: bool)
 def targets_of(preview: Preview) -> list[str]:
     """Names of the targets in a preview: pixels first, then by layer."""
     names = [name.removeprefix("predicted/") for name in preview if name.startswith("predicted/")]
-    return sorted(names, key=lambda name: (not name.startswith("pixels"), len(name), name))
+    return sorted(names, key=lambda name: (not of_patches(name), len(name), name))
 
 
 def explained(preview: Preview, name: str) -> float:
@@ -134,6 +139,7 @@ def prediction_section(previews: Previews, config: Config) -> list[Markup]:
     undrawn = []
     for step, preview in previews.by_step.items():
         for name in targets_of(preview) if preview is newest else targets_of(preview)[-1:]:
+<<<<<<< HEAD
             try:
                 if name.startswith("pixels"):
                     _reconstruction(sheet, preview, name, step)
@@ -141,6 +147,12 @@ def prediction_section(previews: Previews, config: Config) -> list[Markup]:
                     colours = _latents(sheet, preview, name, step, colours)
             except Exception as error:  # of a target that nobody thought of: the others are shown
                 undrawn.append(note(f"Step {step:,}: {name} could not be drawn ({one_line(error)})."))
+=======
+            if of_patches(name):
+                _reconstruction(sheet, preview, name, step)
+            else:
+                colours = _latents(sheet, preview, name, step, colours)
+>>>>>>> 385a98e (Targets as data, networks as objects: pixels, motion, features of the model, its average or any frozen encoder)
     more = [note(f"{previews.left_out} more stages are in previews/.")] if previews.left_out else []
     parts = [paragraph(*_what_is_shown(sheet, newest)), sheet.html(), *more]
     return [*parts, *undrawn, *_broken(previews), *_explained_table(previews)]

@@ -12,12 +12,14 @@ from layerlock.train.same_plan import differences
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """`data` is the fingerprint of the source, `plan` what tells the plan from others (`plan_facts`), `device` and
-    `precision` what was computed on and in, `auto` resolved.
+    """`data` is the fingerprint of the source, `plan` what tells the plan from others (`plan_facts`), `networks` the
+    fingerprints of the frozen encoders whose features are targets, `device` and `precision` what was computed on and
+    in, `auto` resolved.
     """
 
     data: str
     plan: dict[str, Any]
+    networks: dict[str, str]
     device: str
     precision: str
 
@@ -31,6 +33,11 @@ class Identity:
                 "on exactly; begin a new run with --init-from"
             )
         found = differences(began.plan, self.plan)
+        found += [
+            f"plan: the weights of {name} are not those whose features the run to resume predicted"
+            for name, weights in self.networks.items()
+            if began.networks.get(name, weights) != weights
+        ]
         if began.precision != self.precision:
             found.append(
                 f"run.precision: the run to resume computes in {began.precision}, now {config.run.precision} is "

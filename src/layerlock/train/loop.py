@@ -22,7 +22,12 @@ from layerlock.data.index.listing import printable
 from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import ConfigError, LayerlockError, one_line
 from layerlock.learn.learner import Learner, StepFigures
+<<<<<<< HEAD
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weighted, weights_of
+=======
+from layerlock.learn.networks import fingerprints
+from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weights_of
+>>>>>>> 385a98e (Targets as data, networks as objects: pixels, motion, features of the model, its average or any frozen encoder)
 from layerlock.model.encoder import ClipShape, save_backbone
 from layerlock.process import keep_freed_memory, put_back
 from layerlock.train import checkpoint
@@ -120,10 +125,14 @@ class Run:
     ) -> None:
         self.config, self.plan, self.folder, self.source, self.learner = config, plan, folder, source, learner
         self.bar, self.device, self.resumed = bar, learner.vit.embed.weight.device, state
+        stages = [stage for _, stage in timeline(plan, config.steps)]
         self.identity = Identity(
-            data=source.fingerprint, plan=plan_facts(plan, config.steps), **resolved(self.device, learner.vit.compute)
+            data=source.fingerprint,
+            plan=plan_facts(plan, config.steps),
+            networks=fingerprints({name for stage in stages for name in stage.networks}, config.clip.frames),
+            **resolved(self.device, learner.vit.compute),
         )
-        self.labels = {stage.label(tap) for _, stage in timeline(plan, config.steps) for tap in stage.taps}
+        self.labels = {stage.label(tap) for stage in stages for tap in stage.taps}
         self.step: int = state.step if state else 0
         self.saved = self.step if state else -1
         self.log: SwitchLog = state.log if state else ()

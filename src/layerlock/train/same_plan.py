@@ -31,7 +31,7 @@ DEEPEST = 4
 
 def described(stage: Stage | None) -> dict[str, Any]:
     """A stage as JSON holds it."""
-    return {} if stage is None else asdict(stage) | {"taps": [asdict(tap) for tap in stage.taps]}
+    return {} if stage is None else dict(json.loads(json.dumps(asdict(stage))))
 
 
 def plan_facts(plan: Plan, steps: int) -> dict[str, Any]:

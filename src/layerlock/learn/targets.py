@@ -1,0 +1,177 @@
+"""What a loss predicts, as data: a pure function of a clip's patches, or features of a network.
+
+A target states its own name, width, unit and picture; who computes features is a `Network` (`learn/networks.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from layerlock.model.patches import Grid
+from layerlock.model.separate import normalized_patches
+from layerlock.model.vit import ViT, ViTConfig
+
+MODEL, TEACHER = "model", "teacher"
+"""the networks that a learner has of its own: the model that learns, and the running average of its weights"""
+
+Source = tuple[str, int]
+"""a network by its name and one of its blocks, counted from one: the key of a latent"""
+
+PatchKind = Literal["pixels", "normalized", "motion"]
+
+_CHANGE, _STILL = 3.0, 0.6
+"""factors of a tubelet's changes over time and of its mean: of the energy of pixels 8 % is change"""
+
+
+@dataclass(frozen=True)
+class PatchTarget:
+    """A pure function of a clip's patches: `pixels` in the model's units, `normalized` with mean 0 and deviation 1 in
+    each patch (VideoMAE), `motion`: the cosine transform of each tubelet over its frames, changes weighed more than the
+    mean, which is an invertible map of the pixels.
+    """
+
+    kind: PatchKind = "pixels"
+
+    @property
+    def name(self) -> str:
+        """Its label: `pixels`, whether normalised or not, or `motion`."""
+        return "pixels" if self.kind == "normalized" else self.kind
+
+    @property
+    def unit(self) -> str:
+        """What its numbers are, in words; empty for the model's own units."""
+        return {
+            "pixels": "",
+            "normalized": "of each patch less its mean and over its deviation",
+            "motion": "of the cosine transform over a tubelet's frames",
+        }[self.kind]
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The features that it is made of: none."""
+        return ()
+
+    def problems(self) -> list[str]:
+        """What is wrong with it by itself, a line each."""
+        kinds = get_args(PatchKind)
+        return [] if self.kind in kinds else [f"kind: {self.kind!r} is none of {', '.join(kinds)}"]
+
+    def of(self, patches_bqp: Tensor, vit: ViT) -> Tensor:
+        """The target `[B, Q, P]`, float32, from patches, uint8 or in [0, 1]."""
+        if self.kind == "normalized":
+            return normalized_patches(patches_bqp)
+        pixels = vit.normalize(patches_bqp)
+        return _along_time(pixels.float(), _transform(vit.config)) if self.kind == "motion" else pixels
+
+    def pixels(self, value_bqp: Tensor, patches_bqp: Tensor, vit: ViT) -> Tensor:
+        """What a prediction `[B, Q, P]` says of the pixels, in [0, 1]; with what normalisation took from `patches_bqp`.
+
+        The inverse of `of`.
+        """
+        if self.kind == "motion":
+            return vit.denormalize(_along_time(value_bqp, torch.linalg.inv(_transform(vit.config))))
+        if self.kind == "pixels":
+            return vit.denormalize(value_bqp)
+        own = patches_bqp.float() / 255 if patches_bqp.dtype == torch.uint8 else patches_bqp.float()
+        std, mean = torch.std_mean(own.unflatten(-1, (-1, 3)), dim=-2, keepdim=True)
+        return (value_bqp.unflatten(-1, (-1, 3)) * std + mean).flatten(-2)
+
+
+@dataclass(frozen=True)
+class FeatureTarget:
+    """Features of a network on the clip: the output of one block, or the mean of several, each standardised first.
+
+    `network` is `model`, `teacher` (the running average of the model) or any encoder by its name (docs/encoders.md),
+    frozen. Blocks of the model that still learn are asked for by `live`; `gradient` lets gradients of the loss into
+    them too. `normalized` gives each token a mean of 0 and a deviation of 1 over its width (V-JEPA).
+    """
+
+    blocks: tuple[int, ...]
+    """counted from one"""
+    network: str = MODEL
+    live: bool = False
+    normalized: bool = False
+    gradient: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its label: `h3` of the model, `t3` of its average, `e3` of another encoder; `h2_4` of several blocks."""
+        sign = {MODEL: "h", TEACHER: "t"}.get(self.network, "e")
+        return sign + "_".join(map(str, self.blocks))
+
+    @property
+    def unit(self) -> str:
+        """What its numbers are, in words."""
+        return "of features"
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The features that it is made of."""
+        return tuple((self.network, block) for block in self.blocks)
+
+    def problems(self) -> list[str]:
+        """What is wrong with it by itself, a line each."""
+        found = []
+        if not self.network:
+            found.append("network: it is empty; name model, teacher or an encoder (docs/encoders.md)")
+        if not self.blocks or list(self.blocks) != sorted(set(self.blocks)) or self.blocks[0] < 1:
+            found.append(f"blocks: {self.blocks} are not rising numbers from 1 on")
+        if self.live and self.network != MODEL:
+            found.append(f"live: only blocks of the model learn, not those of {self.network}")
+        if self.gradient and not self.live:
+            found.append("gradients go into live targets alone")
+        return found
+
+    def of(self, features: list[Tensor]) -> Tensor:
+        """The target `[B, Q, D]`, float32, from the features of `sources`."""
+        whole = [h.float() if self.gradient else h.detach().float() for h in features]
+        if self.normalized or len(whole) > 1:
+            whole = [torch.nn.functional.layer_norm(h, h.shape[-1:]) for h in whole]
+        return whole[0] if len(whole) == 1 else torch.stack(whole).mean(0)
+
+
+def of_patches(label: str) -> bool:
+    """Whether the label of a loss is that of a patch target, at whatever depth."""
+    return label.partition("@")[0] in {PatchTarget(kind).name for kind in get_args(PatchKind)}
+
+
+Target = PatchTarget | FeatureTarget
+PIXELS = PatchTarget()
+
+
+def features_of(block: int, *, live: bool = False, normalized: bool = False) -> FeatureTarget:
+    """The output of one block of the model."""
+    return FeatureTarget((block,), live=live, normalized=normalized)
+
+
+def _transform(model: ViTConfig) -> Tensor:
+    """The orthonormal cosine transform over the frames of a tubelet, `[t, t]`, its rows scaled."""
+    t = model.patch[0]
+    k, n = torch.arange(t, dtype=torch.float64)[:, None], torch.arange(t, dtype=torch.float64)
+    rows = torch.cos(math.pi * (n + 0.5) * k / t) * math.sqrt(2 / t)
+    rows[0] /= math.sqrt(2)
+    scale = torch.full((t, 1), _CHANGE, dtype=torch.float64)
+    scale[0] = _STILL
+    return (rows * scale).float()
+
+
+def _along_time(value_bqp: Tensor, matrix_tt: Tensor) -> Tensor:
+    """A linear map of each patch's frames; values of a patch are in the order t, h, w, 3."""
+    frames = value_bqp.unflatten(-1, (len(matrix_tt), -1))
+    return torch.einsum("st,bqtv->bqsv", matrix_tt.to(frames), frames).flatten(-2)
+
+
+def resampled(x_bnd: Tensor, old: Grid, new: Grid) -> Tensor:
+    """Features `[B, N, D]` of the grid `old` on the grid `new`: linear along time, height and width, each token's place
+    being the middle of its patch. The same features where the grids are equal.
+    """
+    if old == new:
+        return x_bnd
+    x_bdthw = x_bnd.transpose(1, 2).unflatten(2, old).float()
+    resized = torch.nn.functional.interpolate(x_bdthw, size=new, mode="trilinear", align_corners=False)
+    return resized.flatten(2).transpose(1, 2).contiguous()

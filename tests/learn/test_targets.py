@@ -1,0 +1,139 @@
+"""Targets by themselves, and the networks that compute features."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.fft import dct
+from tiny import FIXTURES, MODEL
+from torch.nn import functional as F
+
+from layerlock.encoders import open_encoder
+from layerlock.errors import LayerlockError
+from layerlock.learn.decoders import BackboneDecoding
+from layerlock.learn.learner import Learner
+from layerlock.learn.masking import RandomMasking
+from layerlock.learn.networks import fingerprints, foreign_flops, foreign_problems, frozen_encoder
+from layerlock.learn.plan import Stage, Tap
+from layerlock.learn.targets import FeatureTarget, PatchTarget
+from layerlock.model.cost import encoder_flops
+from layerlock.model.encoder import ClipShape, Encoder
+from layerlock.model.patches import patchify
+from layerlock.model.vit import ViT, ViTConfig
+
+FOURDS = f"4ds:{FIXTURES / '4ds_checkpoint.npz'}"
+SHAPE = ViTConfig(width=24, depth=4, mlp=32, heads=2, patch=(4, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+
+
+def clips(frames: int = 8, size: int = 32, batch: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(0, 256, (batch, frames, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "normalized", "motion"])
+def test_a_patch_target_can_be_turned_back_into_pixels(kind: str) -> None:
+    vit, target = ViT(SHAPE, (2, 4, 4)), PatchTarget(kind)  # type: ignore[arg-type]
+    patches = patchify(clips(), SHAPE.patch)
+    value = target.of(patches, vit)
+    assert value.dtype == torch.float32
+    assert value.shape == patches.shape
+    shown = target.pixels(value, patches, vit)
+    torch.testing.assert_close(shown, patches.float() / 255, atol=2e-5, rtol=0)
+
+
+def test_motion_is_the_cosine_transform_of_a_tubelets_frames() -> None:
+    vit = ViT(SHAPE, (2, 4, 4))
+    patches = patchify(clips(), SHAPE.patch)
+    found = PatchTarget("motion").of(patches, vit).unflatten(-1, (4, -1))
+    wanted = dct(vit.normalize(patches).unflatten(-1, (4, -1)).numpy(), axis=2, norm="ortho")
+    np.testing.assert_allclose(found[:, :, 0].numpy(), 0.6 * wanted[:, :, 0], atol=1e-5)
+    np.testing.assert_allclose(found[:, :, 1:].numpy(), 3 * wanted[:, :, 1:], atol=1e-5)
+    still = clips()[:, :1].expand(-1, 8, -1, -1, -1)
+    assert (
+        PatchTarget("motion").of(patchify(still, SHAPE.patch), vit).unflatten(-1, (4, -1))[:, :, 1:].abs().max() < 1e-5
+    )
+
+
+def test_several_blocks_are_standardised_and_averaged() -> None:
+    a, b = torch.randn(2, 5, 8) * 3, torch.randn(2, 5, 8) + 4
+    target = FeatureTarget((1, 3))
+    torch.testing.assert_close(target.of([a, b]), (F.layer_norm(a, (8,)) + F.layer_norm(b, (8,))) / 2)
+    assert target.sources == (("model", 1), ("model", 3))
+    assert target.name == "h1_3"
+    assert torch.equal(FeatureTarget((1,)).of([a]), a)
+    assert torch.equal(FeatureTarget((1,), normalized=True).of([a]), F.layer_norm(a, (8,)))
+
+
+def distilled(block: int, **tap: object) -> Stage:
+    target = FeatureTarget((block,), FOURDS)
+    return Stage(frozen=0, last=4, taps=(Tap(depth=3, target=target, **tap),))  # type: ignore[arg-type]
+
+
+def learner(grid: tuple[int, int, int], model: ViTConfig) -> Learner:
+    return Learner(model, grid, RandomMasking(keep=0.25), BackboneDecoding(blocks=1), seed=1)
+
+
+def test_features_of_a_frozen_encoder_are_predicted() -> None:
+    encoder = open_encoder(FOURDS)
+    model = replace(SHAPE, patch=(2, 16, 16))
+    made = learner(encoder.grid, model)
+    made.enter(distilled(2))
+    video, index = clips(encoder.clip.frames, encoder.clip.size), torch.arange(2)
+    (group,) = made.groups(video, index)
+    (prediction,) = group.predictions
+    assert prediction.predicted.shape == (2, math.prod(encoder.grid), encoder.width)
+    wanted = encoder.forward_intermediates(video, [2])[0]
+    torch.testing.assert_close(prediction.target, wanted, atol=1e-5, rtol=1e-5)
+    made.step(video, index)
+    assert not any("e2" in name and "head" not in name for name in made.state()), "no weight of it is in a checkpoint"
+    assert not any(p.requires_grad for p in frozen_encoder(FOURDS, 8).vit.parameters())  # type: ignore[attr-defined]
+
+
+def test_a_subset_and_another_grid_take_the_same_features_resampled() -> None:
+    encoder = open_encoder(FOURDS)
+    model = replace(SHAPE, patch=(2, 8, 8))
+    made = learner((4, 8, 8), model)  # clips of 64 pixels: they are made as large as the encoder's
+    video, index = clips(8, 64), torch.arange(2)
+    made.enter(distilled(1))
+    (whole,) = next(made.groups(video, index)).predictions
+    assert whole.target.shape == (2, 256, encoder.width)
+    small = F.interpolate(video.flatten(0, 1).float() / 255, size=(32, 32), mode="bilinear", antialias=True)
+    own = encoder.forward_intermediates(small.unflatten(0, (2, 8)), [1])[0]
+    grid = own.transpose(1, 2).unflatten(2, encoder.grid)
+    wanted = F.interpolate(grid, size=(4, 8, 8), mode="trilinear").flatten(2).transpose(1, 2)
+    torch.testing.assert_close(whole.target, wanted, atol=1e-5, rtol=1e-5)
+    made.enter(distilled(1, fraction=0.25))
+    (part,) = next(made.groups(video, index)).predictions
+    assert part.positions_bq is not None
+    for clip in range(2):
+        torch.testing.assert_close(part.target[clip], whole.target[clip, part.positions_bq[clip]])
+
+
+def test_a_foreign_networks_cost_and_identity_are_its_own(tmp_path: Path) -> None:
+    encoder = open_encoder(FOURDS)
+    assert isinstance(encoder, Encoder)
+    assert foreign_flops(encoder, 2) == encoder_flops(encoder.vit.config, encoder.vit.tokens, 2)
+    assert fingerprints({"model", "teacher", FOURDS}, 8).keys() == {FOURDS}
+    other = Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=16), seed=3)
+    other.save_pretrained(tmp_path)
+    assert fingerprints({str(tmp_path)}, 8)[str(tmp_path)] != fingerprints({FOURDS}, 8)[FOURDS]
+
+
+@pytest.mark.parametrize(
+    ("network", "depth", "frames", "words"),
+    [
+        (FOURDS, 5, 8, "which has 4"),
+        (FOURDS, 1, 16, r"takes clips of 8 frames, not of 16; set clip\.frames"),
+        ("nowhere/at/all", 1, 8, "is no encoder"),
+    ],
+)
+def test_networks_that_cannot_be_asked_are_problems(network: str, depth: int, frames: int, words: str) -> None:
+    (problem,) = foreign_problems(network, depth, frames)
+    with pytest.raises(LayerlockError, match=words):
+        raise LayerlockError(problem)
+    assert not foreign_problems(FOURDS, 4, 8)
