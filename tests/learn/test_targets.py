@@ -42,7 +42,7 @@ def test_a_patch_target_can_be_turned_back_into_pixels(kind: str) -> None:
     value = target.of(patches, vit)
     assert value.dtype == torch.float32
     assert value.shape == patches.shape
-    shown = target.pixels(value, patches, vit)
+    shown = target.pixels(value, patches, SHAPE)
     torch.testing.assert_close(shown, patches.float() / 255, atol=2e-5, rtol=0)
 
 

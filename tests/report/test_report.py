@@ -326,7 +326,7 @@ def test_a_section_that_cannot_be_made_says_so_and_the_others_are(
 def test_normalised_pixels_are_shown_as_the_clip_and_centred_ones_in_its_units(
     tmp_path: Path, noise: tiny.Noise
 ) -> None:
-    plans = {"normalised": Progressive(normalized=True, masked=True), "centred": Progressive()}
+    plans = {"normalised": Progressive(patches="normalized", masked=True), "centred": Progressive()}
     for name, plan in plans.items():
         model = replace(tiny.MODEL, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
         masking = TubeMasking(keep=0.34) if plan.masked else tiny.MASKING

@@ -25,14 +25,9 @@ from layerlock.data import batches, crop_and_flip
 from layerlock.data.decode.video import UnreadableVideo, VideoInfo
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
-<<<<<<< HEAD
-from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap, Target
-from layerlock.learn.plans import LiveLatents, Progressive
-=======
 from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap
-from layerlock.learn.plans import Progressive
+from layerlock.learn.plans import LiveLatents, Progressive
 from layerlock.learn.targets import FeatureTarget
->>>>>>> 385a98e (Targets as data, networks as objects: pixels, motion, features of the model, its average or any frozen encoder)
 from layerlock.model.encoder import Encoder
 from layerlock.model.patches import gather_tokens, patchify
 from layerlock.model.position import rotate

@@ -68,17 +68,19 @@ class PatchTarget:
         pixels = vit.normalize(patches_bqp)
         return _along_time(pixels.float(), _transform(vit.config)) if self.kind == "motion" else pixels
 
-    def pixels(self, value_bqp: Tensor, patches_bqp: Tensor, vit: ViT) -> Tensor:
+    def pixels(self, value_bqp: Tensor, patches_bqp: Tensor, model: ViTConfig) -> Tensor:
         """What a prediction `[B, Q, P]` says of the pixels, in [0, 1]; with what normalisation took from `patches_bqp`.
 
         The inverse of `of`.
         """
+        value_bqp = value_bqp.float()
+        if self.kind == "normalized":
+            own = patches_bqp.float() / 255 if patches_bqp.dtype == torch.uint8 else patches_bqp.float()
+            std, mean = torch.std_mean(own.unflatten(-1, (-1, 3)), dim=-2, keepdim=True)
+        else:
+            std, mean = torch.tensor(model.std), torch.tensor(model.mean)
         if self.kind == "motion":
-            return vit.denormalize(_along_time(value_bqp, torch.linalg.inv(_transform(vit.config))))
-        if self.kind == "pixels":
-            return vit.denormalize(value_bqp)
-        own = patches_bqp.float() / 255 if patches_bqp.dtype == torch.uint8 else patches_bqp.float()
-        std, mean = torch.std_mean(own.unflatten(-1, (-1, 3)), dim=-2, keepdim=True)
+            value_bqp = _along_time(value_bqp, torch.linalg.inv(_transform(model)))
         return (value_bqp.unflatten(-1, (-1, 3)) * std + mean).flatten(-2)
 
 

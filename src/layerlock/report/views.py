@@ -12,12 +12,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from layerlock.config import Config
-<<<<<<< HEAD
 from layerlock.errors import one_line
-=======
-from layerlock.errors import LayerlockError
-from layerlock.learn.targets import of_patches
->>>>>>> 385a98e (Targets as data, networks as objects: pixels, motion, features of the model, its average or any frozen encoder)
+from layerlock.learn.targets import PatchTarget, of_patches
 from layerlock.model.encoder import HEADLINE, Encoder
 from layerlock.model.patches import gather_tokens, patchify
 from layerlock.report import pictures
@@ -62,27 +58,21 @@ def _read(path: Path, config: Config) -> Preview:
         stage = json.loads((file.metadata() or {})["stage"])
     if not {"video", "context"} <= set(preview):
         raise ValueError("it holds no clips")
-    normalized = any(tap["target"]["normalized"] for tap in stage["taps"] if tap["target"]["kind"] == "pixels")
+    targets = [PatchTarget(tap["target"]["kind"]) for tap in stage["taps"] if "kind" in tap["target"]]
     for name in targets_of(preview):
-        if name.startswith("pixels"):
-            preview |= _in_pixels(preview, name, config, normalized=normalized)
+        if of_patches(name):
+            target = next(each for each in targets if each.name == name.partition("@")[0])
+            preview |= _in_pixels(preview, name, target, config)
     return preview
 
 
-def _in_pixels(preview: Preview, name: str, config: Config, *, normalized: bool) -> Preview:
-    """Prediction and target in [0, 1]; normalised patches with what was taken from them."""
-    predicted, target = (preview[f"{part}/{name}"].unflatten(-1, (-1, 3)) for part in ("predicted", "target"))
-    if normalized:
-        patches_bnp = patchify(preview["video"], config.model.patch).float() / 255
-        if (positions_bq := preview.get(f"positions/{name}")) is not None:
-            patches_bnp = gather_tokens(patches_bnp, positions_bq)
-        target = patches_bnp.unflatten(-1, (-1, 3))
-        std, mean = torch.std_mean(target, dim=-2, keepdim=True)
-        predicted = predicted * std + mean
-    else:
-        std, mean = torch.tensor(config.model.std), torch.tensor(config.model.mean)
-        predicted, target = predicted * std + mean, target * std + mean
-    return {f"predicted/{name}": predicted.flatten(-2), f"target/{name}": target.flatten(-2)}
+def _in_pixels(preview: Preview, name: str, target: PatchTarget, config: Config) -> Preview:
+    """Prediction and target in [0, 1]."""
+    patches_bnp = patchify(preview["video"], config.model.patch)
+    if (positions_bq := preview.get(f"positions/{name}")) is not None:
+        patches_bnp = gather_tokens(patches_bnp, positions_bq)
+    predicted = target.pixels(preview[f"predicted/{name}"], patches_bnp, config.model)
+    return {f"predicted/{name}": predicted, f"target/{name}": patches_bnp.float() / 255}
 
 
 def targets_of(preview: Preview) -> list[str]:
@@ -139,20 +129,13 @@ def prediction_section(previews: Previews, config: Config) -> list[Markup]:
     undrawn = []
     for step, preview in previews.by_step.items():
         for name in targets_of(preview) if preview is newest else targets_of(preview)[-1:]:
-<<<<<<< HEAD
             try:
-                if name.startswith("pixels"):
+                if of_patches(name):
                     _reconstruction(sheet, preview, name, step)
                 else:
                     colours = _latents(sheet, preview, name, step, colours)
             except Exception as error:  # of a target that nobody thought of: the others are shown
                 undrawn.append(note(f"Step {step:,}: {name} could not be drawn ({one_line(error)})."))
-=======
-            if of_patches(name):
-                _reconstruction(sheet, preview, name, step)
-            else:
-                colours = _latents(sheet, preview, name, step, colours)
->>>>>>> 385a98e (Targets as data, networks as objects: pixels, motion, features of the model, its average or any frozen encoder)
     more = [note(f"{previews.left_out} more stages are in previews/.")] if previews.left_out else []
     parts = [paragraph(*_what_is_shown(sheet, newest)), sheet.html(), *more]
     return [*parts, *undrawn, *_broken(previews), *_explained_table(previews)]

@@ -22,12 +22,8 @@ from layerlock.data.index.listing import printable
 from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import ConfigError, LayerlockError, one_line
 from layerlock.learn.learner import Learner, StepFigures
-<<<<<<< HEAD
-from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weighted, weights_of
-=======
 from layerlock.learn.networks import fingerprints
-from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weights_of
->>>>>>> 385a98e (Targets as data, networks as objects: pixels, motion, features of the model, its average or any frozen encoder)
+from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weighted, weights_of
 from layerlock.model.encoder import ClipShape, save_backbone
 from layerlock.process import keep_freed_memory, put_back
 from layerlock.train import checkpoint

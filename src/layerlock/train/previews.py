@@ -10,14 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from layerlock.files import write_whole
-<<<<<<< HEAD
 from layerlock.learn.learner import Learner
 from layerlock.train.same_plan import described
-=======
-from layerlock.learn.learner import Learner, Prediction
-from layerlock.learn.targets import FeatureTarget
-from layerlock.model.patches import gather_tokens, patchify
->>>>>>> 385a98e (Targets as data, networks as objects: pixels, motion, features of the model, its average or any frozen encoder)
 
 CLIPS = 4
 
@@ -39,24 +33,7 @@ def save_preview(folder: Path, step: int, learner: Learner, video_btchw: Tensor,
         name = learner.stage.label(prediction.tap)
         tensors |= {f"predicted/{name}": prediction.predicted.float(), f"target/{name}": prediction.target.float()}
         if prediction.positions_bq is not None:
-<<<<<<< HEAD
             tensors[f"positions/{name}"] = prediction.positions_bq
     whole = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
     facts = {"stage": json.dumps(described(learner.stage))}
     write_whole(folder / f"step-{step:08d}.safetensors", lambda part: save_file(whole, part, facts))
-=======
-            tensors[f"positions/{name}"] = prediction.positions_bq.clone()
-    whole = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    write_whole(folder / f"step-{step:08d}.safetensors", lambda part: save_file(whole, part))
-
-
-def _in_pixels(learner: Learner, video_btchw: Tensor, prediction: Prediction) -> tuple[Tensor, Tensor]:
-    """What was predicted and what should have been; pixels in [0, 1], normalised ones with what was taken from them."""
-    predicted, target = prediction.predicted.float(), prediction.target.float()
-    if isinstance(prediction.tap.target, FeatureTarget):
-        return predicted, target
-    patches_bnp = patchify(video_btchw, learner.vit.config.patch).float() / 255
-    if prediction.positions_bq is not None:
-        patches_bnp = gather_tokens(patches_bnp, prediction.positions_bq)
-    return prediction.tap.target.pixels(predicted, patches_bnp, learner.vit), patches_bnp
->>>>>>> 385a98e (Targets as data, networks as objects: pixels, motion, features of the model, its average or any frozen encoder)
