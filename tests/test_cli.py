@@ -15,7 +15,7 @@ from tiny import MODEL, config
 from video_files import write_video
 
 import layerlock
-from layerlock import api, cli
+from layerlock import cli, encoders
 from layerlock.dry_run import show
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.model.encoder import ClipShape, Encoder
@@ -115,7 +115,7 @@ def test_every_recipe_has_a_dry_run(capsys: pytest.CaptureFixture[str], name: st
         (["pretrain", "layerlock-tiny", "--init-from", "nowhere", "--out", "run"], "nowhere"),
         (["info", "nowhere"], "no run here"),
         (["report", "nowhere"], "no run here"),
-        (["embed", "nowhere", "--data", "x", "--out", "y.npz"], "no encoder here"),
+        (["embed", "nowhere", "--data", "x", "--out", "y.npz"], "'nowhere' is no encoder"),
         (["pretrain", "layerlock-tiny", "--data", "", "--out", "run"], "data: the name is empty"),
         (["pretrain", "layerlock-tiny", "--run.store-gb", "nan", "--out", "run"], "run.store_gb: nan"),
         (["pretrain", "layerlock-tiny", "--run.store-gb", "inf", "--out", "run"], "run.store_gb: inf"),
@@ -172,7 +172,7 @@ def test_embed_prints_odd_names_as_escapes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=24), seed=2)
-    monkeypatch.setattr(api, "load", lambda *_, **__: encoder)
+    monkeypatch.setattr(encoders, "open_encoder", lambda *_, **__: encoder)
     write_video(tmp_path / "videos" / "a.mp4", frames=10)
     (tmp_path / "videos" / "new\nline\x1b\udce9.mp4").touch()
     flags = ["--data", str(tmp_path / "videos"), "--workers", "0", "--device", "cpu"]
@@ -192,7 +192,7 @@ def test_a_list_may_stand_elsewhere_than_its_videos(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=24), seed=2)
-    monkeypatch.setattr(api, "load", lambda *_, **__: encoder)
+    monkeypatch.setattr(encoders, "open_encoder", lambda *_, **__: encoder)
     write_video(tmp_path / "videos" / "x" / "a.mp4", frames=10)
     (tmp_path / "lists").mkdir()
     data = tmp_path / "lists" / "all.txt"

@@ -144,7 +144,7 @@ class Embeddings:
 
 @put_back()
 def embed(
-    encoder: Encoder | str | Path,
+    encoder: FrozenEncoder | str | Path,
     data: str | Path,
     *,
     data_root: str | Path | None = None,
@@ -157,14 +157,17 @@ def embed(
     """Mean-pooled features, after block `depth` (`floor(0.95 L)` without one), of the middle clip of every video of a
     folder.
 
-    `data_root` is the folder that the paths of a list begin at, without one the list's. `out` is an .npz file to write,
-    with `features` and `files`. Raises LayerlockError for an encoder or data that
-    cannot be used.
+    The encoder is one that is held, and then on `device` already, or the name of any (docs/encoders.md). `data_root` is
+    the folder that the paths of a list begin at, without one the list's. `out` is an .npz file to write, with
+    `features` and `files`. Raises LayerlockError for an encoder or data that cannot be used.
     """
+    from layerlock.encoders import open_encoder
     from layerlock.evaluation.features import embed_videos
 
-    model = encoder if isinstance(encoder, Encoder) else load(encoder, device=pick_device(device))
-    found = embed_videos(model, str(data), root=_text(data_root), depth=depth, batch=batch, workers=workers)
+    place = encoder.vit.embed.weight.device if isinstance(encoder, Encoder) else pick_device(device)
+    model = open_encoder(str(encoder), device=place) if isinstance(encoder, str | Path) else encoder
+    root = _text(data_root)
+    found = embed_videos(model, str(data), root=root, depth=depth, batch=batch, workers=workers, device=place)
     embeddings = Embeddings(features=found.features_vd.numpy(), files=found.names, rejected=found.rejected)
     if out is not None:
         path = Path(out)

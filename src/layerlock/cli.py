@@ -203,7 +203,7 @@ def synth(
 
 
 def embed(
-    run: tyro.conf.Positional[Path],
+    encoder: tyro.conf.Positional[str],
     *,
     data: DataPath,
     data_root: DataPath | None = None,
@@ -216,7 +216,7 @@ def embed(
     """Write one feature vector for each video of a folder or a list.
 
     Args:
-        run: a run folder or an encoder folder.
+        encoder: a run folder, an encoder folder, or another encoder by its name (docs/encoders.md).
         data: folder or list of videos.
         data_root: folder that the paths of a list begin at; without one the list's own.
         out: .npz file to write: `features` [V, D] and `files`.
@@ -225,7 +225,9 @@ def embed(
         workers: decoding processes.
         device: auto, cpu, cuda, ...
     """
-    found = api.embed(run, data, data_root=data_root, out=out, depth=depth, batch=batch, workers=workers, device=device)
+    found = api.embed(
+        encoder, data, data_root=data_root, out=out, depth=depth, batch=batch, workers=workers, device=device
+    )
     print(
         f"{len(found.features)} videos x {found.features.shape[1]} features in {_name(out)}; "
         f"{len(found.rejected)} files skipped"

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import MODEL
+from tiny import FIXTURES, MODEL
 
 import layerlock
 from layerlock.data import ClipConfig, Views, collate, crop_and_flip, open_source
+from layerlock.encoders import open_encoder
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.features import embed_source
+from layerlock.evaluation.features import clip_config, embed_source
 from layerlock.model.encoder import ClipShape, Encoder
 
 sys.path.append(str(Path(__file__).parent.parent / "data"))
@@ -50,6 +51,16 @@ def test_a_vector_a_video_is_the_mean_feature_of_its_middle_clip(
     with np.load(tmp_path / "found.npz") as written:
         np.testing.assert_array_equal(written["features"], found.features)
         assert tuple(written["files"]) == found.files
+
+
+def test_whatever_can_be_opened_by_name_embeds(folder: Path) -> None:
+    name = f"4ds:{FIXTURES / '4ds_checkpoint.npz'}"
+    found = layerlock.embed(name, folder, depth=2, batch=2, workers=1, device="cpu")
+    encoder = open_encoder(name)
+    source = open_source(str(folder), clip_config(encoder), seed=0, workers=1)
+    video = crop_and_flip(collate([source.view(1)], encoder.clip.size))
+    wanted = encoder.forward_intermediates(video, [2])[0][0].mean(0)
+    np.testing.assert_allclose(found.features[1], wanted, atol=1e-5)
 
 
 def test_a_video_that_goes_after_it_was_looked_at_is_left_out_and_named(encoder: Encoder, folder: Path) -> None:

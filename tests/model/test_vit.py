@@ -143,14 +143,13 @@ def test_first_weights_are_bounded_and_the_same_for_a_seed() -> None:
     assert 0.015 < first.position.std() < 0.025
 
 
-def test_pixels_are_normalised_by_channel_and_back() -> None:
+def test_pixels_are_normalised_by_channel() -> None:
     model = ViT(replace(MODEL, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0)), GRID)
     clips = torch.randint(0, 256, (2, TOKENS, MODEL.patch_values), dtype=torch.uint8)
     found = model.normalize(clips)
     for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 1.0), (0.3, 2.0)]):
         wanted = (clips[..., channel::3] / 255 - mean) / std
         assert torch.allclose(found[..., channel::3], wanted, atol=1e-6)
-    assert torch.allclose(model.denormalize(found), clips / 255, atol=1e-6)
     assert torch.equal(model.project(clips), model.embed(found))
     assert torch.equal(ViT(MODEL, GRID).normalize(clips), clips / 255)
 

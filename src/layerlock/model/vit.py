@@ -280,11 +280,6 @@ class ViT(nn.Module):
         x = patches.float().div_(255) if patches.dtype == torch.uint8 else patches.float()
         return x if self.mean is None or self.std is None else (x - self.mean).div_(self.std)
 
-    def denormalize(self, patches: Tensor) -> Tensor:
-        """The inverse of `normalize`: back to float32 in [0, 1]."""
-        x = patches.float()
-        return x if self.mean is None or self.std is None else x * self.std + self.mean
-
     def project(self, patches_bkp: Tensor, index_bk: Tensor | None = None) -> Tensor:
         """Tokens `[B, K, D]` of patches `[B, K, P]`, uint8 or in [0, 1], that stand at `index_bk`; of a whole clip
         without one.
