@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerlock.evaluation import retrieval
 from layerlock.evaluation.retrieval import leave_one_out, neighbours
@@ -18,9 +23,9 @@ def clusters(count: int, labels: int, seed: int = 0) -> tuple[torch.Tensor, torc
     return torch.randn(labels, 8, generator=generator)[label] + torch.randn(count, 8, generator=generator), label
 
 
-@pytest.fixture(params=[2048, 7], ids=["at once", "in parts"])
+@pytest.fixture(params=[2**22, 7 * 60, 1], ids=["at once", "in parts", "one by one"])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrieval, "BLOCK", request.param)
+    monkeypatch.setattr(retrieval, "PAIRS", request.param)
 
 
 @pytest.mark.usefixtures("block")
@@ -102,3 +107,38 @@ def test_what_cannot_be_answered_is_an_error() -> None:
 
 def test_more_places_asked_for_than_there_are_are_left_out() -> None:
     assert leave_one_out(torch.eye(4), torch.tensor([0, 0, 1, 1])).top.keys() == {1}
+
+
+class Kept(TorchDispatchMode):
+    """The bytes of all tensors that are alive at once, at most, of those made within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.seen: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for x in made if isinstance(made, list | tuple) else [made]:
+            if isinstance(x, Tensor) and (storage := x.untyped_storage()).data_ptr() not in self.seen:
+                self.seen[storage.data_ptr()] = storage.nbytes()
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self.gone, storage.data_ptr())
+        self.most = max(self.most, self.now)
+        return made
+
+    def gone(self, place: int) -> None:
+        self.now -= self.seen.pop(place)
+
+
+def most_kept(videos: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(retrieval, "PAIRS", 2**14)
+    features, label = clusters(videos, 5)
+    with Kept() as kept:
+        leave_one_out(features, label)
+    return kept.most
+
+
+def test_memory_does_not_grow_with_the_square_of_the_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = most_kept(500, monkeypatch), most_kept(4_000, monkeypatch)
+    assert large < 2 * small

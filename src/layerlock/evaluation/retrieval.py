@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BLOCK = 256
-"""queries at a time: memory is BLOCK times the videos, and no ranks are kept"""
+PAIRS = 2**22
+"""pairs of a query and a video at a time: some 50 bytes each while they are ranked, and no ranks are kept"""
+
+
+def _blocks(rows: Tensor, videos: int) -> tuple[Tensor, ...]:
+    """Queries, as many at a time as memory is meant for."""
+    return rows.split(max(1, PAIRS // videos))
 
 
 def neighbours(features_vd: Tensor, count: int, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -23,7 +28,7 @@ def neighbours(features_vd: Tensor, count: int, queries: Tensor | None = None) -
     x = F.normalize(features_vd.float(), dim=1)
     rows = torch.arange(len(x), device=x.device) if queries is None else queries
     found_index, found_cosine = [], []
-    for part in rows.split(BLOCK):
+    for part in _blocks(rows, len(x)):
         cosine = x[part] @ x.T
         cosine[torch.arange(len(part), device=x.device), part] = -torch.inf
         top = cosine.topk(count, dim=1)
@@ -62,11 +67,10 @@ def leave_one_out(
     x = F.normalize(features_vd.float(), dim=1)
     label_v = label_v.to(x.device)
     group_v = torch.arange(len(x)).to(x.device) if group_v is None else group_v.to(x.device)
-    queries = torch.cat([_answered(label_v, group_v, part) for part in torch.arange(len(x)).split(BLOCK)])
+    queries = torch.cat([_answered(label_v, group_v, part) for part in _blocks(torch.arange(len(x)), len(x))])
     if len(queries) == 0:
         raise ValueError("no label occurs in two groups" if len(group_v.unique()) < len(x) else "no label occurs twice")
-    parts = [_ranked(x, label_v, group_v, part) for part in queries.split(BLOCK)]
-    average, first, nearest = (torch.cat(found).cpu() for found in zip(*parts, strict=True))
+    average, first, nearest = _ranked(x, label_v, group_v, queries)
     return Retrieval(
         mean_average_precision=float(average.mean()),
         top={k: float((first < k).double().mean()) for k in ks if k < len(x)},
@@ -85,10 +89,20 @@ def _answered(label_v: Tensor, group_v: Tensor, rows: Tensor) -> Tensor:
     return rows[alike.any(1)]
 
 
-def _ranked(x: Tensor, label_v: Tensor, group_v: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Average precision, place of the first hit and row of the nearest video, of queries."""
-    own = group_v[rows, None] == group_v
-    order = (x[rows] @ x.T).masked_fill(own, -torch.inf).argsort(dim=1, descending=True)
-    hit = ((label_v[rows, None] == label_v) & ~own).gather(1, order).double()
-    precision = hit.cumsum(1) / torch.arange(1, len(x) + 1, device=x.device, dtype=torch.float64)
-    return (precision * hit).sum(1) / hit.sum(1), hit.argmax(1), order[:, 0]
+def _ranked(x: Tensor, label_v: Tensor, group_v: Tensor, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Average precision, place of the first hit and row of the nearest video, of queries, on the CPU."""
+    average_q = torch.empty(len(queries), dtype=torch.float64)
+    first_q, nearest_q = (torch.empty(len(queries), dtype=torch.int64) for _ in range(2))
+    rank = torch.arange(1, len(x) + 1, device=x.device, dtype=torch.float64)
+    done = 0
+    for rows in _blocks(
+        queries, len(x)
+    ):  # what is kept is copied out: small blocks between large ones would pin memory
+        part, done = slice(done, done + len(rows)), done + len(rows)
+        own = group_v[rows, None] == group_v
+        order = (x[rows] @ x.T).masked_fill_(own, -torch.inf).argsort(dim=1, descending=True)
+        hit = ((label_v[rows, None] == label_v) & ~own).gather(1, order)
+        average_q[part] = (hit.cumsum(1) / rank).mul_(hit).sum(1) / hit.sum(1)
+        first_q[part] = hit.byte().argmax(1)
+        nearest_q[part] = order[:, 0]
+    return average_q, first_q, nearest_q
