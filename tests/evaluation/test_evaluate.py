@@ -32,7 +32,7 @@ from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation import retrieve, scoring, words
 from layerlock.evaluation.clips import SpreadViews
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.feature_cache import Array
+from layerlock.evaluation.feature_store import Array
 from layerlock.evaluation.intervals import Interval
 from layerlock.evaluation.results import Evaluation, Row
 from layerlock.evaluation.run import evaluate
@@ -255,13 +255,19 @@ def test_cached_features_stay_as_they_are_when_more_are_asked_for(
     changes: dict[str, Any] = {"augment": "no", "cache": True, "baselines": "no", "readout": "linear", "seed": 3}
     monkeypatch.setenv("LAYERLOCK_CACHE", str(tmp_path / "cache"))
     gone = run(tmp_path / "first", world, encoder, depths=(0.5,), **changes)
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("features/*/*")}
-    assert len(before) == 4
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("features/*/rows.npy")}
+    assert len(before) == 2
     run(tmp_path / "second", world, encoder, depths=(0.5, 1.0), **changes)
-    after = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("features/*/*")}
-    assert len(after) == 6
+    after = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("features/*/rows.npy")}
+    assert len(after) == 3
     assert before.items() <= after.items()
     assert gone.left_out == ()
+    small = {**changes, "seed": 4, "depths": (0.5,)}  # other parts, hence other features, with room for one set of them
+    kept = {file: file.stat().st_size for file in (tmp_path / "cache").glob("features/*/*")}
+    run(tmp_path / "third", world, encoder, cache_gb=1.2 * sum(kept.values()) / 1e9, **small)
+    assert not set(kept) <= set((tmp_path / "cache").glob("features/*/*")), "those of the first evaluations made room"
+    with pytest.raises(LayerlockError, match=r"more than --cache-gb 1e-09"):
+        run(tmp_path / "fourth", world, encoder, cache_gb=1e-9, **{**small, "seed": 5})
 
 
 def test_cached_features_are_of_these_pictures(tmp_path: Path, encoder: Path) -> None:

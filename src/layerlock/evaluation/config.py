@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -13,7 +14,7 @@ YesNo = Literal["yes", "no"]
 
 TRAINING = (
     *("lrs", "readout", "channels", "heads", "query_patch", "examples", "warmup", "end_lr", "weight_decay"),
-    *("readout_seeds", "augment", "flip", "jitter", "grey", "cache", "checkpoint_every"),
+    *("readout_seeds", "augment", "flip", "jitter", "grey", "cache", "cache_gb", "checkpoint_every"),
 )
 """fields of how readouts are trained"""
 
@@ -94,6 +95,8 @@ class EvaluateConfig:
     """the same for random weights, raw pixels and frame differences"""
     cache: bool = False
     """keep features on the disk; needs augment no"""
+    cache_gb: float = 200.0
+    """gigabytes of features that are kept on the disk, of all evaluations; the least recently used make room"""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
@@ -207,6 +210,8 @@ class EvaluateConfig:
             for name in ("end_lr", "weight_decay")
             if getattr(self, name) < 0
         ]
+        if not 0 < self.cache_gb < math.inf:
+            found.append(f"cache_gb: {self.cache_gb} is no positive number of gigabytes")
         if self.cache and self.augmented and self.task != "retrieval":
             found.append("cache: augmented clips are never the same twice; say --augment no with it")
         return found
@@ -216,6 +221,8 @@ class EvaluateConfig:
         reasons: dict[str, str] = {}
         if not self.augmented:
             reasons |= dict.fromkeys(("flip", "jitter", "grey"), "clips are not augmented")
+        if not self.cache:
+            reasons["cache_gb"] = "nothing is kept without --cache"
         if self.readout == "linear":
             reasons |= dict.fromkeys(("channels", "heads", "query_patch"), "a linear readout has none")
         if self.task != "depth":

@@ -1,21 +1,18 @@
 """Features of clips that are always the same, computed once and kept on the disk, for this training and later ones.
 
-In the user's cache folder, a folder for each (encoder, block, clips, task): `rows.npy`, and `done` when all are
-there. bfloat16 is kept as the 16-bit integers of the same bits, so that nothing is lost.
+In the user's cache folder, an array for each (encoder, block, clips, task). bfloat16 is kept as the 16-bit integers of
+the same bits, so that nothing is lost. diskcache, weighed for this, keeps values as blobs in a database, whose locks
+shared storage may not have, and not as arrays that are read by pages.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from layerlock.data import batches, crop_and_flip
@@ -25,88 +22,15 @@ from layerlock.data.order import video_at
 from layerlock.encoders.checks import fingerprint
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.clips import SpreadViews
+from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.feature_store import Array, make_room
 from layerlock.evaluation.opened import Opened
 from layerlock.evaluation.readouts import Place, Reader
 from layerlock.evaluation.sweep import Sweep
 from layerlock.evaluation.training import Step, Stream, unusable
-from layerlock.files import write_whole
 
 SPARE = 0.9
 """share of the free disk that features may take"""
-
-
-class Array:
-    """Rows of one tensor on the disk, `[V, ...]`, in a folder of their own, which is there whole or not at all.
-
-    They are made in a folder beside it, a process its own: two evaluations at once do not write into each other's.
-    """
-
-    def __init__(self, folder: Path, rows: int) -> None:
-        self.folder, self.rows = folder, rows
-        self._making = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-        self._file: np.memmap | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether all rows are there."""
-        return (self.folder / "done").exists()
-
-    def put(self, start: int, x: Tensor) -> None:
-        """Writes rows from `start` on."""
-        x = (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).cpu()
-        if self._file is None:
-            self._remove_left_behind()
-            self._making.mkdir(parents=True)
-            kind = x.numpy().dtype
-            shape = (self.rows, *x.shape[1:])
-            self._file = np.lib.format.open_memmap(self._making / "rows.npy", mode="w+", dtype=kind, shape=shape)
-        stop = min(self.rows, start + len(x))
-        self._file[start:stop] = x[: stop - start].numpy()
-
-    def finish(self, lost: dict[str, str]) -> None:
-        """Says that all rows are there, and which videos could not be decoded."""
-        if self._file is not None:
-            self._file.flush()
-            self._file = None
-        write_whole(self._making / "done", lambda part: part.write_text(json.dumps(lost)))
-        if self.done:  # another evaluation was faster
-            shutil.rmtree(self._making)
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self._making.rename(self.folder)
-
-    def _remove_left_behind(self) -> None:
-        """What a process of this machine that is no more had begun."""
-        for part in self.folder.parent.glob(f"{self.folder.name}.*.part"):
-            if part == self._making or not _runs(int(part.suffixes[-2][1:])):
-                shutil.rmtree(part, ignore_errors=True)
-
-    def lost(self) -> dict[str, str]:
-        """Videos that could not be decoded, and why."""
-        try:
-            return dict(json.loads((self.folder / "done").read_text()))
-        except (OSError, ValueError) as error:
-            raise LayerlockError(f"{self.folder}: damaged features ({error}); remove the folder") from None
-
-    def take(self, rows: list[int]) -> Tensor:
-        """Rows, as they were put."""
-        if self._file is None:
-            try:
-                self._file = np.load(self.folder / "rows.npy", mmap_mode="r")
-            except (OSError, ValueError) as error:
-                raise LayerlockError(f"{self.folder}: damaged features ({error}); remove the folder") from None
-        found = torch.from_numpy(self._file[rows])
-        return found.view(torch.bfloat16) if found.dtype == torch.int16 else found
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def cached_stream(opened: Opened, sweep: Sweep, views: SpreadViews, reader: Reader, skipped: dict[str, str]) -> Stream:
@@ -118,11 +42,13 @@ def cached_stream(opened: Opened, sweep: Sweep, views: SpreadViews, reader: Read
         place: Array(root / _key(opened, views, place), len(views)) for place in reader.places
     }
     arrays["target"] = Array(root / _key(opened, views, None), len(views))
-    missing = {name: array for name, array in arrays.items() if not array.done}
+    missing = {name: array for name, array in arrays.items() if not array.use()}
     if missing:
         places = [name for name in missing if name != "target"]
         settings = [setting for setting in sweep.readouts if setting.place in places]
         _fill(opened, sweep, views, Reader(opened.encoders, settings), missing)
+        for array in missing.values():
+            array.use()
     skipped.update(arrays["target"].lost())
     config, device, count = opened.config, opened.device, len(views)
 
@@ -170,7 +96,7 @@ def _fill(
             read["target"] = sweep.task.target(clips)
             found = {name: read[name] for name in arrays}
             if done == 0:
-                _check_room(next(iter(arrays.values())).folder.parent, found, len(views))
+                _make_room(opened.config, next(iter(arrays.values())).folder.parent, found, len(views))
             for name, x in found.items():
                 arrays[name].put(done * size, x)
             lost |= dict(batch.skipped)
@@ -179,13 +105,20 @@ def _fill(
         array.finish(lost)
 
 
-def _check_room(root: Path, found: dict[Place | str, Tensor], rows: int) -> None:
-    """LayerlockError where the features will not fit on the disk."""
+def _make_room(config: EvaluateConfig, root: Path, found: dict[Place | str, Tensor], rows: int) -> None:
+    """Removes features that have not been used for long. LayerlockError where these take more than is allowed, or than
+    the disk has.
+    """
     root.mkdir(parents=True, exist_ok=True)
     needed = sum(rows * x[0].numel() * x.element_size() for x in found.values())
+    wish = "ask for fewer --depths, or leave --cache away"
+    if needed > config.cache_gb * 1e9:
+        raise LayerlockError(
+            f"cache: the features take {needed / 1e9:.1f} GB, more than --cache-gb {config.cache_gb:g}; {wish}"
+        )
+    make_room(root, needed, int(config.cache_gb * 1e9))
     free = shutil.disk_usage(root).free
     if needed > SPARE * free:
         raise LayerlockError(
-            f"cache: the features take {needed / 1e9:.1f} GB and {root} has {free / 1e9:.1f} GB left; ask for fewer "
-            "--depths, or leave --cache away"
+            f"cache: the features take {needed / 1e9:.1f} GB and {root} has {free / 1e9:.1f} GB left; {wish}"
         )

@@ -15,7 +15,7 @@ from layerlock.files import write_whole
 from layerlock.lock import FolderLock
 from layerlock.train.folder import check_place, flat, versions
 
-FREE = ("out", "device", "precision", "workers", "threads", "checkpoint_every")
+FREE = ("out", "device", "precision", "workers", "threads", "checkpoint_every", "cache_gb")
 """fields that may differ when an evaluation goes on"""
 PARTS = (
     "evaluation.json",
