@@ -19,9 +19,10 @@ from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import RandomMasking
 from layerlock.model.encoder import Encoder
+from layerlock.model.patches import resampled
 from layerlock.model.position import fixed_table
 from layerlock.model.vit import ViTConfig
-from layerlock.train.start import resampled, take_weights
+from layerlock.train.start import take_weights
 
 FOURDS = f"4ds:{FIXTURES / '4ds_checkpoint.npz'}"
 
@@ -55,7 +56,7 @@ def test_a_learned_table_is_resampled_for_other_clips() -> None:
     position = learner.vit.state_dict()["position"]
     table = encoder.vit.state_dict()["position"]
     assert position.shape == (2 * t * (h + 1) * w, table.shape[1])
-    assert torch.equal(position, resampled(table, encoder.grid, (2 * t, h + 1, w)))
+    assert torch.equal(position, resampled(table[None], encoder.grid, (2 * t, h + 1, w))[0])
     assert torch.equal(learner.vit.blocks[0].qkv.weight, encoder.vit.blocks[0].qkv.weight)
 
 
@@ -65,7 +66,7 @@ def test_resampling_is_linear_along_each_axis(old: tuple[int, int, int], new: tu
     volume = table.reshape(*old, 5).numpy()
     factors = [b / a for a, b in zip(old, new, strict=True)]
     wanted = zoom(volume, (*factors, 1), order=1, mode="nearest", grid_mode=True)
-    assert np.allclose(resampled(table, old, new).reshape(*new, 5).numpy(), wanted, atol=1e-5)
+    assert np.allclose(resampled(table[None], old, new).reshape(*new, 5).numpy(), wanted, atol=1e-5)
     assert resampled(table, old, old) is table
 
 
@@ -76,7 +77,7 @@ def test_a_fixed_table_begins_a_learned_one(tmp_path: Path) -> None:
     take_weights(learner, str(tmp_path))
     table = fixed_table("sincos-1d", (2, 2, 2), 24)
     assert table is not None
-    assert torch.equal(learner.vit.state_dict()["position"], resampled(table, (2, 2, 2), (2, 4, 4)))
+    assert torch.equal(learner.vit.state_dict()["position"], resampled(table[None], (2, 2, 2), (2, 4, 4))[0])
 
 
 @pytest.mark.parametrize("position", ["rope", "sincos", "rope-attention", "none"])

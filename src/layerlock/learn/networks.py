@@ -15,10 +15,10 @@ from layerlock.encoders import FrozenEncoder, open_encoder
 from layerlock.encoders.checks import fingerprint
 from layerlock.encoders.vjepa2 import VJEPA2Encoder
 from layerlock.errors import LayerlockError
-from layerlock.learn.targets import MODEL, TEACHER, resampled
+from layerlock.learn.targets import MODEL, TEACHER
 from layerlock.model.cost import encoder_flops
 from layerlock.model.encoder import Encoder
-from layerlock.model.patches import Grid, gather_tokens
+from layerlock.model.patches import Grid, gather_tokens, resampled
 from layerlock.model.vit import ViT, ViTConfig
 
 

@@ -12,7 +12,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from layerlock.model.patches import Grid
 from layerlock.model.separate import normalized_patches
 from layerlock.model.vit import ViT, ViTConfig
 
@@ -166,14 +165,3 @@ def _along_time(value_bqp: Tensor, matrix_tt: Tensor) -> Tensor:
     """A linear map of each patch's frames; values of a patch are in the order t, h, w, 3."""
     frames = value_bqp.unflatten(-1, (len(matrix_tt), -1))
     return torch.einsum("st,bqtv->bqsv", matrix_tt.to(frames), frames).flatten(-2)
-
-
-def resampled(x_bnd: Tensor, old: Grid, new: Grid) -> Tensor:
-    """Features `[B, N, D]` of the grid `old` on the grid `new`: linear along time, height and width, each token's place
-    being the middle of its patch. The same features where the grids are equal.
-    """
-    if old == new:
-        return x_bnd
-    x_bdthw = x_bnd.transpose(1, 2).unflatten(2, old).float()
-    resized = torch.nn.functional.interpolate(x_bdthw, size=new, mode="trilinear", align_corners=False)
-    return resized.flatten(2).transpose(1, 2).contiguous()

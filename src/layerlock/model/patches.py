@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 Grid = tuple[int, int, int]
 """Three sizes or counts in the order time, height, width."""
@@ -40,3 +41,14 @@ def gather_tokens(x_bnd: Tensor, index_bk: Tensor) -> Tensor:
     """Rows `index_bk` `[B, K]` of `[B, N, D]`, as `[B, K, D]`."""
     rows = torch.arange(x_bnd.shape[0], device=x_bnd.device)[:, None]
     return x_bnd[rows, index_bk]
+
+
+def resampled(x_bnd: Tensor, old: Grid, new: Grid) -> Tensor:
+    """Features `[B, N, D]` of the grid `old` on the grid `new`: linear along time, height and width, each token's place
+    being the middle of its patch. The same features where the grids are equal.
+    """
+    if old == new:
+        return x_bnd
+    x_bdthw = x_bnd.transpose(1, 2).unflatten(2, old).float()
+    resized = F.interpolate(x_bdthw, size=new, mode="trilinear", align_corners=False)
+    return resized.flatten(2).transpose(1, 2).contiguous()

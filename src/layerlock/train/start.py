@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from layerlock.encoders import open_encoder
 from layerlock.errors import ConfigError
 from layerlock.learn.learner import Learner
 from layerlock.model.encoder import Encoder, check_weights
-from layerlock.model.patches import Grid
+from layerlock.model.patches import Grid, resampled
 
 
 def take_weights(learner: Learner, init_from: str) -> None:
@@ -44,19 +43,9 @@ def take_weights(learner: Learner, init_from: str) -> None:
     weights = vit.state_dict()
     if learned:
         assert isinstance(vit.position, Tensor)
-        weights["position"] = resampled(vit.position.detach(), vit.grid, own.grid)
+        weights["position"] = resampled(vit.position.detach()[None], vit.grid, own.grid)[0]
     check_weights(init_from, weights, own.state_dict())
     own.load_state_dict(weights)
-
-
-def resampled(table_nd: Tensor, old: Grid, new: Grid) -> Tensor:
-    """A table of positions `[N, D]` of the grid `old` for the grid `new`: linear along time, height and width, each
-    token's place being the middle of its patch. The same table where the grids are equal.
-    """
-    if old == new:
-        return table_nd
-    table_1dthw = table_nd.T.reshape(1, -1, *old).float()
-    return F.interpolate(table_1dthw, size=new, mode="trilinear", align_corners=False).flatten(2)[0].T.contiguous()
 
 
 def _named(grid: Grid) -> str:
