@@ -62,6 +62,8 @@ TABLE_8: Row = {
     "cycles": 1,
     "batch": 2048,
     "weight decay": (0.05, 0.05),
+    "mask tokens": (1, "random", False),
+    "first weights": "xavier",
     "betas": (0.90, 0.95),
     "clip norm": None,
     "ema": None,
@@ -167,7 +169,9 @@ TABLE_9 = TABLE_8 | {
     "block": ("exact", 1e-6, True),
     "final norm": True,
     "masking": BLOCKS,
-    "decoder": ("separate", (384, 12, 1536, 12), "learned", ("exact", 1e-6, True), 1e-6, True, False),
+    "decoder": ("separate", (384, 12, 1536, 16), "learned", ("exact", 1e-6, True), 1e-6, True, False),
+    "mask tokens": (1, "zero", True),
+    "first weights": "normal",
     "start lr": 1.3e-4,
     "lr": 4.17e-4,
     "end lr": 6.6e-7,
@@ -191,7 +195,8 @@ VJEPA: dict[str, Row] = {
         "masking": [
             ("blocks", 8, (0.15, 0.15), (0.75, 1.50), 24),
             ("blocks", 2, (0.7, 0.7), (0.75, 1.50), 24),
-        ]
+        ],
+        "mask tokens": (2, "zero", True),
     },
 }
 

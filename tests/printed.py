@@ -39,6 +39,8 @@ def printed(config: Config) -> dict[str, Any]:
         "final norm": model.final_norm,
         "masking": masking(config.masking),
         "decoder": decoder(config),
+        "mask tokens": mask_tokens(config),
+        "first weights": config.first_weights,
         "start lr": optim.start_lr,
         "lr": optim.lr,
         "end lr": optim.end_lr,
@@ -81,6 +83,14 @@ def decoder(config: Config) -> tuple[Any, ...]:
     shape = (made.width, made.depth, made.mlp, made.heads)
     block = (made.gelu, made.norm_eps, made.key_bias)
     return "separate", shape, made.position, block, made.final_norm_eps, made.input_bias, made.input_norm
+
+
+def mask_tokens(config: Config) -> tuple[int, str, bool]:
+    """How many, how they begin, whether they decay; of the backbone's own blocks, learned decoding tokens."""
+    made = config.decoder
+    separate = isinstance(made, SeparateDecoding)
+    zero = separate and made.zero_tokens
+    return made.mask_tokens if separate else 1, "zero" if zero else "random", config.optim.decay_tokens
 
 
 def losses(stages: list[Stage]) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from layerlock.data.clips import ClipConfig
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Decoding
-from layerlock.learn.masking import Maskings, RandomMasking
+from layerlock.learn.masking import Maskings, RandomMasking, SeveralMaskings
 from layerlock.learn.networks import foreign_problems
 from layerlock.learn.plan import Plan, Stage, timeline, weighed, weight_problems
 from layerlock.learn.plans import Plans, Progressive, Schedule
@@ -24,7 +24,7 @@ from layerlock.learn.step_cost import StepCost, step_cost
 from layerlock.learn.targets import MODEL, TEACHER
 from layerlock.model.patches import Grid, token_grid
 from layerlock.model.separate import SeparateDecoding
-from layerlock.model.vit import ViTConfig
+from layerlock.model.vit import FirstWeights, ViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,8 @@ class OptimConfig:
     """linear warm-up after each switch, as a fraction of the run"""
     weight_decay: float = 0.05
     """of matrices"""
+    decay_tokens: bool = False
+    """of mask tokens and learned decoding tokens too (V-JEPA)"""
     end_weight_decay: float | None = None
     """weight decay at the end of the run, reached along half a cosine; None keeps it"""
     ema: float = 0.998
@@ -162,6 +164,8 @@ class Config:
     """clips a step"""
     seed: int = 0
     """of weights, masks and clips"""
+    first_weights: FirstWeights = "xavier"
+    """xavier (VideoMAE), or normal with deviation 0.02 (V-JEPA)"""
     init_from: str | None = None
     """encoder to take first weights from: a run folder, hf:NAME, 4ds:FILE.npz, an authors' .pth (docs/encoders.md)"""
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -215,7 +219,13 @@ class Config:
 
     def _decoder_problems(self) -> list[str]:
         if isinstance(self.decoder, SeparateDecoding):
-            return self.decoder.problems()
+            masks = len(self.masking.masks) if isinstance(self.masking, SeveralMaskings) else 1
+            found = self.decoder.problems()
+            if self.decoder.mask_tokens not in {1, masks}:
+                found.append(
+                    f"decoder.mask_tokens: {self.decoder.mask_tokens} for {masks} masks of a clip; 1, or as many"
+                )
+            return found
         return self.decoder.problems(self.model.depth)
 
     def _masking_problems(self) -> list[str]:

@@ -169,7 +169,7 @@ def test_purposes_give_other_subsets() -> None:
     assert not torch.equal(random_subset(0, "a", index, 100, 10), random_subset(0, "b", index, 100, 10))
 
 
-@pytest.mark.parametrize(("keep", "tokens"), [(0.0, 100), (1.0, 100), (-0.1, 100), (0.01, 20), (0.99, 10)])
+@pytest.mark.parametrize(("keep", "tokens"), [(0.0, 100), (1.0, 100), (-0.1, 100), (0.99, 10)])
 @pytest.mark.parametrize("kind", [RandomMasking, TubeMasking])
 def test_shares_that_leave_nothing_or_everything_are_problems(
     kind: type[RandomMasking | TubeMasking], keep: float, tokens: int
@@ -181,13 +181,23 @@ def test_shares_that_leave_nothing_or_everything_are_problems(
 
 def test_problems_say_what_is_left() -> None:
     assert RandomMasking(keep=0.001).problems((4, 6, 6)) == ["masking.keep: 0.001 of 144 tokens leaves 0 as context"]
-    assert TubeMasking(keep=0.01).problems((4, 6, 6)) == ["masking.keep: 0.01 of 36 places leaves 0 as context"]
+    assert RandomMasking(keep=0.01).problems((1, 4, 5)) == ["masking.keep: 0.01 of 20 tokens leaves 0 as context"]
+    assert TubeMasking(keep=0.99).problems((4, 6, 6)) == ["masking.keep: 0.99 of 36 places leaves 36 as context"]
 
 
 # --- tubes -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("keep", "grid", "places"), [(0.1, VIT_GRID, 20), (0.1, (2, 8, 8), 6), (0.5, SMALL_GRID, 15)])
+@pytest.mark.parametrize("masked", [0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95])
+@pytest.mark.parametrize("side", [3, 5, 6, 7, 8, 10, 12, 14, 16])
+def test_tubes_are_counted_as_in_videomaes_code(masked: float, side: int) -> None:
+    places = side * side
+    (counts,) = TubeMasking(keep=1 - masked).counts((8, side, side))
+    assert counts.predicted == 8 * int(masked * places)
+    assert counts.context == 8 * (places - int(masked * places))
+
+
+@pytest.mark.parametrize(("keep", "grid", "places"), [(0.1, VIT_GRID, 20), (0.1, (2, 8, 8), 7), (0.5, SMALL_GRID, 15)])
 def test_tubes_keep_the_same_places_at_all_times_and_predict_the_rest(keep: float, grid: Grid, places: int) -> None:
     masking = TubeMasking(keep=keep)
     masks = masking.draw(0, torch.arange(10), grid)[0]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import layerlock
 from layerlock.config import Config
+from layerlock.errors import ConfigError
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import Masking, MultiBlockMasking, SeveralMaskings, TubeMasking
 from layerlock.learn.plan import Stage, Tap
@@ -254,3 +255,43 @@ def test_gradients_go_into_live_targets_beside_a_teacher_and_into_no_other(masks
         assert made.teacher is not None
         assert all(p.grad is None for name, p in made.named_parameters() if name.startswith("teacher."))
     assert found == [[False] * 3, [True, False, False], [True, False, False, False]]
+
+
+def test_each_of_several_masks_has_its_own_mask_token_that_begins_at_zero() -> None:
+    masking = SeveralMaskings(masks=(MultiBlockMasking(blocks=2, group=4),) * 2)
+    decoding = replace(DECODING, mask_tokens=2, zero_tokens=True)
+    made = Learner(MODEL, tiny.GRID, masking, decoding, seed=3, first_weights="normal")
+    made.enter(JointEmbedding().build(10, 6, 6).stage(0))
+    token = made.decoders["at_6"].token
+    assert token.shape == (2, 12)
+    assert not token.any()
+    made.step(tiny.video(3), INDEX)
+    both, found = token.grad.clone(), []
+    assert both.any(dim=1).all()
+    for number, masks in enumerate(masking.draw(made.seed, INDEX, tiny.GRID)):
+        made.zero_grad()
+        (group,) = made.groups(tiny.video(3), INDEX, masks, None, number)
+        (group.predictions[0].loss() / 2).backward()
+        assert not token.grad[1 - number].any()
+        found.append(token.grad[number])
+    torch.testing.assert_close(torch.stack(found), both)
+    assert made.vit.blocks[0].fc1.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert made.decoders["at_6"].embed.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert made.heads["t6_at_6"].weight.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("masks", "tokens", "fine"), [(1, 1, True), (1, 2, False), (2, 1, True), (2, 2, True), (3, 2, False)]
+)
+def test_mask_tokens_are_one_or_as_many_as_masks(tmp_path: Path, masks: int, tokens: int, fine: bool) -> None:
+    config = tiny.config(
+        tmp_path,
+        masking=SeveralMaskings(masks=(MultiBlockMasking(blocks=2, group=4),) * masks),
+        decoder=replace(DECODING, mask_tokens=tokens),
+        plan=JointEmbedding(),
+    )
+    if fine:
+        config.check()
+    else:
+        with pytest.raises(ConfigError, match=rf"decoder\.mask_tokens: {tokens} for {masks} masks"):
+            config.check()

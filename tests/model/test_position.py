@@ -99,13 +99,24 @@ def test_coordinates_run_time_slowest_width_fastest() -> None:
     assert grid_coordinates((2, 2, 3)).tolist() == [list(map(float, p)) for p in np.ndindex(2, 2, 3)]
 
 
+@pytest.mark.parametrize("width", [6, 24, 32, 64, 128, 256, 384, 1664])
+def test_sincos_tables_are_the_authors_where_a_sixth_of_the_width_is_not_whole_too(width: int) -> None:
+    """Of each axis `2 ceil(D / 6)` dimensions, sines before cosines, one after the other, cut to the width."""
+    each = 2 * math.ceil(width / 6)
+    rates = [10_000 ** (-2 * i / each) for i in range(each // 2)]
+    rows = [
+        [f(place * rate) for place in places for f in (math.sin, math.cos) for rate in rates][:width]
+        for places in np.ndindex(3, 4, 5)
+    ]
+    assert torch.allclose(sincos_table((3, 4, 5), width), torch.tensor(rows), atol=1e-6)
+
+
 def test_sincos_tables_are_bounded_distinct_and_split_over_the_axes() -> None:
-    table = sincos_table((3, 4, 5), 32)
-    assert table.shape == (60, 32)
-    assert torch.equal(table[:, 30:], torch.zeros(60, 2)), "10 dimensions for each axis, the rest zero"
+    table = sincos_table((3, 4, 5), 30)
+    assert table.shape == (60, 30)
     distance = torch.cdist(table, table) + torch.eye(60)
     assert distance.min() > 1e-3
-    time = table.reshape(3, 4, 5, 32)[..., :10]
+    time = table.reshape(3, 4, 5, 30)[..., :10]
     assert torch.equal(time, time[:, :1, :1].expand_as(time))
     angle = torch.arange(3).float()
     assert torch.allclose(time[:, 0, 0, 0], angle.sin(), atol=1e-6)

@@ -71,7 +71,7 @@ def test_it_is_pytorchs_layers_on_context_and_mask_tokens_with_their_positions(p
     sequences = []
     for b in range(2):
         context = [made.embed(x[b, k]) + table[context_bk[b, k]] for k in range(10)]
-        sequences.append(torch.stack(context + [made.token + table[query_bq[b, q]] for q in range(15)]))
+        sequences.append(torch.stack(context + [made.token[0] + table[query_bq[b, q]] for q in range(15)]))
     y = torch.stack(sequences)
     for block in made.blocks:
         y = torch_layer(block, 0.01)(y)

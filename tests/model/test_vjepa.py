@@ -10,15 +10,16 @@ from tiny import GRID, MODEL, TOKENS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from layerlock import draws
 from layerlock.model.cost import backbone_parameters
 from layerlock.model.patches import gather_tokens, patchify
 from layerlock.model.separate import SeparateDecoder, SeparateDecoding
-from layerlock.model.vit import Block, Dense, ViT, ViTConfig
+from layerlock.model.vit import Block, Dense, ViT, ViTConfig, initialize
 
 ENCODER = ViTConfig(
     width=48, depth=3, mlp=192, heads=4, patch=(2, 8, 8), position="none", gelu="exact", final_norm=True
 )
-PREDICTOR = SeparateDecoding(width=24, depth=2, heads=2, mlp=96, position="none")
+PREDICTOR = SeparateDecoding(width=24, depth=2, heads=2, mlp=96, position="none", mask_tokens=2)
 
 
 @dataclass
@@ -86,7 +87,7 @@ def copy_encoder(encoder: nn.Module, vit: ViT) -> None:
 
 def copy_predictor(predictor: nn.Module, decoder: SeparateDecoder, head: Dense) -> None:
     decoder.embed.load_state_dict(predictor.embeddings.predictor_embeddings.state_dict())
-    decoder.token.data.copy_(predictor.embeddings.mask_tokens[1].flatten())  # their call takes the second by default
+    decoder.token.data.copy_(torch.cat([token[0] for token in predictor.embeddings.mask_tokens][:2]))
     for layer, block in zip(predictor.layer, decoder.blocks, strict=True):
         block.load_state_dict(block_state(layer))
     decoder.norm.load_state_dict(predictor.layernorm.state_dict())
@@ -120,10 +121,14 @@ def test_the_predictor_is_theirs(vjepa: VJEPA) -> None:
     x = torch.randn(2, TOKENS, 48, generator=generator)
     order = torch.rand(2, TOKENS, generator=generator).argsort(dim=1)
     context_bk, query_bq = order[:, :10], order[:, 10:25]
-    wanted = vjepa.predictor(x, [context_bk], [query_bq]).last_hidden_state
-    found = vjepa.head(vjepa.decoder(gather_tokens(x, context_bk), context_bk, query_bq))
-    assert wanted.std() > 0.1
-    assert close(found, wanted)
+    tokens, found = vjepa.predictor.embeddings.mask_tokens, []
+    for mask in (1, 0):  # their call takes the second by default
+        wanted = vjepa.predictor(x, [context_bk], [query_bq]).last_hidden_state
+        found.append(vjepa.head(vjepa.decoder(gather_tokens(x, context_bk), context_bk, query_bq, mask=mask)))
+        assert wanted.std() > 0.1
+        assert close(found[-1], wanted)
+        tokens[1].data.copy_(tokens[0].data)
+    assert not close(*found)
 
 
 def test_a_final_norm_acts_on_the_last_block_alone() -> None:
@@ -184,3 +189,17 @@ def test_parameters_are_counted_with_every_option(key_bias: bool, final_norm: bo
 )
 def test_encoders_have_the_published_parameters(config: ViTConfig, millions: float) -> None:
     assert backbone_parameters(config) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_normal_first_weights_are_those_of_their_models() -> None:
+    """Of `VisionTransformer` and its predictor in V-JEPA and V-JEPA 2: block l adds with 1 / sqrt(2 l) of 0.02."""
+    config = ViTConfig(width=192, depth=4, mlp=768, heads=3, patch=(2, 8, 8), position="none")
+    made = ViT(config, GRID)
+    initialize(made, draws.generator(0, "weights"), "normal")
+    for number, block in enumerate(made.blocks, 1):
+        for part in (block.qkv, block.fc1):
+            assert part.weight.std().item() == pytest.approx(0.02, rel=0.02)
+        for part in (block.proj, block.fc2):
+            assert part.weight.std().item() == pytest.approx(0.02 / (2 * number) ** 0.5, rel=0.02)
+        assert not any(part.bias.any() for part in (block.qkv, block.proj, block.fc1, block.fc2))
+    assert made.embed.weight.std().item() == pytest.approx(0.02, rel=0.02)

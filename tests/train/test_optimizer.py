@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
-from tiny import MODEL, PIXEL_STAGE, learner, lock_stage, video
+from tiny import GRID, MASKING, MODEL, PIXEL_STAGE, learner, lock_stage, video
 
 from layerlock.config import OptimConfig
 from layerlock.learn.decoders import BackboneDecoding
+from layerlock.learn.learner import Decoding, Learner
+from layerlock.model.separate import SeparateDecoding
 from layerlock.train.optimizer import build_optimizer, moments_of
 
 OPTIM = OptimConfig(lr=1e-2, weight_decay=0.1, betas=(0.8, 0.9))
@@ -25,6 +28,21 @@ def test_matrices_decay_and_norms_biases_positions_and_tokens_do_not() -> None:
     assert {names[id(p)] for p in decaying["params"]} == wanted
     assert {names[id(p)] for p in other["params"]} == set(names.values()) - wanted
     assert {"vit.position", "decoder.token"} < set(names.values()) - wanted
+
+
+@pytest.mark.parametrize(
+    "decoding", [BackboneDecoding(blocks=2, tokens="learned"), SeparateDecoding(width=12, heads=2)]
+)
+def test_tokens_decay_where_that_is_asked_for(decoding: Decoding) -> None:
+    made = Learner(MODEL, GRID, MASKING, decoding)
+    made.enter(PIXEL_STAGE)
+    names = {id(p): name for name, p in made.named_parameters()}
+    found = []
+    for tokens in (False, True):
+        decaying, _ = build_optimizer(made, replace(OPTIM, decay_tokens=tokens)).param_groups
+        found.append({names[id(p)] for p in decaying["params"]})
+    (token,) = found[1] - found[0]
+    assert token in ("decoder.token", "decoders.at_4.token")
 
 
 def test_only_what_the_stage_trains_is_optimized() -> None:

@@ -221,7 +221,7 @@ class _Pair:
     def _flat(self, part: Tensor) -> Tensor:
         if len(self.shape) == 5:  # a convolution's [D, 3, t, h, w]; values of our patches are in the order t, h, w, 3
             return part.permute(0, 2, 3, 4, 1).flatten(1)
-        return part.flatten() if len(self.shape) == 3 else part  # the mask token is [1, 1, D]
+        return part.flatten(1) if len(self.shape) == 3 else part  # the mask token is [1, 1, D]
 
     def _unflat(self, part: Tensor) -> Tensor:
         if len(self.shape) == 5:

@@ -23,7 +23,7 @@ from layerlock.learn.teacher import Teacher
 from layerlock.model.patches import Grid, gather_tokens, patchify
 from layerlock.model.position import Rotation
 from layerlock.model.separate import SeparateDecoder, SeparateDecoding
-from layerlock.model.vit import Dense, ViT, ViTConfig, compile_blocks, initialize
+from layerlock.model.vit import Dense, FirstWeights, ViT, ViTConfig, compile_blocks, initialize
 
 Decoding = BackboneDecoding | SeparateDecoding
 """the decoders that a config can name"""
@@ -61,6 +61,8 @@ class Seen:
     video_btchw: Tensor
     patches_bnp: Tensor
     masks: Masks
+    number: int
+    """of the masks, among those of the clip"""
     rotation: Rotation | None
     """of the context's tokens"""
     subset_bq: Tensor | None
@@ -105,6 +107,7 @@ class Learner(nn.Module):
         compute: torch.dtype = torch.float32,
         recompute: bool = False,
         compiled: bool = False,
+        first_weights: FirstWeights = "xavier",
     ) -> None:
         super().__init__()
         self.vit = ViT(model, grid)
@@ -117,7 +120,8 @@ class Learner(nn.Module):
         self.teacher: Teacher | None = None
         self.networks: dict[str, Network] = {}
         self.stage: Stage | None = None
-        initialize(self, draws.generator(seed, "weights"))
+        self.first_weights = first_weights
+        initialize(self, draws.generator(seed, "weights"), first_weights)
 
     # --- structure -------------------------------------------------------------------------------------------------
 
@@ -156,7 +160,9 @@ class Learner(nn.Module):
 
     def _new_decoder(self, name: str, decoding: SeparateDecoding) -> SeparateDecoder:
         decoder = SeparateDecoder(decoding, self.vit.config.width, self.vit.grid)
-        initialize(decoder, draws.generator(self.seed, f"decoder/{name}"))
+        initialize(decoder, draws.generator(self.seed, f"decoder/{name}"), self.first_weights)
+        if decoding.zero_tokens:
+            nn.init.zeros_(decoder.token)
         return decoder.to(self.vit.embed.weight.device)
 
     def _rebuild_heads(self, stage: Stage) -> None:
@@ -169,7 +175,7 @@ class Learner(nn.Module):
         model = self.vit.config
         width = self.decoding.width if isinstance(self.decoding, SeparateDecoding) else model.width
         head = Dense(width, self._target_width(tap.target), device=self.vit.embed.weight.device)
-        initialize(head, draws.generator(self.seed, f"head/{name}"))
+        initialize(head, draws.generator(self.seed, f"head/{name}"), self.first_weights)
         return head
 
     def _target_width(self, target: Target) -> int:
@@ -231,10 +237,10 @@ class Learner(nn.Module):
             share = len(index_b[part]) / len(index_b)
             latents: Latents = {}
             every = self.masking.draw(self.seed, index_b[part], self.vit.grid)
-            for masks in every:
+            for number, masks in enumerate(every):
                 if self.stage.trains_targets:  # their graph is gone with the backward of the pass before
                     latents = {source: h for source, h in latents.items() if source[0] != MODEL}
-                groups = self.groups(video_btchw[part], index_b[part], masks, latents)
+                groups = self.groups(video_btchw[part], index_b[part], masks, latents, number)
                 figures = self._learn(groups, figures, scale, share / len(every), weights or {}, watch)
         return figures
 
@@ -270,12 +276,18 @@ class Learner(nn.Module):
         return StepFigures(losses=losses, target_variance=variance, features_nd=features)
 
     def groups(
-        self, video_btchw: Tensor, index_b: Tensor, masks: Masks | None = None, latents: Latents | None = None
+        self,
+        video_btchw: Tensor,
+        index_b: Tensor,
+        masks: Masks | None = None,
+        latents: Latents | None = None,
+        number: int = 0,
     ) -> Iterator[Group]:
         """Runs the model and yields the predictions depth by depth, shallow first.
 
-        The clips are one of the masking's `parts`. Without `masks` they are the first that it draws. `latents` are
-        targets of the same clips that are known already, and take those that are computed here.
+        The clips are one of the masking's `parts`. Without `masks` they are the first that it draws; `number` says
+        which they are. `latents` are targets of the same clips that are known already, and take those that are computed
+        here.
         """
         stage = self.stage
         assert stage is not None, "enter a stage first"
@@ -286,6 +298,7 @@ class Learner(nn.Module):
             video_btchw=video_btchw,
             patches_bnp=patchify(video_btchw, self.vit.config.patch),
             masks=masks,
+            number=number,
             rotation=self.vit.rotation(masks.context_bk),
             subset_bq=subset_bq,
             subset_alone=subset_bq is not None and not any(tap.full_clip for tap in stage.taps),
@@ -364,7 +377,9 @@ class Learner(nn.Module):
     def _decode(self, depth: int, x_bkd: Tensor, seen: Seen, query_bq: Tensor | None) -> Tensor:
         if self.decoder is None:
             decoder = self.decoders[f"at_{depth}"]
-            features: Tensor = decoder(x_bkd, seen.masks.context_bk, query_bq, recompute=self.recompute)
+            features: Tensor = decoder(
+                x_bkd, seen.masks.context_bk, query_bq, mask=seen.number, recompute=self.recompute
+            )
             return features
         assert self.stage is not None
         decoded: Tensor = self.decoder(

@@ -131,16 +131,16 @@ class RandomMasking:
 
 @dataclass(frozen=True, kw_only=True)
 class TubeMasking:
-    """One random spatial mask for all times: `round(keep * H * W)` places are context, the rest is predicted.
+    """One random spatial mask for all times: `H W - floor((1 - keep) H W)` places are context, the rest is predicted.
 
-    The masking of VideoMAE (arXiv 2203.12602) and of blockwise learning (arXiv 2601.09040).
+    The masking of VideoMAE (arXiv 2203.12602), counted as in its code, and of blockwise learning (arXiv 2601.09040).
     """
 
     keep: float = 0.1
     """share of the places that the model sees"""
 
     def draw(self, seed: int, index_b: Tensor, grid: Grid) -> list[Masks]:
-        """One mask of `T * round(keep * H * W)` context tokens and all others predicted; see `Masking`."""
+        """One mask with the context places at all T times, and all other tokens predicted; see `Masking`."""
         time, height, width = grid
         order_bp = _shuffled(seed, "tube", index_b, height * width)
         context_bp, predicted_bp = (_ascending(part) for part in order_bp.tensor_split([self._kept(grid)], dim=1))
@@ -167,7 +167,8 @@ class TubeMasking:
         return _share_problems(self.keep, self._kept(grid), grid[1] * grid[2], "places")
 
     def _kept(self, grid: Grid) -> int:
-        return round(self.keep * grid[1] * grid[2])
+        places = grid[1] * grid[2]
+        return places - math.floor((1 - self.keep) * places + 1e-9)  # the count, not what a product is rounded to
 
 
 @dataclass(frozen=True, kw_only=True)

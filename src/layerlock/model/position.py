@@ -97,13 +97,14 @@ class _Rotate(torch.autograd.Function):
 
 
 def sincos_table(grid: Grid, width: int, wavelength: float = 10_000.0) -> Tensor:
-    """Fixed 3D sin-cos positions `[N, D]`: a third of the width (rounded down to even) for each axis, the rest zero."""
+    """Fixed 3D sin-cos positions `[N, D]`, as in V-JEPA: for each axis a third of the width, rounded up to even; what
+    of the last axis is beyond the width is left out.
+    """
     position_n3 = grid_coordinates(grid)
-    half = width // 6
-    rate = wavelength ** (-torch.arange(half, dtype=torch.float64, device="cpu") / max(half, 1))
+    half = -(-width // 6)
+    rate = wavelength ** (-torch.arange(half, dtype=torch.float64, device="cpu") / half)
     angle = position_n3[:, :, None] * rate
-    table = torch.cat([angle.sin(), angle.cos()], dim=-1).reshape(len(position_n3), -1)
-    return torch.nn.functional.pad(table, (0, width - table.shape[1])).float()
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).reshape(len(position_n3), -1)[:, :width].float()
 
 
 def sincos_1d_table(tokens: int, width: int, wavelength: float = 10_000.0) -> Tensor:

@@ -22,8 +22,8 @@ from layerlock.model.vit import GELU, Block, Blocks, Dense, Norm, ViTConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SeparateDecoding:
-    """Shape of a separate decoder. The defaults are V-JEPA's predictor (LayerLock A.2), but that its positions are
-    learned.
+    """Shape of a separate decoder. The defaults are V-JEPA's predictor (LayerLock A.2) beside a ViT-B, but that its
+    positions are learned.
     """
 
     width: int = 384
@@ -31,7 +31,7 @@ class SeparateDecoding:
     depth: int = 12
     """blocks"""
     heads: int = 12
-    """attention heads"""
+    """attention heads; V-JEPA's predictor has as many as its encoder"""
     mlp: int = 1536
     """width of the hidden layer"""
     position: Literal["sincos", "sincos-1d", "learned", "none"] = "sincos"
@@ -46,6 +46,10 @@ class SeparateDecoding:
     """whether keys have a bias, as queries and values do"""
     input_bias: bool = True
     """whether the projection from the encoder's width has a bias"""
+    mask_tokens: int = 1
+    """1 for all masks of a clip, or one for each of several, in their order (V-JEPA)"""
+    zero_tokens: bool = False
+    """mask tokens begin at zero (V-JEPA), and not at random (VideoMAE)"""
     input_norm: bool = False
     """LayerNorm of the features that come in, where they are not those of the encoder's own final norm"""
 
@@ -54,6 +58,8 @@ class SeparateDecoding:
         found = [problem.replace("model.", "decoder.", 1) for problem in self.block.problems()]
         if self.final_norm_eps <= 0:
             found.append(f"decoder.final_norm_eps: {self.final_norm_eps} is not positive")
+        if self.mask_tokens < 1:
+            found.append(f"decoder.mask_tokens: {self.mask_tokens} is not positive")
         return found
 
     def after(self, depth: int, model: ViTConfig) -> SeparateDecoding:
@@ -89,7 +95,7 @@ class SeparateDecoder(nn.Module):
         self.config, self.tokens = config, grid[0] * grid[1] * grid[2]
         self.input_norm = Norm(encoder_width, config.norm_eps) if config.input_norm else None
         self.embed = Dense(encoder_width, config.width, bias=config.input_bias)
-        self.token = nn.Parameter(torch.zeros(config.width))
+        self.token = nn.Parameter(torch.zeros(config.mask_tokens, config.width))
         self.blocks = Blocks(Block(config.block) for _ in range(config.depth))
         self.norm = Norm(config.width, config.final_norm_eps)
         if config.position == "learned":
@@ -106,15 +112,22 @@ class SeparateDecoder(nn.Module):
         return self.config.width
 
     def forward(
-        self, x_bkd: Tensor, context_bk: Tensor, query_bq: Tensor | None = None, *, recompute: bool = False
+        self,
+        x_bkd: Tensor,
+        context_bk: Tensor,
+        query_bq: Tensor | None = None,
+        *,
+        mask: int = 0,
+        recompute: bool = False,
     ) -> Tensor:
         """Features `[B, Q, width]` at the positions `query_bq`, or at all N, from the encoder's `[B, K, D]` at
-        `context_bk`. `recompute`: store no activations of blocks, run forward twice.
+        `context_bk`. `mask` is the number of the mask that these are of. `recompute`: store no activations of blocks,
+        run forward twice.
         """
         normed_bkd = x_bkd if self.input_norm is None else self.input_norm(x_bkd)
         y_bkw = self._placed(self.embed(normed_bkd), context_bk)
         queries = self.tokens if query_bq is None else query_bq.shape[1]
-        token = self.token.to(y_bkw.dtype).expand(len(x_bkd), queries, self.width)
+        token = self.token[mask % len(self.token)].to(y_bkw.dtype).expand(len(x_bkd), queries, self.width)
         joined = torch.cat([y_bkw, self._placed(token, query_bq)], dim=1)
         y = self.blocks.run(joined, None, 0, len(self.blocks), recompute=recompute)
         return self.norm(y[:, x_bkd.shape[1] :])

@@ -25,6 +25,7 @@ from layerlock.model.position import Rotation, fixed_table, rotate, rotation_tab
 
 Position = Literal["rope", "rope-attention", "sincos", "sincos-1d", "learned", "none"]
 GELU = Literal["tanh", "exact"]
+FirstWeights = Literal["xavier", "normal"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,13 +326,14 @@ def compile_blocks(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def initialize(module: nn.Module, generator: torch.Generator) -> None:
-    """Xavier-uniform matrices, zero biases, unit norms; other parameters (positions, tokens) normal with deviation
-    0.02.
+def initialize(module: nn.Module, generator: torch.Generator, first: FirstWeights = "xavier") -> None:
+    """Matrices, Xavier-uniform or `normal` with deviation 0.02 (V-JEPA); zero biases, unit norms; other parameters
+    (positions, tokens) normal with deviation 0.02.
 
-    What a block adds to its input is scaled by 1/sqrt(2 L) at first (Radford et al., 2019): unscaled, attention over
-    tokens that are still alike drowns each token in what is common to all. Drawn on the CPU in the order of the
-    modules, so the same on every device; parameters on meta are left alone.
+    What a block adds to its input is scaled at first: unscaled, attention over tokens that are still alike drowns each
+    token in what is common to all. By 1/sqrt(2 L) for all L blocks (Radford et al., 2019), with `normal` by 1/sqrt(2 l)
+    for the block number l (V-JEPA). Drawn on the CPU in the order of the modules, so the same on every device;
+    parameters on meta are left alone.
     """
 
     def draw(parameter: Tensor, bound: float | None) -> None:
@@ -345,13 +347,15 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
 
     for part in module.modules():
         if isinstance(part, nn.Linear):
-            draw(part.weight, (6.0 / sum(part.weight.shape)) ** 0.5)
+            draw(part.weight, (6.0 / sum(part.weight.shape)) ** 0.5 if first == "xavier" else None)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
         elif not isinstance(part, nn.LayerNorm):
             for parameter in part.parameters(recurse=False):
                 draw(parameter, None)
     for blocks in (part for part in module.modules() if isinstance(part, Blocks)):
-        for name, weight in blocks.named_parameters():
-            if name.endswith(("proj.weight", "fc2.weight")):
-                weight.mul_((2 * len(blocks)) ** -0.5)
+        for number, block in enumerate(blocks, 1):
+            scale = (2 * (len(blocks) if first == "xavier" else number)) ** -0.5
+            for name, weight in block.named_parameters():
+                if name.endswith(("proj.weight", "fc2.weight")):
+                    weight.mul_(scale)

@@ -390,6 +390,7 @@ def build_learner(config: Config, device: torch.device, init_from: str | None = 
         compute=pick_precision(config.run, device),
         recompute=config.run.recompute,
         compiled=pick_compile(config.run, device),
+        first_weights=config.first_weights,
     )
     if init_from is not None:
         take_weights(learner, init_from)

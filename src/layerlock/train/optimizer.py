@@ -16,17 +16,22 @@ Moments = dict[str, dict[str, Tensor]]
 """Parameter name -> {`step`, `exp_avg`, `exp_avg_sq`}."""
 
 
-def decays(name: str, parameter: Tensor) -> bool:
-    """Weight decay is for matrices: not for norms, biases, position tables and tokens (LayerLock A.2)."""
+def decays(name: str, parameter: Tensor, *, tokens: bool) -> bool:
+    """Weight decay is for matrices: not for norms, biases and position tables (LayerLock A.2); for mask and decoding
+    tokens where `tokens` says so.
+    """
+    if name.endswith(".token"):
+        return tokens
     return parameter.ndim >= 2 and not name.endswith("position")
 
 
 def build_optimizer(learner: Learner, optim: OptimConfig, moments: Moments | None = None) -> torch.optim.AdamW:
     """AdamW for what the stage in force trains; parameters that have `moments` go on from them."""
     live = learner.live()
+    decayed = {name for name, p in live.items() if decays(name, p, tokens=optim.decay_tokens)}
     groups = [
-        {"params": [p for n, p in live.items() if decays(n, p)], "weight_decay": optim.weight_decay, "decays": True},
-        {"params": [p for n, p in live.items() if not decays(n, p)], "weight_decay": 0.0, "decays": False},
+        {"params": [p for n, p in live.items() if n in decayed], "weight_decay": optim.weight_decay, "decays": True},
+        {"params": [p for n, p in live.items() if n not in decayed], "weight_decay": 0.0, "decays": False},
     ]
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, betas=optim.betas, fused=True)
     for name, parameter in live.items():
