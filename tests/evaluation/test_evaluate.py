@@ -231,6 +231,38 @@ def test_a_second_evaluation_of_a_folder_is_refused_by_the_name_of_the_first(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_an_evaluation_goes_on_where_its_data_and_its_encoder_were_moved(
+    tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(tmp_path / "whole", world, encoder, baselines="no", readout="linear")
+    original = Sweep.train_step
+
+    def dying(self: Sweep, *given: Any) -> Any:
+        if self.step == 3:
+            raise KeyboardInterrupt
+        return original(self, *given)
+
+    monkeypatch.setattr(Sweep, "train_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", world, encoder, baselines="no", readout="linear", checkpoint_every=2)
+    monkeypatch.undo()
+    shutil.copytree(world, tmp_path / "moved")
+    shutil.copytree(encoder, tmp_path / "encoder")
+    (next((tmp_path / "moved").rglob("*.mp4"))).unlink()
+    readouts = (tmp_path / "cut" / "readouts.safetensors").read_bytes()
+    how = {"baselines": "no", "readout": "linear", "resume": True}
+    with pytest.raises(ConfigError, match="videos of the data: it was"):
+        run(tmp_path / "cut", tmp_path / "moved", tmp_path / "encoder", **how)
+    assert (tmp_path / "cut" / "readouts.safetensors").read_bytes() == readouts
+    shutil.copytree(world, tmp_path / "moved", dirs_exist_ok=True)
+    again = run(tmp_path / "cut", tmp_path / "moved", tmp_path / "encoder", **how)
+    assert again.sweep == whole.sweep
+    assert [row.metrics for row in again.rows] == [row.metrics for row in whole.rows]
+    second = run(tmp_path / "whole", tmp_path / "moved", encoder, **how)
+    assert second.sweep == whole.sweep
+    assert all(clip.name.startswith(str(tmp_path / "moved")) for clip in second.best)
+
+
 def test_cached_features_give_what_decoding_gives_and_are_used_again(
     tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,8 +19,10 @@ from tiny import config, run_config
 from layerlock import cli
 from layerlock.config import Config, load_config, to_dict
 from layerlock.data import ClipConfig
+from layerlock.data.synth import SynthConfig, write_videos
 from layerlock.errors import LayerlockError
 from layerlock.holder import this_process
+from layerlock.learn.plans import Progressive
 from layerlock.lock import FolderLock
 from layerlock.model.encoder import load
 from layerlock.train.loop import Run, train
@@ -167,3 +169,29 @@ def test_a_run_whose_folder_was_taken_over_stops_and_leaves_it(tmp_path: Path, m
         train(run_of(tmp_path), quiet=True)
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000003"]
     assert (tmp_path / ".lock").exists()
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_run_goes_on_exactly_on_data_and_in_a_folder_that_were_moved_and_on_no_others(tmp_path: Path) -> None:
+    for name, seed in (("world", 0), ("other", 1)):
+        write_videos(tmp_path / name, SynthConfig(videos=6, seed=seed, size=24, frames=12), workers=1)
+    (tmp_path / "world" / "bad.mp4").write_text("no video")
+    whole, cut = (
+        replace(run_of(tmp_path / name), data=str(tmp_path / "world"), steps=6, plan=Progressive())
+        for name in ("whole", "cut")
+    )
+    train(whole, quiet=True)
+    done = stop_at("update", 4, signal.SIGKILL, to_dict(cut))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with pytest.raises(LayerlockError, match="resume on the data that the run was trained on"):
+        train(replace(cut, data=str(tmp_path / "other")), resume=True, quiet=True)
+    (tmp_path / "world").rename(tmp_path / "moved")
+    (tmp_path / "cut").rename(tmp_path / "cut moved")
+    moved = replace(cut, out=str(tmp_path / "cut moved"))
+    with pytest.raises(LayerlockError, match=r"not there any more; say with --data"):
+        train(moved, resume=True, quiet=True)
+    train(replace(moved, data=str(tmp_path / "moved")), resume=True, quiet=True)
+    assert learned(tmp_path / "cut moved") == learned(tmp_path / "whole")
+    assert learned(tmp_path / "whole")[-1]["skipped"] == 1
+    first, second = (load_file(tmp_path / name / "encoder" / "model.safetensors") for name in ("whole", "cut moved"))
+    assert all(torch.equal(first[key], second[key]) for key in first)

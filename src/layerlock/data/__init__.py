@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from layerlock.data.augment import crop_and_flip, crop_and_flip_depth
 from layerlock.data.clips import Batch, ClipConfig, Sample, Source, collate
 from layerlock.data.loader import batches
 from layerlock.data.views import Views
+from layerlock.errors import LayerlockError
 
 __all__ = [
     "Batch",
@@ -22,6 +24,7 @@ __all__ = [
     "crop_and_flip_depth",
     "open_source",
     "save_source",
+    "short_name",
 ]
 
 
@@ -44,8 +47,9 @@ def open_source(
 
     The videos are looked into first, with `workers` processes (None: one for each processor); `progress` is told how
     many have been, of how many. Where `saved` is a file of `save_source`, that is what is known of them: those lost
-    since then are skipped when their turn comes, and new ones are not seen. Raises LayerlockError when no video can be
-    used, or the decoder that `clip` names is not there. Those that cannot be used are in the source's `rejected`, as
+    since then are skipped when their turn comes, and new ones are not seen; in another place they have to be the same
+    videos. Raises LayerlockError when no video can be used, where they are others than the saved ones, or
+    the decoder that `clip` names is not there. Those that cannot be used are in the source's `rejected`, as
     (path, reason).
 
     `with_depth` asks for depth too, which the synthetic world and folders of colour and depth pictures have. Where
@@ -54,8 +58,6 @@ def open_source(
     """
     if data == "synthetic":
         if root is not None:
-            from layerlock.errors import LayerlockError
-
             raise LayerlockError("data_root: the synthetic world is no list of paths")
         from layerlock.data.synthetic import SyntheticSource
 
@@ -69,6 +71,8 @@ def open_source(
     if clip.backend == "torchcodec":
         check_torchcodec()
     if saved is not None and saved.exists():
+        if not os.path.exists(data):
+            raise LayerlockError(f"{data}: the data are not there any more; say with --data where they were moved to")
         index = load_index(saved, data, root)
     else:
         index = build_index(data, workers, root=root, progress=progress)
@@ -79,10 +83,17 @@ def open_source(
     return source
 
 
-def save_source(source: Source, data: str, path: Path) -> None:
-    """Writes what is known of the videos of a source, opened as `data`; nothing of the synthetic world."""
+def save_source(source: Source, data: str, path: Path, root: str | None = None) -> None:
+    """Writes what is known of the videos of a source, opened as `data` and `root`; nothing of the synthetic world."""
     from layerlock.data.folder import FolderSource
     from layerlock.data.index.saved import save_index
 
     if isinstance(source, FolderSource):
-        save_index(source.index, data, path)
+        save_index(source.index, data, path, root)
+
+
+def short_name(source: Source, name: str) -> str:
+    """The name of a file of a source without the place where its data set is, which may be moved."""
+    from layerlock.data.folder import FolderSource
+
+    return name.removeprefix(os.path.join(source.index.root, "")) if isinstance(source, FolderSource) else name

@@ -15,7 +15,9 @@ from layerlock.files import write_whole
 from layerlock.lock import FolderLock
 from layerlock.train.folder import check_place, flat, versions
 
-FREE = ("out", "device", "precision", "workers", "threads", "checkpoint_every", "cache_gb")
+PLACES = ("data", "data_root", "test_data")
+"""fields that say where videos are, which may have been moved: fingerprints tell whether they are the same"""
+FREE = (*PLACES, "encoder", "out", "device", "precision", "workers", "threads", "checkpoint_every", "cache_gb")
 """fields that may differ when an evaluation goes on"""
 PARTS = (
     "evaluation.json",
@@ -53,22 +55,29 @@ class EvaluationFolder:
         Raises ConfigError where one that goes on would have another config.
         """
         if resume:
-            self._same("the evaluation to resume has", flat(self._read()["config"]), flat(to_dict(config)))
+            self._same("the evaluation to resume has", flat(self._read()["config"]), flat(to_dict(config)), FREE)
             return
         with self._told():
             for name in PARTS:
                 (self.path / name).unlink(missing_ok=True)
         self._write({"config": to_dict(config), "versions": versions()})
 
-    def bind(self, facts: dict[str, str]) -> None:
-        """Notes what the figures are of (fingerprints); ConfigError where that is not what was noted before."""
+    def bind(self, config: EvaluateConfig, facts: dict[str, str]) -> None:
+        """Notes what the figures are of (fingerprints); ConfigError where that is not what was noted before.
+
+        Scores of videos that have been moved since are made anew: they name them by their old place.
+        """
         before = self._read()
         if "of" in before:
             self._same("it was", before["of"], facts)
-        self._write(before | {"of": facts})
+        if any(before["config"][name] != to_dict(config)[name] for name in PLACES):
+            with self._told():
+                for path in (self.validation, self.test, self.examples, self.results, self.report):
+                    path.unlink(missing_ok=True)
+        self._write(before | {"config": to_dict(config), "of": facts})
 
-    def _same(self, words: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-        changed = [name for name in sorted(old | new) if name not in FREE and old.get(name) != new.get(name)]
+    def _same(self, words: str, old: dict[str, Any], new: dict[str, Any], free: tuple[str, ...] = ()) -> None:
+        changed = [name for name in sorted(old | new) if name not in free and old.get(name) != new.get(name)]
         if changed:
             raise ConfigError([f"{name}: {words} {old.get(name)!r}, now {new.get(name)!r}" for name in changed])
 

@@ -77,7 +77,7 @@ def open_evaluation(
     task = None if config.task == "retrieval" else build_task(config, parts, ours)
     folder.begin(config, resume=resume)
     data = parts.fingerprints(plain_clip(config, ours.clip), with_depth=task is not None and task.with_depth)
-    folder.bind({"encoder": weights, **data})
+    folder.bind(config, {"encoder": weights, **data})
     encoders = {OURS: ours, **others}
     return Opened(config=config, folder=folder, device=device, encoders=encoders, parts=parts, task=task, quiet=quiet)
 

@@ -31,8 +31,9 @@ PARTS = (
 )
 EVENT = re.compile(r"(?P<when>\S+) step (?P<step>\d+) (?P<kind>\w+): (?P<text>.*)\n")
 """A line of `events.log`."""
-FREE = ("out", "run", "recipe", "data_root")
-"""Fields that a resumed run may have other than the run before: they change no number that is learned."""
+FREE = ("out", "run", "recipe", "data", "data_root")
+"""Fields that a resumed run may have other than the run before: they change no number that is learned. Whether the data
+are the same is told by their fingerprint, since they may have been moved."""
 
 
 def versions() -> dict[str, str]:

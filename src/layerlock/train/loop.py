@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from layerlock.config import Config
-from layerlock.data import Batch, Source, batches, open_source, save_source
+from layerlock.data import Batch, Source, batches, open_source, save_source, short_name
 from layerlock.data.augment import augment
 from layerlock.data.index.listing import printable
 from layerlock.data.index.progress import IndexProgress
@@ -156,7 +156,7 @@ class Run:
             raise ConfigError(found)
         resolved = {"device": own.device, "precision": own.precision}
         folder.begin(self.config, resume=resume, overwrite=overwrite, resolved=resolved, plan=own.plan)
-        save_source(self.source, self.config.data, folder.index)
+        save_source(self.source, self.config.data, folder.index, self.config.data_root)
         folder.rewind(self.step if before else -1)
         if before:
             self.tell("resume", f"from {before.folder}")
@@ -358,8 +358,9 @@ class Run:
 
     def skip(self, path: str, reason: str) -> None:
         """Counts and names a file that could not be used, once."""
-        if path not in self.skipped:
-            self.skipped.add(path)
+        name = short_name(self.source, path)
+        if name not in self.skipped:
+            self.skipped.add(name)
             self.tell("skipped", f"{printable(path)}: {reason}")
 
     def warn(self, text: str) -> None:

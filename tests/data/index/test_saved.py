@@ -49,25 +49,15 @@ def test_an_index_comes_back_as_it_was(tmp_path: Path, root: str, below: str) ->
     assert [path.name for path in tmp_path.iterdir()] == ["index.json"]
 
 
-def test_what_was_below_the_root_moves_with_it_and_nothing_else_does(tmp_path: Path) -> None:
-    save_index(index_of("/data/set"), "/data/set/lists/train.csv", tmp_path / "index.json")
-    moved = load_index(tmp_path / "index.json", "/other/lists/train.csv")
-    assert moved.root == "/other"
-    assert [video.path for video in moved.videos] == [
-        "/other/a.mp4",
-        "/other/sub/new\nline \udce9.mp4",
-        "/data/seter/b.mp4",
-        "/elsewhere/c.mp4",
-    ]
-    assert [path for path, _ in moved.rejected] == ["/other/bad\x1b.mp4", "/data/set"]
-    save_index(index_of("/"), "/", tmp_path / "index.json")
-    assert load_index(tmp_path / "index.json", "/other").videos[3].path == "/other/elsewhere/c.mp4"
-
-
 @pytest.mark.parametrize(
     "change",
     [
         {"root": None},
+        {"place": 3},
+        {"was_at": None},
+        {"contents": [[4, "00"]]},
+        {"contents": [["0", "00"]]},
+        {"contents": 3},
         {"layout": 3},
         {"videos": [{"path": "a.mp4"}] * 4},
         {"videos": [3] * 4},

@@ -11,18 +11,24 @@ from typing import Any
 from layerlock.data.decode.video import VideoInfo
 from layerlock.data.index.build import Index
 from layerlock.data.index.listing import printable
+from layerlock.data.index.moved import contents, found_again, place_of
 from layerlock.data.index.record import values_of, video_of
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole
 
+MOVED = "resume on the data that the run was trained on, wherever they are now, or begin a new run with --init-from"
 
-def save_index(index: Index, data: str, path: Path) -> None:
-    """Writes the index of `data` as json. Paths below its root are kept relative to it, others absolute.
+
+def save_index(index: Index, data: str, path: Path, root: str | None = None) -> None:
+    """Writes the index of `data` as json. Paths below its root are kept relative to it, others absolute. `root` is what
+    was given for a list that stands elsewhere.
 
     Raises OSError.
     """
     below = os.path.join(index.root, "")
     values = {
+        "place": place_of(data, root),
+        "was_at": index.root,
         "root": os.path.relpath(index.root, os.path.abspath(data)),
         "layout": index.layout,
         "videos": [{"path": video.path.removeprefix(below), **values_of(video)} for video in index.videos],
@@ -30,23 +36,38 @@ def save_index(index: Index, data: str, path: Path) -> None:
         "classes": index.classes,
         "groups": index.groups,
         "rejected": [(name.removeprefix(below), reason) for name, reason in index.rejected],
+        "contents": contents(index.videos),
     }
     write_whole(path, lambda part: part.write_text(json.dumps(values) + "\n"))
 
 
 def load_index(path: Path, data: str, root: str | None = None) -> Index:
-    """The index in a file of `save_index`; paths that were below its root are below that of `data`, or below `root`.
+    """The index in a file of `save_index`, with the paths that its videos have now.
 
-    Raises LayerlockError where the file cannot be read or is damaged.
+    Where `data` are in their old place nothing is looked at. In another place they have to be the same videos by name,
+    size and content. Raises LayerlockError where they are not, and where the file cannot be read or is damaged.
     """
     try:
         values = json.loads(path.read_bytes())
-        before = os.path.normpath(os.path.join(os.path.abspath(data), values["root"]))
-        return _index(values, before if root is None else os.path.abspath(root))
+        place, was_at = values["place"], values["was_at"]
+        own = os.path.normpath(os.path.join(os.path.abspath(data), values["root"]))
+        index = _index(values, own if root is None else os.path.abspath(root))
+        digests = [(_position(n, index), digest) for n, digest in values["contents"]]
+        if not isinstance(was_at, str) or not isinstance(place, list):
+            raise TypeError
     except OSError as error:
         raise LayerlockError(f"{printable(str(path))}: it cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, KeyError, RecursionError):
         raise LayerlockError(f"{printable(str(path))}: it is damaged: no index can be made of it") from None
+    if place == place_of(data, root):
+        return index
+    return found_again(index, was_at, digests, data, root, MOVED)
+
+
+def _position(number: Any, index: Index) -> int:
+    if type(number) is not int or not 0 <= number < len(index):
+        raise ValueError
+    return number
 
 
 def _index(values: Mapping[str, Any], root: str) -> Index:
