@@ -141,6 +141,8 @@ def _unit(model: ViTConfig, taps: Sequence[Tap]) -> str:
 
 def _rates(lines: Sequence[Line]) -> Iterator[Chart]:
     yield _single(lines, "learning rate", ("lr",))
+    norm = _single(lines, "norm of the gradients", ("gradient_norm",))
+    yield replace(norm, log=True, floor=None, caption="Of all of them together, before they are clipped.")
     speed = _single(lines, "clips per second", ("timing", "clips_per_s"))
     yield replace(speed, caption="Whole steps: reading, training, logging.")
     steps, values = series(lines, "timing", "data_wait")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from markupsafe import Markup
@@ -16,6 +17,7 @@ from layerlock.data import Views, open_source
 from layerlock.data.folder import FolderSource
 from layerlock.data.index import build_index
 from layerlock.data.index.layouts import list_videos
+from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.features import clip_config, embed_source
 from layerlock.evaluation.retrieval import neighbours
@@ -53,8 +55,9 @@ def _affordable(encoder: Encoder) -> int:
 
 def _neighbours(encoder: Encoder, config: Config, count: int) -> list[Markup]:
     views, total, root = _views(encoder, config, count)
-    with _middle_frames(encoder) as middles:
-        found = embed_source(encoder, views, workers=1)
+    middles: list[Tensor] = []
+    watched = cast(FrozenEncoder, _Watched(encoder, middles))
+    found = embed_source(watched, views, workers=1, device=next(encoder.parameters()).device)
     frames = {views.name(row): frame for row, frame in enumerate(middles)}
     videos = len(found.names)
     if videos < 3:
@@ -93,20 +96,20 @@ def _views(encoder: Encoder, config: Config, count: int) -> tuple[Views, int, st
     return Views(FolderSource(index, clip, config.seed)), len(listing), listing.root
 
 
-@contextmanager
-def _middle_frames(encoder: Encoder) -> Iterator[list[Tensor]]:
-    """Collects the middle frame, uint8 `[3, H, W]`, of every clip that the encoder is shown inside."""
-    middles: list[Tensor] = []
+@dataclass(frozen=True)
+class _Watched:
+    """An encoder that keeps the middle frame, uint8 `[3, H, W]`, of every clip that it is shown."""
 
-    def keep(_: torch.nn.Module, shown: tuple[Tensor, ...]) -> None:
-        video_btchw = shown[0]
-        middles.extend(video_btchw[:, video_btchw.shape[1] // 2].cpu())
+    encoder: Encoder
+    middles: list[Tensor]
 
-    handle = encoder.register_forward_pre_hook(keep)
-    try:
-        yield middles
-    finally:
-        handle.remove()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.encoder, name)
+
+    def forward_intermediates(self, video_btchw: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """As the encoder's."""
+        self.middles.extend(video_btchw[:, video_btchw.shape[1] // 2].cpu())
+        return self.encoder.forward_intermediates(video_btchw, indices)
 
 
 def _count(videos: int) -> str:
