@@ -11,15 +11,16 @@ of 128 outputs) the step with as many readouts as are asked for.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from measure import begin, options
 
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.readouts import Reader, settings_of
+from layerlock.evaluation.readouts import Setting, settings_of
 from layerlock.evaluation.sweep import Sweep
 from layerlock.evaluation.tasks import ActionTask, DepthTask, Task
+from layerlock.features import Reader
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.model.readout import AttentionReadout
 from layerlock.model.sizes import vit
@@ -42,11 +43,8 @@ def main() -> None:
     encoder.prepare(device, pick_precision(run, device))
     video = torch.randint(0, 256, (given.batch, 16, 3, 224, 224), dtype=torch.uint8, device=device)
     print(f"{encoder.vit.compute}, batch {given.batch}, fastest of {given.rounds} rounds, seconds a step")
-    alone = seconds(
-        lambda: Reader({"encoder": encoder}, settings_of(config(18), {"encoder": encoder})).read(video),
-        device,
-        given.rounds,
-    )
+    reader = reader_of(encoder, settings_of(config(18), {"encoder": encoder}))
+    alone = seconds(lambda: reader.read(video), device, given.rounds)
     print(f"encoder alone {alone:30.3f}")
 
     label = torch.arange(given.batch, device=device) % CLASSES
@@ -76,6 +74,11 @@ def action(encoder: Encoder, video: torch.Tensor, label: torch.Tensor, count: in
     return step_seconds(encoder, ActionTask(sizes, classes=CLASSES, layout=""), count, video, label, rounds)
 
 
+def reader_of(encoder: Encoder, members: Sequence[Setting]) -> Reader:
+    """The encoder as deep as the deepest of some readouts."""
+    return Reader({"encoder": encoder}, [member.place for member in members])
+
+
 def step_seconds(
     encoder: Encoder, task: Task, count: int, video: torch.Tensor, target: torch.Tensor, rounds: int
 ) -> float:
@@ -83,7 +86,7 @@ def step_seconds(
     encoders, device = {"encoder": encoder}, video.device
     members = settings_of(config(count), encoders)
     assert len(members) == count
-    sweep, reader = Sweep(config(count), task, members, encoders, device), Reader(encoders, members)
+    sweep, reader = Sweep(config(count), task, members, encoders, device), reader_of(encoder, members)
     return seconds(lambda: sweep.train_step(reader.read(video), target), device, rounds)
 
 

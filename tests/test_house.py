@@ -17,7 +17,7 @@ FLOORS = [
     ["train"],
     ["budget"],
     ["config"],
-    ["learn"],
+    ["learn", "features"],
     ["encoders"],
     ["model", "data"],
     ["lock"],

@@ -162,7 +162,7 @@ def embed(
     `features` and `files`. Raises LayerlockError for an encoder or data that cannot be used.
     """
     from layerlock.encoders import open_encoder
-    from layerlock.evaluation.features import embed_videos
+    from layerlock.features.embed import embed_videos
 
     place = encoder.vit.embed.weight.device if isinstance(encoder, Encoder) else pick_device(device)
     model = open_encoder(str(encoder), device=place) if isinstance(encoder, str | Path) else encoder

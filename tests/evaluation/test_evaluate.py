@@ -30,13 +30,13 @@ from layerlock.data.synth import SynthConfig, depth_path, write_videos
 from layerlock.encoders.checks import fingerprint
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation import retrieve, scoring, words
-from layerlock.evaluation.clips import SpreadViews
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.feature_store import Array
 from layerlock.evaluation.intervals import Interval
 from layerlock.evaluation.results import Evaluation, Row
 from layerlock.evaluation.run import evaluate
 from layerlock.evaluation.sweep import Sweep
+from layerlock.features.clips import SpreadViews
+from layerlock.features.store import Array
 from layerlock.lock import FolderLock
 from layerlock.model.encoder import Encoder
 from layerlock.report.evaluation import write_evaluation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,16 +14,21 @@ from layerlock.data import Batch
 from layerlock.encoders.checks import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.readouts import Reader, Setting, blocks_of, settings_of
+from layerlock.evaluation.readouts import Setting, blocks_of, settings_of
 from layerlock.evaluation.sweep import Sweep
 from layerlock.evaluation.tasks import ActionTask, DepthTask
 from layerlock.evaluation.tasks.depth import valid_depth
+from layerlock.features import Reader
 
 CPU = torch.device("cpu")
 
 
 def action_sweep(config: EvaluateConfig, members: tuple[Setting, ...], encoders: Mapping[str, FrozenEncoder]) -> Sweep:
     return Sweep(config, ActionTask(config, classes=4, layout="class folders"), members, encoders, CPU)
+
+
+def reader(encoders: Mapping[str, FrozenEncoder], members: Sequence[Setting]) -> Reader:
+    return Reader(encoders, [member.place for member in members])
 
 
 def weights(sweep: Sweep, setting: Setting) -> torch.Tensor:
@@ -60,7 +65,7 @@ def test_every_readout_learns_exactly_what_it_learns_alone(task: str) -> None:
             else ActionTask(config, classes=4, layout="class folders")
         )
         sweep = Sweep(config, made, chosen, encoders, CPU)
-        features = Reader(encoders, chosen).read(batch.video_btchw)
+        features = reader(encoders, chosen).read(batch.video_btchw)
         for _ in range(4):
             sweep.train_step(features, target)
         return sweep
@@ -77,7 +82,7 @@ def test_learning_rates_begin_alike_depths_do_not_and_they_end_apart() -> None:
     slow_3, fast_3, slow_6, _ = sorted(members, key=lambda member: (member.block, member.lr))
     assert torch.equal(weights(sweep, slow_3), weights(sweep, fast_3))
     assert not torch.equal(weights(sweep, slow_3), weights(sweep, slow_6))
-    sweep.train_step(Reader(encoders, members).read(clips(8)), torch.arange(8) % 4)
+    sweep.train_step(reader(encoders, members).read(clips(8)), torch.arange(8) % 4)
     assert not torch.equal(weights(sweep, slow_3), weights(sweep, fast_3))
 
 
@@ -86,7 +91,7 @@ def test_readouts_learn_32_clips_by_heart() -> None:
     encoders = {"encoder": tiny_encoder()}
     members = settings_of(config, encoders)
     sweep, label = action_sweep(config, members, encoders), torch.arange(32) * 7 % 4
-    features = Reader(encoders, members).read(clips(32))
+    features = reader(encoders, members).read(clips(32))
     first = sweep.train_step(features, label)
     for _ in range(config.steps - 1):
         last = sweep.train_step(features, label)
@@ -107,7 +112,7 @@ def test_the_encoder_runs_once_a_batch_and_no_deeper_than_its_deepest_readout(mo
     config = settings(depths=(0.2, 0.5, 0.7), lrs=(1e-4, 3e-4, 1e-3))
     members = settings_of(config, {"encoder": encoder})
     assert len(members) == 18
-    features = Reader({"encoder": encoder}, members).read(clips(2))
+    features = reader({"encoder": encoder}, members).read(clips(2))
     assert len(asked) == 1
     assert sorted(asked[0]) == [1, 3, 4]
     assert not any(x.requires_grad for x in features.values())
@@ -123,7 +128,7 @@ def test_fractions_that_mean_one_block_are_one() -> None:
 def test_a_readout_whose_loss_is_not_finite_is_dropped_and_the_others_learn_as_before() -> None:
     config, encoders = settings(), {"encoder": tiny_encoder()}
     members = settings_of(config, encoders)
-    features, target = Reader(encoders, members).read(clips(8)), torch.arange(8) % 4
+    features, target = reader(encoders, members).read(clips(8)), torch.arange(8) % 4
     sweep, alone = (action_sweep(config, chosen, encoders) for chosen in (members, members[1:]))
     for step in range(4):
         if step == 1:
@@ -147,7 +152,7 @@ def test_a_readout_whose_loss_is_not_finite_is_dropped_and_the_others_learn_as_b
 def test_a_clip_whose_features_are_not_finite_teaches_nothing_and_drops_no_readout() -> None:
     config, encoders = settings(), {"encoder": tiny_encoder()}
     members = settings_of(config, encoders)
-    features, target = Reader(encoders, members).read(clips(8)), torch.arange(8) % 4
+    features, target = reader(encoders, members).read(clips(8)), torch.arange(8) % 4
     bad, without = (action_sweep(config, members, encoders) for _ in range(2))
     spoilt = {place: x.index_fill(0, torch.tensor([2]), torch.nan) for place, x in features.items()}
     kept = torch.tensor([0, 1, 3, 4, 5, 6, 7])
@@ -173,7 +178,7 @@ def test_readouts_of_depth_begin_at_the_mean_depth(kind: str) -> None:
     encoders = {"encoder": tiny_encoder()}
     members, batch = settings_of(config, encoders), depth_batch(8)
     sweep = Sweep(config, DepthTask(config, encoders["encoder"].clip), members, encoders, CPU)
-    target, features = valid_depth(batch), Reader(encoders, members).read(batch.video_btchw)
+    target, features = valid_depth(batch), reader(encoders, members).read(batch.video_btchw)
     mean = target[target > 0].mean()
     losses = sweep.train_step(features, target)
     for setting, loss in losses.items():

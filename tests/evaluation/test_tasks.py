@@ -11,7 +11,7 @@ from test_sweep import depth_batch
 
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.tasks import ActionTask, DepthTask
-from layerlock.evaluation.tasks.clip import plain_clip, training_clip
+from layerlock.evaluation.tasks.clip import still_clip, training_clip
 from layerlock.evaluation.tasks.depth import valid_depth
 from layerlock.model.encoder import ClipShape
 from layerlock.model.patches import patchify
@@ -57,7 +57,7 @@ def test_defaults_follow_the_data_set() -> None:
     assert (depth.margin, depth.jitter, depth.grey, depth.flip) == (239, 0.0, 0.0, True)
     assert training_clip(settings(task="depth", flip="no"), PAPER).flip is False
     assert training_clip(settings(flip="yes", jitter=0.5, stride=4), PAPER).stride == 4
-    tested = plain_clip(settings(), PAPER)
+    tested = still_clip(settings(), PAPER)
     assert (tested.margin, tested.jitter, tested.grey, tested.flip) == (239, 0.0, 0.0, False)
 
 

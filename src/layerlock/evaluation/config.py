@@ -9,6 +9,7 @@ from typing import Literal
 
 from layerlock.config import OptimConfig, RunConfig, type_problems
 from layerlock.errors import ConfigError
+from layerlock.features.clips import RESIZE
 
 YesNo = Literal["yes", "no"]
 
@@ -69,7 +70,7 @@ class EvaluateConfig:
     """source frames from one frame of a clip to the next; None: as the encoder was trained"""
     augment: YesNo = "yes"
     """train on random clips, crops, flips and colours; no: on the middle clip of each video as it is"""
-    resize: float = 239 / 224
+    resize: float = RESIZE
     """short side before the crop, as a multiple of the clip's size"""
     flip: YesNo | None = None
     """flip half of the training clips left to right; None: for depth, since an action can have a left and a right"""

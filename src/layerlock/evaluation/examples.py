@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from layerlock.data import collate, crop_and_flip
-from layerlock.evaluation.clips import SpreadViews
 from layerlock.evaluation.opened import Opened
-from layerlock.evaluation.readouts import Reader, Setting
+from layerlock.evaluation.readouts import Setting
 from layerlock.evaluation.results import Evaluation
 from layerlock.evaluation.saved import save_tensors
 from layerlock.evaluation.sweep import Sweep
 from layerlock.evaluation.tasks.depth import valid_depth
+from layerlock.features import Reader
+from layerlock.features.clips import SpreadViews
 
 Examples = Callable[[], None]
 """saves what the report shows of an evaluation that is done"""
@@ -46,5 +47,5 @@ def depth_reader(opened: Opened, sweep: Sweep, setting: Setting) -> Callable[[Te
     """What a readout of depth says of clips; None for other tasks."""
     if not sweep.task.with_depth:
         return None
-    reader = Reader({setting.encoder: opened.encoders[setting.encoder]}, [setting])
+    reader = Reader(opened.encoders, [setting.place])
     return lambda video_btchw: sweep.predict(setting, reader.read(video_btchw))

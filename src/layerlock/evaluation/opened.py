@@ -19,7 +19,7 @@ from layerlock.evaluation.cutting import Cutting
 from layerlock.evaluation.folder import EvaluationFolder
 from layerlock.evaluation.parts import Parts, open_parts
 from layerlock.evaluation.tasks import Task, build_task
-from layerlock.evaluation.tasks.clip import plain_clip
+from layerlock.evaluation.tasks.clip import still_clip
 from layerlock.process import keep_freed_memory
 from layerlock.train.device import pick_device, pick_precision
 
@@ -76,7 +76,7 @@ def open_evaluation(
         parts.check_pairs()
     task = None if config.task == "retrieval" else build_task(config, parts, ours)
     folder.begin(config, resume=resume)
-    data = parts.fingerprints(plain_clip(config, ours.clip), with_depth=task is not None and task.with_depth)
+    data = parts.fingerprints(still_clip(config, ours.clip), with_depth=task is not None and task.with_depth)
     folder.bind(config, {"encoder": weights, **data})
     encoders = {OURS: ours, **others}
     return Opened(config=config, folder=folder, device=device, encoders=encoders, parts=parts, task=task, quiet=quiet)
@@ -91,7 +91,7 @@ def _parts(config: EvaluateConfig, encoder: FrozenEncoder, quiet: bool) -> Parts
         labelled=config.task != "depth",
         group=config.group,
         shared=config.shared_groups == "allow",
-        span=plain_clip(config, encoder.clip).cut(0).span,
+        span=still_clip(config, encoder.clip).cut(0).span,
     )
     with IndexProgress(quiet) as progress:
         read = partial(build_index, root=config.data_root, workers=config.workers or None, progress=progress)

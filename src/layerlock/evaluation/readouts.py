@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from layerlock import draws
 from layerlock.encoders import FrozenEncoder
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.tasks import Shape, Task
+from layerlock.features import Place
 from layerlock.model.encoder import block_at
-from layerlock.model.readout import AttentionReadout, LinearReadout, Readout, standardized
+from layerlock.model.readout import AttentionReadout, LinearReadout, Readout
 from layerlock.model.vit import initialize
-
-Place = tuple[str, int]
-"""an encoder, by its name, and one of its blocks"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,35 +80,3 @@ def build_readout(setting: Setting, encoder: FrozenEncoder, shape: Shape, seed: 
 def shapes_of(task: Task, settings: Sequence[Setting], encoders: Mapping[str, FrozenEncoder]) -> dict[Setting, Shape]:
     """The shape of each readout."""
     return {setting: task.shape(setting.kind, encoders[setting.encoder]) for setting in settings}
-
-
-class Reader:
-    """Every encoder once for a batch of clips, as deep as its deepest readout."""
-
-    def __init__(self, encoders: Mapping[str, FrozenEncoder], settings: Sequence[Setting]) -> None:
-        self.encoders = encoders
-        self.places = tuple(dict.fromkeys(setting.place for setting in settings))
-
-    @torch.no_grad()
-    def read(self, video_btchw: Tensor) -> dict[Place, Tensor]:
-        """Features `[B, N, D]` at each place, through `standardized`."""
-        found: dict[Place, Tensor] = {}
-        for name, encoder in self.encoders.items():
-            blocks = [block for owner, block in self.places if owner == name]
-            if blocks:
-                features = encoder.forward_intermediates(video_btchw, blocks)
-                for block, x_bnd in zip(blocks, features, strict=True):
-                    found[name, block] = standardized(x_bnd.to(video_btchw.device))
-        return found
-
-
-def finite_clips(features: Mapping[Place, Tensor]) -> dict[Place, Tensor]:
-    """Of which clips the features are finite at each place, bool `[B]`: a sum tells, since standardized ones are
-    small.
-    """
-    return {place: x_bnd.flatten(1).sum(1, dtype=torch.float32).isfinite() for place, x_bnd in features.items()}
-
-
-def not_finite(place: Place) -> str:
-    """What is said of a clip whose features at a place are not finite."""
-    return f"the features of {place[0]} after block {place[1]} are not finite"

@@ -8,27 +8,27 @@ features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from layerlock.data import batches, crop_and_flip
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.clips import SpreadViews
 from layerlock.evaluation.cutting import Part
 from layerlock.evaluation.examples import Examples, save_examples
 from layerlock.evaluation.opened import Opened
 from layerlock.evaluation.readouts import Setting, blocks_of
 from layerlock.evaluation.results import Evaluation
-from layerlock.evaluation.retrieval import leave_one_out
 from layerlock.evaluation.saved import load_tensors, save_tensors
 from layerlock.evaluation.scoring import Scores
 from layerlock.evaluation.tables import choose, tabled
 from layerlock.evaluation.tasks import Metric
-from layerlock.evaluation.tasks.clip import plain_clip
+from layerlock.evaluation.tasks.clip import still_clip
+from layerlock.features import pooled_features
+from layerlock.features.clips import SpreadViews
+from layerlock.features.neighbours import leave_one_out
 
 METRICS = (
     Metric(name="mAP", higher_is_better=True, percent=True),
@@ -55,7 +55,7 @@ def retrieve(opened: Opened) -> tuple[Evaluation, Examples]:
 
 
 def _views(opened: Opened, part: Part) -> SpreadViews:
-    clip = plain_clip(opened.config, opened.ours.clip)
+    clip = still_clip(opened.config, opened.ours.clip)
     return SpreadViews(part.source(clip, opened.config.seed, with_depth=False), 1)
 
 
@@ -100,26 +100,22 @@ def _scores(opened: Opened, settings: Sequence[Setting], part: Part, file: Path)
     )
 
 
-@torch.no_grad()
 def _pooled(
     opened: Opened, settings: Sequence[Setting], views: SpreadViews, file: Path
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, str]]]:
     """Mean-pooled features `[V, D]` of each setting, float32, and the videos that could not be decoded."""
-    size = min(opened.config.batch, len(views))
-    count = -(-len(views) // size)
-    rows: dict[str, list[Tensor]] = {str(setting): [] for setting in settings}
-    lost: dict[str, str] = {}
-    loader = batches(views, batch=size, start=0, stop=count, workers=opened.config.workers)
-    with opened.progress(f"features of {len(views)} videos") as progress, closing(loader):
-        for done, batch in enumerate(loader):
-            video_btchw = crop_and_flip(batch.to(opened.device))
-            lost |= dict(batch.skipped)
-            for name, encoder in opened.encoders.items():
-                own = [setting for setting in settings if setting.encoder == name]
-                found = encoder.forward_intermediates(video_btchw, [setting.block for setting in own])
-                for setting, features_bnd in zip(own, found, strict=True):
-                    rows[str(setting)].append(features_bnd.float().mean(1).cpu())
-            progress(done + 1, count)
-    pooled = {name: torch.cat(parts)[: len(views)] for name, parts in rows.items()}
+    config = opened.config
+    with opened.progress(f"features of {len(views)} videos") as progress:
+        done = count(1)
+        features, lost = pooled_features(
+            views,
+            opened.encoders,
+            [setting.place for setting in settings],
+            batch=config.batch,
+            device=opened.device,
+            workers=config.workers,
+            each=lambda _: progress(next(done), -(-len(views) // config.batch)),
+        )
+    pooled = {str(setting): features[setting.place] for setting in settings}
     save_tensors(file, pooled, {"lost": lost})
     return pooled, {"lost": lost}

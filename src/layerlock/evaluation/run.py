@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import nn
+
 from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError, one_line
-from layerlock.evaluation.clips import RepeatedViews, SpreadViews
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.cutting import Part
 from layerlock.evaluation.examples import Examples, depth_reader, save_examples
-from layerlock.evaluation.feature_cache import cached_stream
 from layerlock.evaluation.folder import EvaluationFolder
 from layerlock.evaluation.opened import OURS, Opened, open_evaluation
-from layerlock.evaluation.readouts import Reader, Setting, settings_of
+from layerlock.evaluation.readouts import Setting, settings_of
 from layerlock.evaluation.results import Evaluation
 from layerlock.evaluation.retrieve import retrieve
 from layerlock.evaluation.scoring import Scores, score_part
 from layerlock.evaluation.sweep import Sweep
 from layerlock.evaluation.tables import best_rates, choose, head, tabled
 from layerlock.evaluation.tasks import Task
-from layerlock.evaluation.tasks.clip import plain_clip, training_clip
-from layerlock.evaluation.training import Stream, decoded_stream, train
+from layerlock.evaluation.tasks.clip import still_clip, training_clip
+from layerlock.evaluation.training import Stream, cached_stream, decoded_stream, train
+from layerlock.features import Reader
+from layerlock.features.cache import Cached, cached_features
+from layerlock.features.clips import RepeatedViews, SpreadViews
 from layerlock.process import put_back
 
 
@@ -89,14 +92,34 @@ def _read_out(opened: Opened, task: Task) -> tuple[Evaluation, Examples]:
 
 def _stream(opened: Opened, sweep: Sweep, skipped: dict[str, str]) -> Stream:
     config, train_part, clip = opened.config, opened.parts.train, opened.ours.clip
-    reader = Reader(opened.encoders, list(sweep.readouts))
+    reader = Reader(opened.encoders, [setting.place for setting in sweep.readouts])
     if config.augmented:
         source = train_part.source(training_clip(config, clip), config.seed, with_depth=sweep.task.with_depth)
         return decoded_stream(sweep, source, reader, opened.device, skipped)
-    plain = train_part.source(plain_clip(config, clip), config.seed, with_depth=sweep.task.with_depth)
+    plain = train_part.source(still_clip(config, clip), config.seed, with_depth=sweep.task.with_depth)
     if config.cache:
-        return cached_stream(opened, sweep, SpreadViews(plain, 1), reader, skipped)
+        return cached_stream(sweep, _cached(opened, sweep, SpreadViews(plain, 1), reader), opened.device, skipped)
     return decoded_stream(sweep, RepeatedViews(plain, config.seed), reader, opened.device, skipped)
+
+
+def _cached(opened: Opened, sweep: Sweep, views: SpreadViews, reader: Reader) -> Cached:
+    config, task = opened.config, sweep.task
+    if not isinstance(opened.ours, nn.Module):
+        raise LayerlockError("cache: an encoder that is no torch module has no weights to tell its features by")
+    with opened.progress("computing features") as progress:
+        return cached_features(
+            views,
+            opened.encoders,
+            reader.places,
+            task.target,
+            target_key=f"{task.name} {task.fingerprint(opened.parts.train)}",
+            precision=config.precision,
+            device=opened.device,
+            batch=config.batch,
+            workers=config.workers,
+            most_gigabytes=config.cache_gb,
+            progress=progress,
+        )
 
 
 def _score(opened: Opened, sweep: Sweep, settings: tuple[Setting, ...], role: str) -> Scores:
@@ -107,7 +130,7 @@ def _score(opened: Opened, sweep: Sweep, settings: tuple[Setting, ...], role: st
     seeds = opened.config.readout_seeds
     whole = [setting for setting in settings if sweep.dropped.keys().isdisjoint(setting.with_seeds(seeds))]
     readouts = [readout for setting in whole for readout in setting.with_seeds(seeds)]
-    reader = Reader(opened.encoders, readouts)
+    reader = Reader(opened.encoders, [setting.place for setting in readouts])
     with opened.progress(f"scoring {len(readouts)} readouts on the {role} part") as progress:
         return score_part(
             sweep,
@@ -122,5 +145,5 @@ def _score(opened: Opened, sweep: Sweep, settings: tuple[Setting, ...], role: st
 
 
 def _views(opened: Opened, part: Part, task: Task) -> SpreadViews:
-    clip = plain_clip(opened.config, opened.ours.clip)
+    clip = still_clip(opened.config, opened.ours.clip)
     return SpreadViews(part.source(clip, opened.config.seed, with_depth=task.with_depth), task.views)

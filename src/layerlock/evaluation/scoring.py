@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from layerlock.data import batches, crop_and_flip
+from layerlock.data import Batch
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.clips import SpreadViews
 from layerlock.evaluation.intervals import bootstrap
-from layerlock.evaluation.readouts import Place, Reader, Setting, finite_clips, not_finite
+from layerlock.evaluation.readouts import Setting
 from layerlock.evaluation.results import Interval
 from layerlock.evaluation.saved import load_tensors, save_tensors
 from layerlock.evaluation.sweep import Sweep
+from layerlock.features import Place, Reader, finite_clips, not_finite, read_features
+from layerlock.features.clips import SpreadViews
 
 Rows = dict[str, Tensor]
 """facts of videos by name"""
@@ -101,13 +102,20 @@ def score_part(
     each = max(1, sweep.config.batch // views.views)
     count = -(-len(views.numbers) // each)
     rows = _read(file)
-    stream = batches(views, batch=each * views.views, start=rows.batches, stop=count, workers=sweep.config.workers)
-    with closing(stream) as loader:
-        for batch in loader:
-            rows.lost |= dict(batch.skipped)
-            clips = batch.to(device)
-            target, features = sweep.task.target(clips), reader.read(crop_and_flip(clips))
-            rows.parts.append(_score(sweep, settings, features, target) | _facts(batch.label_b, batch.index_b, views))
+    stream = read_features(
+        views,
+        reader,
+        batch=each * views.views,
+        start=rows.batches,
+        stop=count,
+        device=device,
+        workers=sweep.config.workers,
+    )
+    with closing(stream):
+        for read in stream:
+            rows.lost |= dict(read.clips.skipped)
+            scored = _score(sweep, settings, read.features, sweep.task.target(read.clips))
+            rows.parts.append(scored | _facts(read.clips, views))
             rows.batches += 1
             progress(rows.batches, count)
             if rows.batches % SAVE_EVERY == 0 or rows.batches == count:
@@ -144,9 +152,9 @@ def _of_videos(true_b: Tensor, views: int) -> Tensor:
     return true_b.unflatten(0, (-1, views)).all(1)
 
 
-def _facts(label_b: Tensor, index_b: Tensor, views: SpreadViews) -> Rows:
-    label_b = label_b.unflatten(0, (-1, views.views)).amin(1)
-    return {"label": label_b, "row": index_b[:: views.views] // views.views}
+def _facts(clips: Batch, views: SpreadViews) -> Rows:
+    label_b = clips.label_b.unflatten(0, (-1, views.views)).amin(1)
+    return {"label": label_b.cpu(), "row": clips.index_b[:: views.views].cpu() // views.views}
 
 
 def _scores(rows: _Rows, views: SpreadViews, settings: Sequence[Setting], group_v: Tensor, file: Path) -> Scores:

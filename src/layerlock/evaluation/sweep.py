@@ -14,8 +14,9 @@ from torch import Tensor
 from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.readouts import Place, Setting, build_readout, finite_clips, shapes_of
+from layerlock.evaluation.readouts import Setting, build_readout, shapes_of
 from layerlock.evaluation.tasks import Task
+from layerlock.features import Place, finite_clips
 from layerlock.model.readout import Readout
 from layerlock.train.schedule import learning_rate
 

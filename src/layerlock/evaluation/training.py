@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing
 
 import torch
 from torch import Tensor
 
-from layerlock.data import Source, batches
+from layerlock.data import Batch, Source
 from layerlock.data.augment import augment
+from layerlock.data.order import video_at
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.folder import EvaluationFolder
-from layerlock.evaluation.readouts import Place, Reader, finite_clips, not_finite
 from layerlock.evaluation.saved import load_tensors, save_tensors
 from layerlock.evaluation.sweep import Sweep
+from layerlock.features import Place, Reader, read_features
+from layerlock.features.cache import Cached
+from layerlock.features.read import unusable
 from layerlock.train.signals import StopSignal
 
 Step = tuple[dict[Place, Tensor], Tensor]
@@ -30,25 +33,42 @@ def decoded_stream(
     config = sweep.config
 
     def stream(start: int) -> Generator[Step]:
-        loader = batches(source, batch=config.batch, start=start, stop=config.steps, workers=config.workers)
-        with closing(loader):
-            for batch in loader:
-                skipped.update(batch.skipped)
-                clips = batch.to(device)
-                features = reader.read(augment(clips, source.clip, config.seed))
-                skipped.update(unusable(features, clips.names))
-                yield features, sweep.task.target(clips)
+        def see(clips: Batch) -> Tensor:
+            return augment(clips, source.clip, config.seed)
+
+        batches = read_features(
+            source,
+            reader,
+            batch=config.batch,
+            device=device,
+            start=start,
+            stop=config.steps,
+            workers=config.workers,
+            see=see,
+        )
+        with closing(batches):
+            for batch in batches:
+                skipped.update(batch.clips.skipped)
+                skipped.update(unusable(batch.features, batch.clips.names))
+                yield batch.features, sweep.task.target(batch.clips)
 
     return stream
 
 
-def unusable(features: Mapping[Place, Tensor], names: Sequence[str]) -> dict[str, str]:
-    """Clips whose features are not finite at some place but finite for others, and why they count for nothing there."""
-    found: dict[str, str] = {}
-    for place, finite_b in finite_clips(features).items():
-        if finite_b.any():
-            found |= {names[row]: not_finite(place) for row in (~finite_b).nonzero().flatten().tolist()}
-    return found
+def cached_stream(sweep: Sweep, cached: Cached, device: torch.device, skipped: dict[str, str]) -> Stream:
+    """The batches of `decoded_stream` over `RepeatedViews`, from features on the disk."""
+    config, views = sweep.config, cached.views
+    skipped.update(cached.lost())
+
+    def stream(start: int) -> Generator[Step]:
+        for step in range(start, config.steps):
+            indices = range(step * config.batch, (step + 1) * config.batch)
+            rows = [video_at(index, len(views), config.seed) for index in indices]
+            features, target = cached.take(rows, device)
+            skipped.update(unusable(features, [views.name(row) for row in rows]))
+            yield features, target
+
+    return stream
 
 
 def train(

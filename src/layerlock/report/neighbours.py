@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from markupsafe import Markup
@@ -17,10 +15,11 @@ from layerlock.data import Views, open_source
 from layerlock.data.folder import FolderSource
 from layerlock.data.index import build_index
 from layerlock.data.index.layouts import list_videos
-from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.features import clip_config, embed_source
-from layerlock.evaluation.retrieval import neighbours
+from layerlock.features import FeatureBatch
+from layerlock.features.clips import plain_clip
+from layerlock.features.embed import embed_source
+from layerlock.features.neighbours import neighbours
 from layerlock.model.cost import encoder_flops
 from layerlock.model.encoder import HEADLINE, Encoder
 from layerlock.report import pictures
@@ -56,8 +55,12 @@ def _affordable(encoder: Encoder) -> int:
 def _neighbours(encoder: Encoder, config: Config, count: int) -> list[Markup]:
     views, total, root = _views(encoder, config, count)
     middles: list[Tensor] = []
-    watched = cast(FrozenEncoder, _Watched(encoder, middles))
-    found = embed_source(watched, views, workers=1, device=next(encoder.parameters()).device)
+
+    def keep_middles(read: FeatureBatch) -> None:
+        middles.extend(read.video_btchw[:, read.video_btchw.shape[1] // 2].cpu())
+
+    device = next(encoder.parameters()).device
+    found = embed_source(encoder, views, workers=1, device=device, each=keep_middles)
     frames = {views.name(row): frame for row, frame in enumerate(middles)}
     videos = len(found.names)
     if videos < 3:
@@ -86,7 +89,7 @@ def _views(encoder: Encoder, config: Config, count: int) -> tuple[Views, int, st
 
     The others are not looked into.
     """
-    clip = clip_config(encoder)
+    clip = plain_clip(encoder.clip)
     if config.data == "synthetic":
         source = open_source(config.data, clip, seed=config.seed)
         return Views(source, pictures.pick_frames(len(source), count)), len(source), config.data
@@ -94,22 +97,6 @@ def _views(encoder: Encoder, config: Config, count: int) -> tuple[Views, int, st
     chosen = pictures.pick_frames(len(listing), count)
     index = build_index(listing, workers=min(max(config.run.workers, 1), 4), only=chosen)
     return Views(FolderSource(index, clip, config.seed)), len(listing), listing.root
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """An encoder that keeps the middle frame, uint8 `[3, H, W]`, of every clip that it is shown."""
-
-    encoder: Encoder
-    middles: list[Tensor]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.encoder, name)
-
-    def forward_intermediates(self, video_btchw: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """As the encoder's."""
-        self.middles.extend(video_btchw[:, video_btchw.shape[1] // 2].cpu())
-        return self.encoder.forward_intermediates(video_btchw, indices)
 
 
 def _count(videos: int) -> str:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from layerlock.data import Batch
 from layerlock.encoders import FrozenEncoder
 from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.cutting import Part
 from layerlock.evaluation.tasks.task import Metric, Scored, Shape, heads_of
 
 KINETICS_VIEWS = 7
@@ -39,6 +40,10 @@ class ActionTask:
     def target(self, batch: Batch) -> Tensor:
         """Labels `[B]`."""
         return batch.label_b
+
+    def fingerprint(self, part: Part) -> str:
+        """The labels, and the classes that they are."""
+        return repr((part.index.labels, part.index.classes))
 
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:
         """Logits `[B, C]`."""

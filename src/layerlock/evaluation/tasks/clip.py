@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from layerlock.data import ClipConfig
 from layerlock.evaluation.config import EvaluateConfig
+from layerlock.features.clips import plain_clip
 from layerlock.model.encoder import ClipShape
 
 JITTER, GREY = 0.8, 0.1
@@ -18,18 +19,14 @@ def training_clip(config: EvaluateConfig, shape: ClipShape) -> ClipConfig:
     """Clips of the encoder's shape with random crops, flips and colours."""
     depth = config.task == "depth"
     jitter, grey = (0.0, 0.0) if depth else (JITTER, GREY)
-    return ClipConfig(
-        frames=shape.frames,
-        stride=config.stride or shape.stride,
-        fps=None if config.stride else shape.fps,
-        size=shape.size,
-        resize=config.resize,
+    return replace(
+        still_clip(config, shape),
         flip=depth if config.flip is None else config.flip == "yes",
         jitter=jitter if config.jitter is None else config.jitter,
         grey=grey if config.grey is None else config.grey,
     )
 
 
-def plain_clip(config: EvaluateConfig, shape: ClipShape) -> ClipConfig:
+def still_clip(config: EvaluateConfig, shape: ClipShape) -> ClipConfig:
     """The same without anything random: for the middle of a video, cut in the centre."""
-    return replace(training_clip(config, shape), flip=False, jitter=0.0, grey=0.0)
+    return plain_clip(shape, stride=config.stride, resize=config.resize)

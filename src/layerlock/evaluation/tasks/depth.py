@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from layerlock.data import Batch, crop_and_flip_depth
+from layerlock.data.index.cache import contents_of
 from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.cutting import Part
 from layerlock.evaluation.tasks.task import Metric, Scored, Shape, heads_of
 from layerlock.model.encoder import ClipShape
 from layerlock.model.patches import token_grid, unpatchify
@@ -70,6 +72,10 @@ class DepthTask:
     def target(self, batch: Batch) -> Tensor:
         """Metres, 0 where they are not between NEAR and FAR."""
         return valid_depth(batch)
+
+    def fingerprint(self, part: Part) -> str:
+        """The files of depth."""
+        return repr([contents_of(path) for path in part.depths])
 
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:
         """Metres `[B, T, H, W]`."""

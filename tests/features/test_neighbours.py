@@ -13,8 +13,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from layerlock.evaluation import retrieval
-from layerlock.evaluation.retrieval import leave_one_out, neighbours
+from layerlock.features import neighbours as room
+from layerlock.features.neighbours import leave_one_out, neighbours
 
 
 def clusters(count: int, labels: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,7 +25,7 @@ def clusters(count: int, labels: int, seed: int = 0) -> tuple[torch.Tensor, torc
 
 @pytest.fixture(params=[2**22, 7 * 60, 1], ids=["at once", "in parts", "one by one"])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrieval, "PAIRS", request.param)
+    monkeypatch.setattr(room, "PAIRS", request.param)
 
 
 @pytest.mark.usefixtures("block")
@@ -132,7 +132,7 @@ class Kept(TorchDispatchMode):
 
 
 def most_kept(videos: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(retrieval, "PAIRS", 2**14)
+    monkeypatch.setattr(room, "PAIRS", 2**14)
     features, label = clusters(videos, 5)
     with Kept() as kept:
         leave_one_out(features, label)

@@ -13,7 +13,8 @@ import layerlock
 from layerlock.data import ClipConfig, Views, collate, crop_and_flip, open_source
 from layerlock.encoders import open_encoder
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.features import clip_config, embed_source
+from layerlock.features.clips import plain_clip
+from layerlock.features.embed import embed_source
 from layerlock.model.encoder import ClipShape, Encoder
 
 sys.path.append(str(Path(__file__).parent.parent / "data"))
@@ -57,7 +58,7 @@ def test_whatever_can_be_opened_by_name_embeds(folder: Path) -> None:
     name = f"4ds:{FIXTURES / '4ds_checkpoint.npz'}"
     found = layerlock.embed(name, folder, depth=2, batch=2, workers=1, device="cpu")
     encoder = open_encoder(name)
-    source = open_source(str(folder), clip_config(encoder), seed=0, workers=1)
+    source = open_source(str(folder), plain_clip(encoder.clip), seed=0, workers=1)
     video = crop_and_flip(collate([source.view(1)], encoder.clip.size))
     wanted = encoder.forward_intermediates(video, [2])[0][0].mean(0)
     np.testing.assert_allclose(found.features[1], wanted, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Clips of a part: an endless stream to train on, and each video once, or several times, to test on."""
+"""Clips that are the same each time: what frozen encoders are shown of a video when nothing is drawn at random."""
 
 from __future__ import annotations
 
@@ -7,10 +7,26 @@ from dataclasses import replace
 
 import torch
 
-from layerlock.data import Sample, Views
+from layerlock.data import ClipConfig, Sample, Views
 from layerlock.data.decode.video import UnreadableVideo
 from layerlock.data.folder import FolderSource
 from layerlock.data.order import video_at
+from layerlock.model.encoder import ClipShape
+
+RESIZE = 239 / 224
+"""short side before the crop, as a multiple of the clip's size (LayerLock A.4)"""
+
+
+def plain_clip(shape: ClipShape, *, stride: int | None = None, resize: float = RESIZE) -> ClipConfig:
+    """Clips of an encoder's shape without anything random, cut in the centre; `stride` takes others than its own."""
+    return ClipConfig(
+        frames=shape.frames,
+        stride=stride or shape.stride,
+        fps=None if stride else shape.fps,
+        size=shape.size,
+        resize=resize,
+        flip=False,
+    )
 
 
 class SpreadViews(Views):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from layerlock.evaluation import feature_store
-from layerlock.evaluation.feature_store import LEFT_BEHIND, MAKER, Array, make_room
+from layerlock.features import store
+from layerlock.features.store import LEFT_BEHIND, MAKER, Array, make_room
 from layerlock.holder import Holder, this_process
 
 DEAD = {"pid": 2**22 + 1}
@@ -84,7 +84,7 @@ def test_only_what_nobody_can_be_at_work_on_is_removed(tmp_path: Path) -> None:
 
 
 def test_who_makes_and_reads_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_store, "BEAT", 0.0)
+    monkeypatch.setattr(store, "BEAT", 0.0)
     array = Array(tmp_path / "a", 4)
     array.put(0, torch.ones(2, 1))
     (sign,) = tmp_path.glob(f"*.part/{MAKER}")
