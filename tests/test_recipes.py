@@ -16,11 +16,14 @@ from printed import printed
 
 from layerlock.budget import budget, h100_hours, total_flops
 from layerlock.config import Config, RunConfig
-from layerlock.encoders.videomae_weights import fields_of
+from layerlock.encoders.published import PUBLISHED
+from layerlock.encoders.videomae_weights import clip_grid, fields_of, vit_config
 from layerlock.errors import LayerlockError
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.plan import timeline
-from layerlock.model.cost import backbone_parameters, dense_parameters
+from layerlock.model.cost import backbone_parameters, dense_parameters, encoder_flops
+from layerlock.model.encoder import ClipShape, Encoder
+from layerlock.model.patches import token_grid
 from layerlock.model.separate import SeparateDecoder, SeparateDecoding
 from layerlock.recipes import RECIPES, ROOMS, recipe
 from layerlock.recipes.catalogue import markdown, row
@@ -43,7 +46,7 @@ IN_PLACE_OF_NONE = {
 IN_PLACE_OF = {"frozen": "pixels", "pixels": "frozen", "cosine": "constant", "sequential": "simultaneous"}
 METHODS = [
     *("mae", "freeze", "layerlock", "layerlock-sparse", "layerlock-multi", "live-latents", "videomae"),
-    *("vjepa", "vjepa-layerlock", "vjepa-layerlock-own"),
+    *("vjepa", "vjepa-layerlock", "vjepa-layerlock-own", "distill", "static-teacher"),
     *("blockwise", "blockwise-sequential", "deep-supervision", "end-to-end"),
 ]
 
@@ -261,7 +264,8 @@ def test_hours_are_those_of_the_precision_at_40_percent_of_its_peak(precision: A
     assert h100_hours(made, 989e12) * 3600 == pytest.approx(seconds)
 
 
-def test_the_page_of_recipes_is_what_the_recipes_say() -> None:
+def test_the_page_of_recipes_is_what_the_recipes_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # no runs/ whose cost would be known
     assert (ROOT / "docs" / "recipes.md").read_text() == markdown(), "python -m layerlock.recipes.catalogue"
 
 
@@ -273,3 +277,36 @@ def test_a_row_of_the_page_says_what_a_recipe_costs() -> None:
     forward = 44 * block[78] + 4 * block[1646] + 2 * 1568 * 1664 * 1536
     assert float(cells[4]) == pytest.approx(3 * forward * 2048 * 488_282, rel=0.01)
     assert float(cells[5].replace(",", "")) == pytest.approx(float(cells[4]) / (0.4 * 989e12) / 3600, rel=0.01)
+
+
+def test_the_shapes_of_published_networks_are_transformers_defaults() -> None:
+    videomae = PUBLISHED["hf:MCG-NJU/videomae-base"]
+    fields = transformers.VideoMAEConfig(use_mean_pooling=False).to_dict()
+    assert videomae.model == vit_config(fields)
+    assert token_grid(videomae.clip.frames, videomae.clip.size, videomae.clip.size, (2, 16, 16)) == clip_grid(fields)
+    vjepa, theirs = PUBLISHED["hf:facebook/vjepa2-vitl-fpc64-256"], transformers.VJEPA2Config()
+    model = vjepa.model
+    assert (model.width, model.depth, model.heads) == (
+        theirs.hidden_size,
+        theirs.num_hidden_layers,
+        theirs.num_attention_heads,
+    )
+    assert (model.mlp, *model.patch) == (theirs.hidden_size * theirs.mlp_ratio, theirs.tubelet_size, 16, 16)
+    assert (vjepa.clip.frames, vjepa.clip.size) == (theirs.frames_per_clip, theirs.crop_size)
+
+
+def test_a_recipe_that_predicts_a_network_costs_what_that_costs_or_says_that_nobody_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    distill, teacher = recipe("distill-tiny"), recipe("static-teacher-tiny")
+    (stage,) = budget(distill)
+    model = PUBLISHED["hf:MCG-NJU/videomae-base"].model
+    assert stage.clip.target == encoder_flops(model, 1568, 12)
+    assert not stage.clip.unknown
+    assert row(RECIPES["static-teacher-tiny"])[4:6] == ("unknown", "unknown")
+    assert budget(teacher)[0].clip.unknown == ("runs/videomae-tiny",)
+    Encoder.random(teacher.model, ClipShape(frames=16, stride=1, size=48)).save_pretrained("runs/videomae-tiny/encoder")
+    (known,) = budget(teacher)
+    assert known.clip.target == encoder_flops(teacher.model, teacher.tokens, teacher.model.depth)
+    assert not known.clip.unknown

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from layerlock.learn.learner import Learner
     from layerlock.learn.masking import RandomMasking
     from layerlock.learn.plan import FixedPlan, Plan, Stage, Switch, SwitchLog, Tap
-    from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents, Progressive
+    from layerlock.learn.plans import Blockwise, Distill, JointEmbedding, LiveLatents, Progressive
     from layerlock.learn.targets import FeatureTarget, PatchTarget
     from layerlock.model.encoder import Encoder
     from layerlock.model.vit import ViT, ViTConfig
@@ -69,7 +69,7 @@ _HOMES = {
     "layerlock.learn.masking": ("RandomMasking",),
     "layerlock.learn.plan": ("FixedPlan", "Plan", "Stage", "Switch", "SwitchLog", "Tap"),
     "layerlock.learn.targets": ("FeatureTarget", "PatchTarget"),
-    "layerlock.learn.plans": ("Blockwise", "JointEmbedding", "LiveLatents", "Progressive"),
+    "layerlock.learn.plans": ("Blockwise", "Distill", "JointEmbedding", "LiveLatents", "Progressive"),
     "layerlock.model.encoder": ("Encoder",),
     "layerlock.model.vit": ("ViT", "ViTConfig"),
 }
@@ -81,6 +81,7 @@ __all__ = [
     "ClipConfig",
     "Config",
     "ConfigError",
+    "Distill",
     "Embeddings",
     "Encoder",
     "EvaluateConfig",

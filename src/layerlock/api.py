@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerlock.budget import budget, in_words, total_flops
+from layerlock.budget import budget, in_words, total_flops, unknown_networks
 from layerlock.config import Config, load_config
 from layerlock.data.index import Index, build_index
 from layerlock.data.index.progress import IndexProgress
@@ -62,12 +62,14 @@ def describe_recipe(name: str) -> str:
     Raises LayerlockError for a name that is not there.
     """
     config, made = _recipe(name), RECIPES[name]
-    flops = total_flops(budget(config))
+    stages = budget(config)
+    flops = total_flops(stages)
+    cost = [f"{flops:.3g} FLOPs", in_words(config, flops), unknown_networks(stages)]
     lines = [
         f"{name}: {made.about}",
         f"source    {made.source or 'our own'}",
         f"to reach  {made.reaches or 'no figures'}",
-        f"cost      {flops:.3g} FLOPs; {in_words(config, flops)}",
+        f"cost      {'; '.join(filter(None, cost))}",
         *(f"decided   {text}" for text in made.decided),
     ]
     return "\n".join(lines)

@@ -41,6 +41,12 @@ def budget(config: Config, plan: Plan | None = None) -> tuple[StageBudget, ...]:
     )
 
 
+def unknown_networks(stages: Sequence[StageBudget]) -> str:
+    """The networks whose cost is in no figure here since they are not on this machine, in words; empty for none."""
+    names = dict.fromkeys(name for each in stages for name in each.clip.unknown)
+    return f"without {', '.join(names)}: its cost is unknown until it is on this machine" if names else ""
+
+
 def total_flops(stages: Sequence[StageBudget]) -> int:
     """Of all stages."""
     return sum(each.flops for each in stages)

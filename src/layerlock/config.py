@@ -7,7 +7,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from layerlock.learn.networks import foreign_problems
 from layerlock.learn.plan import Plan, Stage, timeline, weighed, weight_problems
 from layerlock.learn.plans import Plans, Progressive, Schedule
 from layerlock.learn.step_cost import StepCost, step_cost
-from layerlock.learn.targets import MODEL, TEACHER
+from layerlock.learn.targets import OWN
 from layerlock.model.patches import Grid, token_grid
 from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import FirstWeights, ViTConfig
@@ -201,7 +201,9 @@ class Config:
         return self.plan.build(self.steps, self.encoder_depth, self.model.depth)
 
     def check(self, plan: Plan | None = None) -> Plan:
-        """The plan to train by: `plan`, or the config's own. Raises ConfigError with every problem there is."""
+        """The plan to train by: `plan`, or the config's own. Raises ConfigError with every problem there is, but for
+        networks that are not on this machine: `network_problems`.
+        """
         found = type_problems(self)
         if found:
             raise ConfigError(found)
@@ -241,6 +243,7 @@ class Config:
         for begin, stage in stages:
             found += [f"step {begin}: {problem}" for problem in self.stage_problems(stage, before)]
             before = stage
+        found += [] if found else self.network_problems(stage for _, stage in stages)
         found += [] if found else self._weight_problems(plan, stages)
         return found + self._cycle_problems({begin for begin, _ in stages})
 
@@ -251,15 +254,25 @@ class Config:
         names_positions = all(counts.predicted for counts in self.masking.counts(self.grid))
         if any(tap.masked for tap in stage.taps) and not names_positions:
             found.append("stage.taps: losses at masked positions, with a masking that names none")
-        found += [
-            f"stage.taps: {problem}"
-            for network in stage.networks
-            if network not in (MODEL, TEACHER) and not found
-            for problem in foreign_problems(network, stage.target_depth(network), self.clip.frames)
-        ]
         if before is not None and stage.frozen < before.frozen:
             found.append(f"stage.frozen: {before.frozen} blocks are frozen and stay so: not {stage.frozen}")
         return found
+
+    def network_problems(self, stages: Iterable[Stage], *, fetch: bool = False) -> list[str]:
+        """What is wrong with the frozen encoders that targets of stages are made by, a line each, field first.
+
+        Without `fetch` those that are not on this machine are not asked.
+        """
+        asked = {(name, stage.blocks_of(name)) for stage in stages for name in stage.networks if name not in OWN}
+        return [
+            f"{self._network_field(name)}: {problem}"
+            for name, blocks in sorted(asked)
+            for problem in foreign_problems(name, blocks, self.clip.frames, fetch=fetch)
+        ]
+
+    def _network_field(self, network: str) -> str:
+        """Where a frozen encoder is named: by the plan that the config describes, or by one given in code."""
+        return "plan.network" if getattr(self.plan, "network", None) == network else "stage.taps.target.network"
 
     def _weight_problems(self, plan: Plan, stages: Sequence[tuple[int, Stage]]) -> list[str]:
         """Those of the first step that has any."""

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from layerlock.budget import StageBudget, budget, in_words, total_flops
+from layerlock.budget import StageBudget, budget, in_words, total_flops, unknown_networks
 from layerlock.config import Config, to_dict
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Plan, Stage
@@ -20,7 +20,10 @@ PARTS = ("encoder", "decoder", "heads", "target")
 
 
 def live_parameters(config: Config, stages: Sequence[Stage]) -> list[int]:
-    """Parameters that each stage trains, its decoders and heads included, when a run goes through them in order."""
+    """Parameters that each stage trains, its decoders and heads included, when a run goes through them in order.
+
+    Raises LayerlockError where a target is of a network that is not on this machine.
+    """
     with torch.device("meta"):
         learner = Learner(config.model, config.grid, config.masking, config.decoder)
         found = []
@@ -42,6 +45,8 @@ def show(config: Config, plan: Plan | None = None) -> None:
     total, unfrozen = total_flops(stages), stages[0].clip.total * config.batch * config.steps
     console.print(f"{total:.3g} FLOPs in all, {total / unfrozen:.3f} of the first stage throughout")
     console.print(in_words(config, total))
+    if unknown := unknown_networks(stages):
+        console.print(unknown, markup=False)
 
 
 def _table(config: Config, stages: Sequence[StageBudget]) -> Table:
@@ -53,14 +58,15 @@ def _table(config: Config, stages: Sequence[StageBudget]) -> Table:
     for name in (*COLUMNS, *PARTS):
         table.add_column(name, justify="left" if name in ("steps", "targets") else "right")
     first = stages[0].clip.total
-    live = live_parameters(config, [each.stage for each in stages])
+    known = not unknown_networks(stages)
+    live = live_parameters(config, [each.stage for each in stages]) if known else [None] * len(stages)
     for each, parameters in zip(stages, live, strict=True):
         cost = each.clip
         table.add_row(
             f"{each.begin:,}-{each.end:,}",
             str(each.stage.frozen),
             each.stage.targets,
-            f"{parameters / 1e6:,.1f} M",
+            "unknown" if parameters is None else f"{parameters / 1e6:,.1f} M",
             f"{cost.total / 1e9:,.2f}",
             f"{cost.total / first:.2f}",
             *(f"{getattr(cost, part) / cost.total:.0%}" for part in PARTS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap, timeline
-from layerlock.learn.plans import Progressive
+from layerlock.learn.plans import Distill, Progressive
 from layerlock.learn.targets import FeatureTarget, PatchTarget
 from layerlock.recipes import RECIPES, recipe
 
@@ -136,7 +137,7 @@ def test_built_plans_keep_their_promises(plan: Progressive, steps: int) -> None:
     assert max(frozen) <= plan.last
     for _, stage in built.timeline:
         assert not stage.problems(12, 9, freeze_decoder=False)
-        assert stage.target_depth("model") <= stage.frozen
+        assert max(stage.blocks_of("model"), default=0) <= stage.frozen
         assert len(set(stage.taps)) == len(stage.taps)
     for step in range(steps):
         number = sum(begin <= step for begin in begins) - 1
@@ -225,7 +226,7 @@ def test_gradients_into_targets_that_cannot_be_are_refused(taps: tuple[Tap, ...]
         (Stage(frozen=0, last=10, taps=(Tap(depth=8, target=PatchTarget("ema")),)), "'ema' is none of pixels"),  # type: ignore[arg-type]
         (Stage(frozen=0, last=10, taps=(Tap(depth=8, target=FeatureTarget((11,), "teacher")),)), "predicts t11 of 10"),
         (Stage(frozen=0, last=3, taps=(Tap(depth=8),)), "depth 8, above block 3, the last that learns"),
-        (Stage(frozen=0, last=10, taps=(Tap(depth=8, error="huber"),)), "'huber' is not squared"),  # type: ignore[arg-type]
+        (Stage(frozen=0, last=10, taps=(Tap(depth=8, error="huber"),)), "'huber' is none of squared, absolute, smooth"),  # type: ignore[arg-type]
     ],
 )
 def test_a_problem_of_a_loss_names_its_field(stage: Stage, word: str) -> None:
@@ -247,3 +248,29 @@ def test_the_timeline_of_a_plan_with_stages_of_its_own_is_that_of_its_stages() -
 
     stages = tuple((10 * k, Stage(frozen=k, last=10, taps=(TAP,))) for k in range(2))
     assert [begin for begin, _ in timeline(Late(stages), 20)] == [0, 12]
+
+
+def test_a_distillation_predicts_a_network_throughout_or_until_blocks_freeze() -> None:
+    plan = Distill(network="runs/x", blocks=(2, 4), masked=True, start=0.4, interval=0.3, first=2, jump=2, last=4)
+    assert not plan.problems()
+    assert [(s.frozen, s.targets) for _, s in plan.build(100, 8, 8).timeline] == [(0, "e2_4"), (2, "e2_4"), (4, "e2_4")]
+    lock = replace(plan, target="frozen", blocks=(), patches="normalized")
+    assert [s.targets for _, s in lock.build(100, 8, 8).timeline] == ["pixels+e_last", "pixels+h2", "pixels+h4"]
+    for _, stage in lock.build(100, 8, 8).timeline:
+        assert not stage.problems(8, 8, freeze_decoder=False)
+        assert all(tap.masked for tap in stage.taps)
+        assert [tap.error for tap in stage.taps] == ["squared", "smooth"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "field"),
+    [
+        (Distill(), "plan.network: ''"),
+        (Distill(network="teacher"), "plan.network: 'teacher'"),
+        (Distill(network="runs/x", blocks=(3, 2)), r"plan.blocks: \(3, 2\)"),
+        (Distill(network="runs/x", target="frozen"), "plan.target: nothing freezes"),
+    ],
+)
+def test_distillations_that_cannot_be_name_their_field(plan: Distill, field: str) -> None:
+    (problem,) = plan.problems()
+    assert re.match(field, problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,12 @@ from tiny import FIXTURES, MODEL
 from torch.nn import functional as F
 
 from layerlock.encoders import open_encoder
-from layerlock.errors import LayerlockError
 from layerlock.learn.decoders import BackboneDecoding
-from layerlock.learn.learner import Learner
+from layerlock.learn.learner import Learner, head_name
 from layerlock.learn.masking import RandomMasking
-from layerlock.learn.networks import fingerprints, foreign_flops, foreign_problems, frozen_encoder
+from layerlock.learn.networks import Foreign, fingerprints, foreign_problems, known_shape
 from layerlock.learn.plan import Stage, Tap
-from layerlock.learn.targets import FeatureTarget, PatchTarget
+from layerlock.learn.targets import LAST, FeatureTarget, PatchTarget
 from layerlock.model.cost import encoder_flops
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.model.patches import patchify
@@ -91,7 +91,9 @@ def test_features_of_a_frozen_encoder_are_predicted() -> None:
     torch.testing.assert_close(prediction.target, wanted, atol=1e-5, rtol=1e-5)
     made.step(video, index)
     assert not any("e2" in name and "head" not in name for name in made.state()), "no weight of it is in a checkpoint"
-    assert not any(p.requires_grad for p in frozen_encoder(FOURDS, 8).vit.parameters())  # type: ignore[attr-defined]
+    assert {name for name in made.state() if "heads" in name} == {
+        f"heads.{head_name(distilled(2).taps[0])}.{p}" for p in ("weight", "bias")
+    }
 
 
 def test_a_subset_and_another_grid_take_the_same_features_resampled() -> None:
@@ -117,23 +119,77 @@ def test_a_subset_and_another_grid_take_the_same_features_resampled() -> None:
 def test_a_foreign_networks_cost_and_identity_are_its_own(tmp_path: Path) -> None:
     encoder = open_encoder(FOURDS)
     assert isinstance(encoder, Encoder)
-    assert foreign_flops(encoder, 2) == encoder_flops(encoder.vit.config, encoder.vit.tokens, 2)
+    shape = known_shape(FOURDS, 8)
+    assert shape is not None
+    assert shape.flops((1, 2)) == encoder_flops(encoder.vit.config, encoder.vit.tokens, 2)
+    assert shape.flops((2, LAST)) == encoder_flops(encoder.vit.config, encoder.vit.tokens, 4)
     assert fingerprints({"model", "teacher", FOURDS}, 8).keys() == {FOURDS}
     other = Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=16), seed=3)
     other.save_pretrained(tmp_path)
     assert fingerprints({str(tmp_path)}, 8)[str(tmp_path)] != fingerprints({FOURDS}, 8)[FOURDS]
 
 
+def test_the_last_block_is_whichever_that_is() -> None:
+    encoder = open_encoder(FOURDS)
+    made = learner(encoder.grid, replace(SHAPE, patch=(2, 16, 16)))
+    target = FeatureTarget(network=FOURDS, normalized=True)
+    made.enter(Stage(frozen=0, last=4, taps=(Tap(depth=3, target=target, error="smooth"),)))
+    video = clips(encoder.clip.frames, encoder.clip.size)
+    (prediction,) = next(made.groups(video, torch.arange(2))).predictions
+    last = encoder.forward_intermediates(video, [encoder.depth])[0]
+    torch.testing.assert_close(prediction.target, F.layer_norm(last, last.shape[-1:]), atol=1e-5, rtol=1e-5)
+    off = (prediction.predicted - prediction.target).abs()
+    wanted = torch.where(off < 1, off.square() / 2, off - 0.5).mean()
+    torch.testing.assert_close(prediction.loss(), wanted)
+    assert target.name == "e_last"
+    assert FeatureTarget().problems(), "of the model blocks are named"
+
+
+def test_another_network_has_another_head(tmp_path: Path) -> None:
+    Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=16), seed=3).save_pretrained(tmp_path)
+    made = learner(open_encoder(FOURDS).grid, replace(SHAPE, patch=(2, 16, 16)))
+    made.enter(distilled(2))
+    first = next(iter(made.heads.values()))
+    made.enter(distilled(2))
+    assert next(iter(made.heads.values())) is first
+    made.enter(Stage(frozen=0, last=4, taps=(Tap(depth=3, target=FeatureTarget((2,), str(tmp_path))),)))
+    assert next(iter(made.heads.values())).out_features == MODEL.width != first.out_features
+
+
+def test_a_network_computes_as_it_did_whatever_was_computed_in_before(tmp_path: Path) -> None:
+    """A run in bfloat16 rounds the weights that it holds, not those of the next run in this process."""
+    Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=24), seed=3).save_pretrained(tmp_path)
+    video, name = clips(8, 24), str(tmp_path)
+
+    def found(compute: torch.dtype) -> torch.Tensor:
+        return Foreign(name, 8, (4, 3, 3), compute).features(video, video, [2], None)[2]
+
+    before, marks = found(torch.float32), fingerprints([name], 8)
+    assert not torch.equal(found(torch.bfloat16).float(), before)
+    assert torch.equal(found(torch.float32), before)
+    assert fingerprints([name], 8) == marks
+    Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=24), seed=4).save_pretrained(tmp_path)
+    assert fingerprints([name], 8) != marks, "trained again, it is another"
+    assert not torch.equal(found(torch.float32), before)
+
+
 @pytest.mark.parametrize(
-    ("network", "depth", "frames", "words"),
+    ("network", "block", "frames", "words"),
     [
-        (FOURDS, 5, 8, "which has 4"),
+        (FOURDS, 5, 8, "has 4 blocks, no block 5"),
         (FOURDS, 1, 16, r"takes clips of 8 frames, not of 16; set clip\.frames"),
-        ("nowhere/at/all", 1, 8, "is no encoder"),
+        ("hf:MCG-NJU/videomae-base", 13, 16, "has 12 blocks, no block 13"),
+        ("hf:MCG-NJU/videomae-base", 12, 32, "takes clips of 16 frames, not of 32"),
     ],
 )
-def test_networks_that_cannot_be_asked_are_problems(network: str, depth: int, frames: int, words: str) -> None:
-    (problem,) = foreign_problems(network, depth, frames)
-    with pytest.raises(LayerlockError, match=words):
-        raise LayerlockError(problem)
-    assert not foreign_problems(FOURDS, 4, 8)
+def test_networks_that_cannot_be_asked_are_problems(network: str, block: int, frames: int, words: str) -> None:
+    (problem,) = foreign_problems(network, (block,), frames)
+    assert problem.startswith(f"{network}: ")
+    assert re.search(words, problem)
+    assert not foreign_problems(FOURDS, (4, LAST), 8)
+
+
+def test_networks_that_are_not_here_are_problems_where_they_are_wanted() -> None:
+    assert not foreign_problems("nowhere/at/all", (1,), 8)
+    (problem,) = foreign_problems("nowhere/at/all", (1,), 8, fetch=True)
+    assert "'nowhere/at/all' is no encoder" in problem

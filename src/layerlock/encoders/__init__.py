@@ -4,8 +4,8 @@
 file of the authors of VideoMAE, V-JEPA or V-JEPA 2.
 """
 
-from layerlock.encoders.naming import open_encoder
+from layerlock.encoders.naming import at_hand, open_encoder
 from layerlock.encoders.protocol import FrozenEncoder
 from layerlock.encoders.untrained import random_like
 
-__all__ = ["FrozenEncoder", "open_encoder", "random_like"]
+__all__ = ["FrozenEncoder", "at_hand", "open_encoder", "random_like"]

@@ -79,6 +79,21 @@ def fetch(name: str) -> Checkpoint:
     return Checkpoint(folder=folder, fields=_read_json(folder / "config.json"))
 
 
+def is_local(name: str) -> bool:
+    """Whether a checkpoint is a folder here, or is kept from an earlier download."""
+    if Path(name).is_dir():
+        return True
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return False
+    try:
+        return any(isinstance(try_to_load_from_cache(name, file), str) for file in (_WEIGHTS, f"{_WEIGHTS}.index.json"))
+    except HFValidationError:
+        return False
+
+
 def _download(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
@@ -87,7 +102,7 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(_WANTED)))
     except Exception as error:  # whatever the network, the Hub and its client raise
-        raise LayerlockError(f"hf:{name}: no such folder, and not to be had from the Hub ({one_line(error)})") from None
+        raise LayerlockError(f"hf:{name}: no such folder, and not available from the Hub ({one_line(error)})") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

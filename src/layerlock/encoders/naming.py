@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from layerlock.encoders.authors import is_authors_file, open_authors
+from layerlock.encoders.checkpoint import is_local
 from layerlock.encoders.fourds import open_4ds
 from layerlock.encoders.hub import open_hub
 from layerlock.encoders.protocol import FrozenEncoder
@@ -55,6 +56,16 @@ def _open(name: str, clip: ClipShape | None, seed: int) -> FrozenEncoder:
     if is_authors_file(name):
         return open_authors(name, clip)
     return _open_folder(name, clip)
+
+
+def at_hand(name: str) -> bool:
+    """Whether what an encoder is named by is on this machine, so that nothing need be downloaded to open it."""
+    kind, colon, rest = name.partition(":")
+    if kind == "random" and colon:
+        return rest in SIZES or at_hand(rest)
+    if kind == "hf" and colon:
+        return is_local(rest)
+    return Path(rest if kind in _KINDS and rest else name).exists()
 
 
 def _open_folder(path: str, clip: ClipShape | None) -> FrozenEncoder:

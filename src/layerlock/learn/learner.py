@@ -6,6 +6,7 @@ never clips, steps or logs: that is the loop's.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -16,9 +17,9 @@ from torch.nn import functional as F
 from layerlock import draws
 from layerlock.learn.decoders import BackboneDecoder, BackboneDecoding
 from layerlock.learn.masking import Masking, Masks, move, random_subset
-from layerlock.learn.networks import Foreign, Network, Own, frozen_encoder
+from layerlock.learn.networks import Foreign, Network, Own
 from layerlock.learn.plan import Stage, Tap
-from layerlock.learn.targets import MODEL, TEACHER, PatchTarget, Source, Target
+from layerlock.learn.targets import MODEL, OWN, TEACHER, PatchTarget, Source, Target
 from layerlock.learn.teacher import Teacher
 from layerlock.model.patches import Grid, gather_tokens, patchify
 from layerlock.model.position import Rotation
@@ -39,8 +40,8 @@ class Prediction:
     positions_bq: Tensor | None
 
     def loss(self) -> Tensor:
-        """Mean of squares (LayerLock section 3.1) or of absolute values (V-JEPA), in float32."""
-        error = F.l1_loss if self.tap.error == "absolute" else F.mse_loss
+        """Mean of squares (LayerLock section 3.1), of absolute values (V-JEPA), or smooth between them, in float32."""
+        error = {"squared": F.mse_loss, "absolute": F.l1_loss, "smooth": F.smooth_l1_loss}[self.tap.error]
         return error(self.predicted.float(), self.target)
 
     def target_variance(self) -> Tensor:
@@ -198,7 +199,7 @@ class Learner(nn.Module):
         if self.teacher is not None and name == TEACHER:
             return self.teacher
         frames = self.vit.grid[0] * self.vit.config.patch[0]
-        return self.networks.get(name) or Foreign(frozen_encoder(name, frames), self.vit.grid, self.vit.compute)
+        return self.networks.get(name) or Foreign(name, frames, self.vit.grid, self.vit.compute)
 
     def live(self) -> dict[str, nn.Parameter]:
         """The parameters that the stage in force trains, by name."""
@@ -331,7 +332,7 @@ class Learner(nn.Module):
         """
         kept_bq = seen.subset_bq if seen.subset_alone else None
         for name, network in self.networks.items():
-            blocks = sorted(block for of, block in stage.sources if of == name and (of, block) not in latents)
+            blocks = [block for block in stage.blocks_of(name) if (name, block) not in latents]
             if not blocks:
                 continue
             with torch.set_grad_enabled(torch.is_grad_enabled() and stage.trains_targets and name == MODEL):
@@ -396,8 +397,10 @@ class Learner(nn.Module):
 
 
 def head_name(tap: Tap) -> str:
-    """Heads are kept as long as their depth and target are."""
-    return f"{tap.target.name}_at_{tap.depth}"
+    """Heads are kept as long as their depth and target are; those of different encoders have different names."""
+    other = [network for network, _ in tap.target.sources if network not in OWN]
+    sign = f"_{zlib.crc32(other[0].encode()):08x}" if other else ""
+    return f"{tap.target.name}{sign}_at_{tap.depth}"
 
 
 def freeze(module: nn.Module, compute: torch.dtype) -> None:

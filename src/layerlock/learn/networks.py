@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerlock.encoders import FrozenEncoder, open_encoder
+from layerlock.encoders import FrozenEncoder, at_hand, open_encoder
 from layerlock.encoders.checks import fingerprint
+from layerlock.encoders.published import PUBLISHED
 from layerlock.encoders.vjepa2 import VJEPA2Encoder
 from layerlock.errors import LayerlockError
-from layerlock.learn.targets import MODEL, TEACHER
+from layerlock.learn.targets import LAST, OWN
 from layerlock.model.cost import encoder_flops
 from layerlock.model.encoder import Encoder
-from layerlock.model.patches import Grid, gather_tokens, resampled
+from layerlock.model.patches import Grid, gather_tokens, resampled, token_grid
 from layerlock.model.vit import ViT, ViTConfig
 
 
@@ -85,34 +87,47 @@ class Own:
 
 
 class Foreign:
-    """A frozen encoder on its own size of frames, grid of tokens and normalisation; never part of a checkpoint."""
+    """A frozen encoder on its own size of frames, grid of tokens and normalisation; never part of a checkpoint.
 
-    def __init__(self, encoder: FrozenEncoder, grid: Grid, compute: torch.dtype) -> None:
-        self.encoder, self.grid, self.compute = encoder, grid, compute
+    It is opened when its first features are asked for.
+    """
+
+    def __init__(self, name: str, frames: int, grid: Grid, compute: torch.dtype) -> None:
+        self.name, self.frames, self.grid, self.compute = name, frames, grid, compute
+        self.encoder: FrozenEncoder | None = None
         self.device: torch.device | None = None
 
     @property
     def width(self) -> int:
-        """Length of a feature, D."""
-        return self.encoder.width
+        """Length of a feature, D. LayerlockError where the encoder is not on this machine."""
+        shape = known_shape(self.name, self.frames)
+        if shape is None:
+            raise LayerlockError(f"{self.name}: not on this machine")
+        return shape.model.width
 
     def features(
         self, video_btchw: Tensor, patches_bnp: Tensor, blocks: Sequence[int], kept_bq: Tensor | None
     ) -> dict[int, Tensor]:
         """As every `Network`; the whole clip runs, and its features are resampled to the learner's grid."""
-        if self.device != video_btchw.device:
-            self.encoder.prepare(video_btchw.device, self.compute)
-            self.device = video_btchw.device
-        size = self.encoder.clip.size
+        encoder = self._on(video_btchw.device)
+        size = encoder.clip.size
         video = video_btchw.float() / 255 if video_btchw.dtype == torch.uint8 else video_btchw.float()
         if video.shape[-1] != size:
             frames = F.interpolate(video.flatten(0, 1), size=(size, size), mode="bilinear", antialias=True)
             video = frames.clamp(0, 1).unflatten(0, video.shape[:2])
+        depths = [encoder.depth if block == LAST else block for block in blocks]
         found = {}
-        for block, own_bnd in zip(blocks, self.encoder.forward_intermediates(video, blocks), strict=True):
-            x_bnd = resampled(own_bnd, self.encoder.grid, self.grid)
+        for block, own_bnd in zip(blocks, encoder.forward_intermediates(video, depths), strict=True):
+            x_bnd = resampled(own_bnd, encoder.grid, self.grid)
             found[block] = x_bnd if kept_bq is None else gather_tokens(x_bnd, kept_bq)
         return found
+
+    def _on(self, device: torch.device) -> FrozenEncoder:
+        encoder = self.encoder or open_frozen(self.name, self.frames)
+        if self.device != device:
+            encoder.prepare(device, self.compute)
+            self.encoder, self.device = encoder, device
+        return encoder
 
     def enter(self, student: ViT, frozen: int) -> None:
         """Nothing: it follows nobody."""
@@ -121,26 +136,86 @@ class Foreign:
         """Nothing."""
 
 
-@cache
-def frozen_encoder(name: str, frames: int) -> FrozenEncoder:
-    """The encoder of that name (docs/encoders.md) for clips of so many frames, opened once in a process.
+def open_frozen(name: str, frames: int) -> FrozenEncoder:
+    """The encoder of that name (docs/encoders.md) for clips of so many frames.
 
-    Raises LayerlockError where there is none, where it runs in blocks whose cost is not known, or where it takes clips
-    of another length.
+    Raises LayerlockError where there is none, and where it takes clips of another length alone.
     """
     encoder = open_encoder(name)
     if encoder.clip.frames != frames:
         try:
             encoder = open_encoder(name, clip=replace(encoder.clip, frames=frames))
         except LayerlockError:
-            raise LayerlockError(
-                f"{name} takes clips of {encoder.clip.frames} frames, not of {frames}; set clip.frames"
-            ) from None
+            raise _other_frames(name, encoder.clip.frames, frames) from None
     return encoder
 
 
-def shape_of(encoder: FrozenEncoder) -> ViTConfig:
-    """The shape of an encoder's blocks, which its cost follows from."""
+def _other_frames(name: str, own: int, frames: int) -> LayerlockError:
+    return LayerlockError(f"{name}: takes clips of {own} frames, not of {frames}; set clip.frames")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What is known of a frozen encoder without its weights: what its cost follows from."""
+
+    model: ViTConfig
+    grid: Grid
+
+    def flops(self, blocks: Sequence[int]) -> int:
+        """Of one clip, as deep as the deepest of `blocks`."""
+        t, h, w = self.grid
+        return encoder_flops(self.model, t * h * w, self.model.depth if LAST in blocks else max(blocks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened(Shape):
+    """The same of one that was opened, and what tells its weights from others."""
+
+    fingerprint: str
+
+
+def known_shape(name: str, frames: int) -> Shape | None:
+    """The shape of an encoder for clips of so many frames; None where it would have to be downloaded or is not there.
+
+    Raises LayerlockError for one that is there and cannot be used.
+    """
+    published = PUBLISHED.get(name)
+    if published is None or Path(name.partition(":")[2]).is_dir():
+        return opened(name, frames) if at_hand(name) else None
+    clip, model = published.clip, published.model
+    if clip.frames != frames and not published.any_frames:
+        raise _other_frames(name, clip.frames, frames)
+    return Shape(model=model, grid=token_grid(frames, clip.size, clip.size, model.patch))
+
+
+def opened(name: str, frames: int) -> Opened:
+    """The shape and the fingerprint of an encoder, which is opened for them, downloaded if need be.
+
+    Raises LayerlockError where it cannot be used.
+    """
+    return _opened(name, frames, _stamp(name))
+
+
+@lru_cache
+def _opened(name: str, frames: int, stamp: object) -> Opened:
+    encoder = open_frozen(name, frames)
+    return Opened(model=_blocks(encoder), grid=encoder.grid, fingerprint=fingerprint(encoder))
+
+
+def _stamp(name: str) -> tuple[tuple[int, int], ...]:
+    """Times and sizes of the files of an encoder: one that is trained again is another."""
+    path = Path(name.rpartition(":")[2])
+    folders = (path, path / "encoder")
+    files = (
+        [path]
+        if path.is_file()
+        else [p for f in folders for end in ("json", "safetensors") for p in f.glob(f"*.{end}")]
+    )
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in (file.stat() for file in sorted(files)))
+
+
+def _blocks(encoder: FrozenEncoder) -> ViTConfig:
+    """The shape of an encoder's blocks."""
     if isinstance(encoder, Encoder):
         return encoder.vit.config
     assert isinstance(encoder, VJEPA2Encoder), "encoders opened by name are of these two kinds"
@@ -154,21 +229,19 @@ def shape_of(encoder: FrozenEncoder) -> ViTConfig:
     )
 
 
-def foreign_flops(encoder: FrozenEncoder, block: int) -> int:
-    """Of one clip through an encoder up to a block."""
-    t, h, w = encoder.grid
-    return encoder_flops(shape_of(encoder), t * h * w, block)
+def foreign_problems(network: str, blocks: Sequence[int], frames: int, *, fetch: bool = False) -> list[str]:
+    """What is wrong with asking a frozen encoder for some blocks on clips of so many frames, a line each.
 
-
-def foreign_problems(network: str, depth: int, frames: int) -> list[str]:
-    """What is wrong with asking a frozen encoder for its block `depth` on clips of so many frames, a line each."""
+    Of one that is not on this machine nothing is, but where it is to be fetched.
+    """
     try:
-        encoder = frozen_encoder(network, frames)
+        shape = opened(network, frames) if fetch else known_shape(network, frames)
     except LayerlockError as error:
         return [str(error)]
-    return [f"predicts block {depth} of {network}, which has {encoder.depth}"] if depth > encoder.depth else []
+    depth = shape.model.depth if shape else max(blocks)
+    return [f"{network}: has {depth} blocks, no block {block}" for block in blocks if block > depth]
 
 
 def fingerprints(networks: Iterable[str], frames: int) -> dict[str, str]:
     """What tells the weights of frozen encoders from others, by name."""
-    return {name: fingerprint(frozen_encoder(name, frames)) for name in networks if name not in (MODEL, TEACHER)}
+    return {name: opened(name, frames).fingerprint for name in networks if name not in OWN}

@@ -10,9 +10,11 @@ import math
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
-from layerlock.learn.targets import MODEL, PIXELS, TEACHER, FeatureTarget, PatchTarget, Source, Target
+from layerlock.learn.targets import MODEL, OWN, PIXELS, FeatureTarget, PatchTarget, Source, Target
+
+TapError = Literal["squared", "absolute", "smooth"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,8 @@ class Tap:
 
     `fraction` of all patches, a random subset per sample, is predicted; below 1 the target pass sees the subset alone
     unless `full_clip`. `masked` predicts the positions that the masking names, from a target pass on the full clip.
-    `error` is the mean of squares or of absolute values. `detach` stops gradients here: those of deeper taps go no
+    `error` is the mean of squares, of absolute values, or `smooth`: half the square below 1, |x| - 1/2 from there on.
+    `detach` stops gradients here: those of deeper taps go no
     further down.
     """
 
@@ -30,7 +33,7 @@ class Tap:
     fraction: float = 1.0
     full_clip: bool = False
     masked: bool = False
-    error: Literal["squared", "absolute"] = "squared"
+    error: TapError = "squared"
     detach: bool = False
 
 
@@ -75,9 +78,9 @@ class Stage:
         """Whether gradients of a loss go into its target."""
         return any(isinstance(tap.target, FeatureTarget) and tap.target.gradient for tap in self.taps)
 
-    def target_depth(self, network: str) -> int:
-        """The deepest block that a target pass of this network runs; 0 where nothing is asked of it."""
-        return max((block for name, block in self.sources if name == network), default=0)
+    def blocks_of(self, network: str) -> tuple[int, ...]:
+        """The blocks of a network that targets are made of, rising."""
+        return tuple(sorted(block for name, block in self.sources if name == network))
 
     def problems(self, depth: int, encoder_depth: int, freeze_decoder: bool) -> list[str]:
         """What is wrong with this stage on `depth` blocks, of which the first `encoder_depth` see context alone; each
@@ -118,15 +121,15 @@ class Stage:
             found.append(f"fraction: the loss on {tap.target.name} is on all patches, or on those masked")
         if tap.masked and (tap.fraction < 1 or tap.full_clip):
             found.append("masked: a loss at the masked positions is on all of them, its targets are of the full clip")
-        if tap.error not in ("squared", "absolute"):
-            found.append(f"error: {tap.error!r} is not squared or absolute")
+        if tap.error not in get_args(TapError):
+            found.append(f"error: {tap.error!r} is none of {', '.join(get_args(TapError))}")
         return found
 
     def _target_problems(self, target: Target, depth: int) -> list[str]:
         """What is wrong with a target by itself, and against the blocks that its network has and that are frozen."""
         if not isinstance(target, PatchTarget | FeatureTarget):
             return [f"{target!r} is neither a PatchTarget nor a FeatureTarget"]
-        if isinstance(target, PatchTarget) or target.problems() or target.network not in (MODEL, TEACHER):
+        if isinstance(target, PatchTarget) or target.problems() or target.network not in OWN:
             return target.problems()
         if target.blocks[-1] > depth:
             return [f"predicts {target.name} of {depth} blocks"]

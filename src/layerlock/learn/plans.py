@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from layerlock.learn.plan import FixedPlan, Stage, SwitchLog, Tap
-from layerlock.learn.targets import MODEL, TEACHER, FeatureTarget, PatchKind, PatchTarget, features_of
+from layerlock.learn.plan import FixedPlan, Stage, SwitchLog, Tap, TapError
+from layerlock.learn.targets import MODEL, OWN, TEACHER, FeatureTarget, PatchKind, PatchTarget, features_of
 
 ROUNDING = 1e-9
 """of the run: a switch so near its end is one at the end, which does not come"""
@@ -164,6 +164,53 @@ class JointEmbedding(Schedule):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distill(Schedule):
+    """Predicts features of a frozen encoder: of a published one, which is distilled, or of one's own, trained before (a
+    static teacher: SALT, arXiv 2509.24317).
+
+    Freezing saves gradients, as everywhere; with `target="frozen"` it is LayerLock that begins with these features in
+    place of pixels.
+    """
+
+    network: str = ""
+    """the encoder: a run folder, hf:NAME, 4ds:FILE.npz, an authors' .pth (docs/encoders.md)"""
+    blocks: tuple[int, ...] = ()
+    """its blocks that are predicted, counted from one, averaged where they are several; (): the last"""
+    normalized: bool = True
+    """each token with mean 0 and deviation 1 over its width; of several blocks each is, whatever this says"""
+    target: Literal["network", "frozen"] = "network"
+    """what is predicted once blocks are frozen: the encoder's features, or the last frozen block"""
+    masked: bool = False
+    """take losses at masked positions alone, not at all"""
+    error: TapError = "smooth"
+    """of features: mean of squares, of absolute values, or smooth between them"""
+    patches: PatchKind | None = None
+    """what of the patches is predicted beside the features; None: nothing"""
+
+    def problems(self) -> list[str]:
+        """What is wrong with the settings, a line each."""
+        found = super().problems()
+        if not self.network or self.network in OWN:
+            found.append(f"plan.network: {self.network!r} names no frozen encoder (docs/encoders.md)")
+        elif problems := FeatureTarget(self.blocks, self.network).problems():
+            found += [f"plan.{problem}" for problem in problems]
+        if self.target == "frozen" and not self.schedule():
+            found.append("plan.target: nothing freezes, so that there is no frozen block to predict")
+        return found
+
+    def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:
+        """A loss on features, and one on patches where they are asked for."""
+        frozen = frozen_so_far[-1]
+        target = FeatureTarget(self.blocks, self.network, normalized=self.normalized)
+        if self.target == "frozen" and frozen:
+            target = FeatureTarget((frozen,), normalized=self.normalized)
+        features = Tap(depth=encoder_depth, target=target, masked=self.masked, error=self.error)
+        if self.patches is None:
+            return (features,)
+        return (Tap(depth=encoder_depth, target=PatchTarget(self.patches), masked=self.masked), features)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LiveLatents:
     """MAE with losses on its own live layers and nothing frozen, which collapses (Table 3)."""
 
@@ -273,5 +320,5 @@ def _local(depth: int, *, detach: bool = False) -> Tap:
     return Tap(depth=depth, target=PatchTarget("normalized"), masked=True, detach=detach)
 
 
-Plans = Progressive | JointEmbedding | LiveLatents | Blockwise
+Plans = Progressive | JointEmbedding | Distill | LiveLatents | Blockwise
 """the plans that a config can name"""

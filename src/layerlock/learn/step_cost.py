@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Decoding
 from layerlock.learn.masking import Counts
-from layerlock.learn.networks import foreign_flops, frozen_encoder
+from layerlock.learn.networks import known_shape
 from layerlock.learn.plan import Stage, Tap
-from layerlock.learn.targets import MODEL, TEACHER, PatchTarget
+from layerlock.learn.targets import MODEL, OWN, TEACHER, PatchTarget
 from layerlock.model.cost import block_flops, dense_flops, encoder_flops
 from layerlock.model.patches import Grid
 from layerlock.model.separate import separate_flops
@@ -27,12 +27,16 @@ LIVE = 3
 
 @dataclass(frozen=True, kw_only=True)
 class StepCost:
-    """FLOPs by part; `total` is their sum."""
+    """FLOPs by part; `total` is their sum.
+
+    Without those of the networks `unknown`, which are not on this machine, and of the heads that predict them.
+    """
 
     encoder: int
     decoder: int
     heads: int
     target: int
+    unknown: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -43,7 +47,7 @@ class StepCost:
 def step_cost(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Sequence[Counts], grid: Grid) -> StepCost:
     """One clip of a grid of tokens in a step of `stage`; `counts` are the tokens of each mask, a pass each.
 
-    Raises LayerlockError where a frozen encoder that targets are made by cannot be opened.
+    Raises LayerlockError where a frozen encoder that targets are made by is there and cannot be used.
 
     Targets are computed once for all masks (the model's own for each, where gradients go into them), as deep as they
     are; each depth with a loss decodes once, at the most positions that a loss there asks for.
@@ -53,15 +57,18 @@ def step_cost(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Sequen
     encoder, decoder, heads = (sum(parts) for parts in zip(*passes, strict=True))
     seen = max((tokens if tap.full_clip else _positions(tap, counts[0], tokens) for tap in stage.latent), default=0)
     seen = tokens if any(tap.masked for tap in stage.latent) else seen
-    target = 0
+    target, unknown = 0, []
     for network in stage.networks:
-        depth = stage.target_depth(network)
+        blocks = stage.blocks_of(network)
         if network == MODEL:
-            target += _own_target(model, stage, seen, depth) * (len(passes) if stage.trains_targets else 1)
+            target += _own_target(model, stage, seen, blocks[-1]) * (len(passes) if stage.trains_targets else 1)
+        elif network == TEACHER:
+            target += encoder_flops(model, seen, blocks[-1])
+        elif shape := known_shape(network, frames):
+            target += shape.flops(blocks)
         else:
-            whole = foreign_flops(frozen_encoder(network, frames), depth) if network != TEACHER else 0
-            target += whole or encoder_flops(model, seen, depth)
-    return StepCost(encoder=encoder, decoder=decoder, heads=heads, target=target)
+            unknown.append(network)
+    return StepCost(encoder=encoder, decoder=decoder, heads=heads, target=target, unknown=tuple(unknown))
 
 
 def _own_target(model: ViTConfig, stage: Stage, seen: int, depth: int) -> int:
@@ -109,11 +116,14 @@ def _decode(model: ViTConfig, decoding: Decoding, stage: Stage, depth: int, cont
 
 
 def _outputs(tap: Tap, model: ViTConfig, frames: int) -> int:
-    """Numbers that a head predicts at each position."""
+    """Numbers that a head predicts at each position; 0 where nobody knows."""
     if isinstance(tap.target, PatchTarget):
         return model.patch_values
     network = tap.target.network
-    return model.width if network in (MODEL, TEACHER) else frozen_encoder(network, frames).width
+    if network in OWN:
+        return model.width
+    shape = known_shape(network, frames)
+    return shape.model.width if shape else 0
 
 
 def _head(model: ViTConfig, decoding: Decoding, stage: Stage, out: int, positions: int) -> int:

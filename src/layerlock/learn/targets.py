@@ -18,8 +18,12 @@ from layerlock.model.vit import ViT, ViTConfig
 MODEL, TEACHER = "model", "teacher"
 """the networks that a learner has of its own: the model that learns, and the running average of its weights"""
 
+OWN = (MODEL, TEACHER)
+
 Source = tuple[str, int]
-"""a network by its name and one of its blocks, counted from one: the key of a latent"""
+"""a network by its name and one of its blocks, counted from one, or `LAST`: the key of a latent"""
+LAST = -1
+"""the last block of a frozen encoder, whatever its number is"""
 
 PatchKind = Literal["pixels", "normalized", "motion"]
 
@@ -88,11 +92,12 @@ class FeatureTarget:
     """Features of a network on the clip: the output of one block, or the mean of several, each standardised first.
 
     `network` is `model`, `teacher` (the running average of the model) or any encoder by its name (docs/encoders.md),
-    frozen. Blocks of the model that still learn are asked for by `live`; `gradient` lets gradients of the loss into
-    them too. `normalized` gives each token a mean of 0 and a deviation of 1 over its width (V-JEPA).
+    frozen; of such a one no `blocks` are its last. Blocks of the model that still learn are asked for by `live`;
+    `gradient` lets gradients of the loss into them too. `normalized` gives each token a mean of 0 and a deviation of 1
+    over its width (V-JEPA).
     """
 
-    blocks: tuple[int, ...]
+    blocks: tuple[int, ...] = ()
     """counted from one"""
     network: str = MODEL
     live: bool = False
@@ -101,9 +106,9 @@ class FeatureTarget:
 
     @property
     def name(self) -> str:
-        """Its label: `h3` of the model, `t3` of its average, `e3` of another encoder; `h2_4` of several blocks."""
+        """Its label: `h3` of the model, `t3` of its average, `e3`, `e_last` of an encoder; `h2_4` of several blocks."""
         sign = {MODEL: "h", TEACHER: "t"}.get(self.network, "e")
-        return sign + "_".join(map(str, self.blocks))
+        return sign + ("_".join(map(str, self.blocks)) or "_last")
 
     @property
     def unit(self) -> str:
@@ -113,14 +118,15 @@ class FeatureTarget:
     @property
     def sources(self) -> tuple[Source, ...]:
         """The features that it is made of."""
-        return tuple((self.network, block) for block in self.blocks)
+        return tuple((self.network, block) for block in self.blocks or (LAST,))
 
     def problems(self) -> list[str]:
         """What is wrong with it by itself, a line each."""
         found = []
         if not self.network:
             found.append("network: it is empty; name model, teacher or an encoder (docs/encoders.md)")
-        if not self.blocks or list(self.blocks) != sorted(set(self.blocks)) or self.blocks[0] < 1:
+        rising = list(self.blocks) == sorted(set(self.blocks)) and min(self.blocks, default=1) >= 1
+        if not rising or (not self.blocks and self.network in OWN):
             found.append(f"blocks: {self.blocks} are not rising numbers from 1 on")
         if self.live and self.network != MODEL:
             found.append(f"live: only blocks of the model learn, not those of {self.network}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerlock.budget import H100_PEAK, UTILISATION, budget, h100_hours, hours_text, total_flops
+from layerlock.budget import H100_PEAK, UTILISATION, budget, h100_hours, hours_text, total_flops, unknown_networks
 from layerlock.model.cost import backbone_parameters
 from layerlock.recipes import ROOMS
 from layerlock.recipes.record import Recipe
@@ -15,7 +15,22 @@ Made by `python -m layerlock.recipes.catalogue`; a test holds this page to what 
 it reaches and what was decided where its source is silent. `to reach` is what the source prints, not what was measured
 here. FLOPs are those of all steps of training, counted from shapes. H100 hours are these over {UTILISATION:.0%} of the
 peak: {H100_PEAK["bf16"] / 1e12:.0f} TFLOP/s in bfloat16, {H100_PEAK["fp32"] / 1e12:.0f} in float32 (no TF32), which the
-V-JEPA recipes ask for. That share is an assumption; decoding of videos and evaluation are not in it.
+V-JEPA recipes ask for. That share is an assumption; decoding of videos and evaluation are not in it. What depends on a
+network of your own is unknown until that is on your machine; `--dry-run` tells it then.
+"""
+OTHERS = """## From other encoders
+
+Any encoder of `docs/encoders.md` can be a target, frozen: `--plan.network` names it, `--plan.blocks` its blocks (the last
+without any). Its clips must have as many frames as those of the run (V-JEPA 2 takes any number); frames are resized to its
+size and its features resampled to the tokens of the run. The encoder is not saved with the run: a resume needs it where it
+was, with the same weights.
+
+    layerlock pretrain distill-tiny --data footage/                                      # VideoMAE, downloaded at first use
+    layerlock pretrain distill-small --data footage/ --plan.blocks 12 18 24              # three blocks of V-JEPA 2, averaged
+    layerlock pretrain videomae-tiny --data footage/ --out runs/teacher                  # a static teacher of one's own,
+    layerlock pretrain static-teacher-tiny --data footage/ --plan.network runs/teacher   # and its student
+    layerlock pretrain distill-tiny --data footage/ --plan.target frozen --plan.start 0.5 --plan.last 4
+                                                            # LayerLock that begins with features in place of pixels
 """
 COLUMNS = ("recipe", "M parameters", "steps", "batch", "FLOPs", "H100 hours", "what it is")
 
@@ -23,22 +38,23 @@ COLUMNS = ("recipe", "M parameters", "steps", "batch", "FLOPs", "H100 hours", "w
 def row(made: Recipe) -> tuple[str, ...]:
     """The cells of a recipe, after `COLUMNS`."""
     config = made.config
-    flops = total_flops(budget(config))
+    stages = budget(config)
+    flops, unknown = total_flops(stages), bool(unknown_networks(stages))
     parameters = backbone_parameters(config.model, config.tokens) / 1e6
     return (
         f"`{made.name}`",
         f"{parameters:,.1f}",
         f"{config.steps:,}",
         f"{config.batch:,}",
-        f"{flops:.2e}",
-        hours_text(h100_hours(config, flops)),
+        "unknown" if unknown else f"{flops:.2e}",
+        "unknown" if unknown else hours_text(h100_hours(config, flops)),
         made.line,
     )
 
 
 def markdown() -> str:
     """The whole page."""
-    parts = [HEAD]
+    parts = [HEAD, OTHERS]
     for room in ROOMS:
         rows = [COLUMNS, ("---",) * len(COLUMNS), *map(row, room.RECIPES)]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

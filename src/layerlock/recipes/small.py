@@ -8,7 +8,7 @@ from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data.clips import ClipConfig
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.masking import Maskings, MultiBlockMasking, RandomMasking, TubeMasking
-from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents, Plans, Progressive
+from layerlock.learn.plans import Blockwise, Distill, JointEmbedding, LiveLatents, Plans, Progressive
 from layerlock.model.separate import SeparateDecoding
 from layerlock.model.sizes import vit
 from layerlock.recipes.record import Recipe
@@ -38,6 +38,8 @@ class Scale:
     ladder: JointEmbedding
     ema: float
     blockwise: Blockwise
+    published: str
+    """encoder that is distilled"""
 
 
 TINY = Scale(
@@ -60,6 +62,7 @@ TINY = Scale(
     ladder=JointEmbedding(climb=True, start=0.5, interval=0.1, first=1, jump=2, last=8),
     ema=0.99,
     blockwise=Blockwise(parts=5),
+    published="hf:MCG-NJU/videomae-base",
 )
 SMALL = Scale(
     mae=Config(
@@ -81,6 +84,7 @@ SMALL = Scale(
     ladder=JointEmbedding(climb=True, start=0.4, interval=0.05, first=1, jump=1, last=12),
     ema=0.998,
     blockwise=Blockwise(cuts=(4, 7, 11, 14)),
+    published="hf:facebook/vjepa2-vitl-fpc64-256",
 )
 
 
@@ -94,7 +98,7 @@ def _beside(scale: Scale, plan: Plans, masking: Maskings) -> Config:
     return replace(scale.mae, model=model, masking=masking, decoder=scale.decoder, plan=plan)
 
 
-def _vjepa(scale: Scale, plan: JointEmbedding) -> Config:
+def _vjepa(scale: Scale, plan: JointEmbedding | Distill) -> Config:
     """What Table 9 has, in small: learned positions, colour jitter, rising weight decay; a third of the rate."""
     base = _beside(scale, plan, MultiBlockMasking(group=8))
     optim = replace(base.optim, lr=round(base.optim.lr / 3, 6), weight_decay=0.04, end_weight_decay=0.4, ema=scale.ema)
@@ -143,6 +147,14 @@ def _all(scale: Scale) -> tuple[Recipe, ...]:
         "vjepa-layerlock-own": (
             _vjepa(scale, replace(scale.ladder, teacher=False)),
             "LayerLock on V-JEPA without a teacher: targets are the model's own layers",
+        ),
+        "distill": (
+            _beside(scale, Distill(network=scale.published, masked=True), TubeMasking(keep=scale.keep)),
+            f"Distillation: the last features of {scale.published} at masked tubes; --plan.network names another",
+        ),
+        "static-teacher": (
+            _vjepa(scale, Distill(network=f"runs/videomae-{size}", masked=True, error="absolute")),
+            f"V-JEPA with a static teacher, the run folder --plan.network: first pretrain videomae-{size} (SALT)",
         ),
         "live-latents": (
             _backbone(scale, LiveLatents(layers=scale.live)),

@@ -104,10 +104,11 @@ def stages(history: History) -> list[Markup]:
         why = "These are not the stages of the config's plan: the plan was given in code; its cost is not counted here."
         return [note(why), table(columns, rows, words=(0, 2, 7))]
     first = _flops(history, history.spans[0]) if history.spans else 0
-    rows = []
+    rows, unknown = [], dict[str, None]()
     for span in history.spans:
         assert span.stage is not None
         cost = history.config.cost(span.stage)
+        unknown |= dict.fromkeys(cost.unknown)
         figures = (f"{cost.total / 1e9:,.2f}", f"{cost.total / first:.2f}", f"{cost.target / cost.total:.0%}")
         rows.append((*_structure(span), *figures, _speed(span), _losses(span)))
     text_ = (
@@ -115,6 +116,8 @@ def stages(history: History) -> list[Markup]:
         " a multiply-add as two operations."
         " The target pass is a part of the total. Speed is measured: the median, with all that goes on besides."
     )
+    if unknown:
+        text_ += f" What {', '.join(unknown)} costs is left out: it is not on this machine."
     return [paragraph(text_), table(columns, rows, words=(0, 2, 7)), *_in_all(history, first)]
 
 

@@ -68,6 +68,8 @@ def train(
     the run; the last checkpoint is whole in every case.
     """
     plan = config.check(plan)
+    if found := config.network_problems((stage for _, stage in timeline(plan, config.steps)), fetch=True):
+        raise ConfigError(found)
     device = pick_device(config.run.device)
     keep_freed_memory(device)
     if config.run.threads:
@@ -227,7 +229,8 @@ class Run:
 
     def check_stage(self, stage: Stage, step: int) -> None:
         """Raises ConfigError for a stage that cannot be entered at `step`: a plan may do what it has not foretold."""
-        self.refuse(self.config.stage_problems(stage, self.learner.stage), step)
+        found = self.config.stage_problems(stage, self.learner.stage)
+        self.refuse(found or self.config.network_problems([stage], fetch=True), step)
         self.labels |= {stage.label(tap) for tap in stage.taps}
 
     def weights(self) -> dict[str, float]:
