@@ -19,8 +19,7 @@ import torch
 from scipy import stats
 
 from layerlock.evaluation import intervals
-from layerlock.evaluation.intervals import bootstrap, proves
-from layerlock.evaluation.results import FEWEST
+from layerlock.evaluation.intervals import FEWEST, bootstrap, proves
 
 SIZES = ((2, 40), (3, 20), (5, 20), (8, 10), (10, 10), (20, 10), (50, 4))
 CORRELATION = 0.5

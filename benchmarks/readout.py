@@ -17,7 +17,7 @@ import torch
 from measure import begin, options
 
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.readouts import Setting, settings_of
+from layerlock.evaluation.readouts import Candidate, candidates_of
 from layerlock.evaluation.sweep import Sweep
 from layerlock.evaluation.tasks import ActionTask, DepthTask, Task
 from layerlock.features import Reader
@@ -43,7 +43,7 @@ def main() -> None:
     encoder.prepare(device, pick_precision(run, device))
     video = torch.randint(0, 256, (given.batch, 16, 3, 224, 224), dtype=torch.uint8, device=device)
     print(f"{encoder.vit.compute}, batch {given.batch}, fastest of {given.rounds} rounds, seconds a step")
-    reader = reader_of(encoder, settings_of(config(18), {"encoder": encoder}))
+    reader = reader_of(encoder, candidates_of(config(18), {"encoder": encoder}))
     alone = seconds(lambda: reader.read(video), device, given.rounds)
     print(f"encoder alone {alone:30.3f}")
 
@@ -74,7 +74,7 @@ def action(encoder: Encoder, video: torch.Tensor, label: torch.Tensor, count: in
     return step_seconds(encoder, ActionTask(sizes, classes=CLASSES, layout=""), count, video, label, rounds)
 
 
-def reader_of(encoder: Encoder, members: Sequence[Setting]) -> Reader:
+def reader_of(encoder: Encoder, members: Sequence[Candidate]) -> Reader:
     """The encoder as deep as the deepest of some readouts."""
     return Reader({"encoder": encoder}, [member.place for member in members])
 
@@ -84,7 +84,7 @@ def step_seconds(
 ) -> float:
     """Seconds of a step of a sweep."""
     encoders, device = {"encoder": encoder}, video.device
-    members = settings_of(config(count), encoders)
+    members = candidates_of(config(count), encoders)
     assert len(members) == count
     sweep, reader = Sweep(config(count), task, members, encoders, device), reader_of(encoder, members)
     return seconds(lambda: sweep.train_step(reader.read(video), target), device, rounds)

@@ -148,7 +148,7 @@ def show_evaluation(found: Evaluation) -> None:
     better = "higher" if found.higher_is_better else "lower"
     tables = {
         f"{found.task}: {better} is better": words.table(found),
-        f"{found.metric} of the test part by block": words.by_block(found),
+        f"{found.metric} of the test split by block": words.by_block(found),
     }
     for title, (head, rows) in tables.items():
         if rows:

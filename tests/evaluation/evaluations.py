@@ -1,4 +1,4 @@
-"""What tests of evaluations share: a tiny encoder, made-up parts, small videos of the synthetic world."""
+"""What tests of evaluations share: a tiny encoder, made-up splits, small videos of the synthetic world."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ from layerlock.data.folder import FolderSource
 from layerlock.data.synth import SynthConfig, depth_path, write_videos
 from layerlock.encoders.checks import fingerprint
 from layerlock.errors import ConfigError, LayerlockError
-from layerlock.evaluation import retrieve, scoring, words
+from layerlock.evaluation import retrieve, words
+from layerlock.evaluation import score as scoring
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.intervals import Interval
 from layerlock.evaluation.results import Evaluation, Row
@@ -92,7 +93,7 @@ def test_the_command_evaluates_actions_and_writes_a_report(
             verdict = f"interval (of all leads at once) {'includes' if includes else 'excludes'} zero."
             assert verdict in " ".join(said.split())
             assert re.search(rf"\({row['kind']}\): top-1 {word} [^\n]*{rival} \(by ", said)
-    _, by_block = said.split("top-1 of the test part by block\n")
+    _, by_block = said.split("top-1 of the test split by block\n")
     head, *lines = (re.split(r"  +", line.strip()) for line in by_block.splitlines()[:3])
     assert head[0] == "block"
     assert [line[0] for line in lines] == ["3", "6"]
@@ -115,17 +116,17 @@ def test_the_command_evaluates_actions_and_writes_a_report(
     assert "an evaluation is there already" in capsys.readouterr().err
 
 
-def test_the_best_rate_of_every_block_on_the_validation_part_is_tested(
+def test_the_best_rate_of_every_block_on_the_validation_split_is_tested(
     tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: dict[str, tuple[str, ...]] = {}
-    original = scoring.score_part
+    original = scoring.score_split
 
     def watched(sweep: Sweep, reader: Any, views: Any, members: Any, *, file: Path, **more: Any) -> scoring.Scores:
         told[file.stem] = tuple(map(str, members))
         return original(sweep, reader, views, members, file=file, **more)
 
-    monkeypatch.setattr("layerlock.evaluation.run.score_part", watched)
+    monkeypatch.setattr("layerlock.evaluation.run.score_split", watched)
     found = run(tmp_path / "out", world, encoder, baselines="no")
     validation = load_file(tmp_path / "out" / "validation.safetensors")
     for row in (row for row in found.rows if not row.baseline):
@@ -174,7 +175,7 @@ def test_an_evaluation_that_dies_goes_on_exactly(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_signal_saves_and_ends_with_its_number_and_done_parts_are_not_repeated(
+def test_a_signal_saves_and_ends_with_its_number_and_done_splits_are_not_repeated(
     tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = Sweep.train_step
@@ -215,8 +216,8 @@ def test_a_scoring_that_dies_goes_on_from_its_batches(
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", world, encoder, baselines="no", batch=4)
     assert figures(run(tmp_path / "cut", world, encoder, baselines="no", batch=4, resume=True)) == figures(whole)
-    parts = whole.data["videos"]
-    assert len(scored) == -(-parts["validation"] // 4) + -(-parts["test"] // 4) + 1
+    splits = whole.data["videos"]
+    assert len(scored) == -(-splits["validation"] // 4) + -(-splits["test"] // 4) + 1
 
 
 def test_a_second_evaluation_of_a_folder_is_refused_by_the_name_of_the_first(
@@ -294,7 +295,11 @@ def test_cached_features_stay_as_they_are_when_more_are_asked_for(
     assert len(after) == 3
     assert before.items() <= after.items()
     assert gone.left_out == ()
-    small = {**changes, "seed": 4, "depths": (0.5,)}  # other parts, hence other features, with room for one set of them
+    small = {
+        **changes,
+        "seed": 4,
+        "depths": (0.5,),
+    }  # other splits, so other features, with room for one set
     kept = {file: file.stat().st_size for file in (tmp_path / "cache").glob("features/*/*")}
     run(tmp_path / "third", world, encoder, cache_gb=1.2 * sum(kept.values()) / 1e9, **small)
     assert not set(kept) <= set((tmp_path / "cache").glob("features/*/*")), "those of the first evaluations made room"
@@ -375,20 +380,20 @@ def write_scene(folder: Path, unmeasured: range) -> Path:
 def test_one_scene_of_colour_and_depth_is_cut_in_time(tmp_path: Path, encoder: Path) -> None:
     changes: dict[str, Any] = {"task": "depth", "readout": "linear", "baselines": "no", "test_share": 0.28}
     found = run(tmp_path / "out", write_scene(tmp_path / "part", range(43, 51)), encoder, **changes)
-    assert "cut in time" in found.data["parts"]
+    assert "cut in time" in found.data["splits"]
     assert found.data["videos"] == {"train": 1, "validation": 1, "test": 2}
     assert found.left_out == ((f"{tmp_path / 'part'}, frames 43 to 50", "there is nothing to measure in its clip"),)
     assert {clip.video for clip in (*found.best, *found.worst)} == {1}
-    with pytest.raises(LayerlockError, match=r"none of 2 videos of the test part could be scored.*nothing to measure"):
+    with pytest.raises(LayerlockError, match=r"none of 2 videos of the test split could be scored.*nothing to measure"):
         run(tmp_path / "none", write_scene(tmp_path / "whole", range(43, 60)), encoder, **changes)
 
 
 @pytest.mark.parametrize("augment", ["yes", "no"])
-def test_a_training_part_without_depth_teaches_nothing(tmp_path: Path, encoder: Path, augment: str) -> None:
-    for part, empty in (("train", range(60)), ("val", range(0)), ("test", range(0))):
-        (tmp_path / "data" / part).mkdir(parents=True)
-        write_scene(tmp_path / "data" / part / "room", empty)
-    with pytest.raises(LayerlockError, match="no clip of the training part had a target for depth"):
+def test_a_training_split_without_depth_teaches_nothing(tmp_path: Path, encoder: Path, augment: str) -> None:
+    for split, empty in (("train", range(60)), ("val", range(0)), ("test", range(0))):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        write_scene(tmp_path / "data" / split / "room", empty)
+    with pytest.raises(LayerlockError, match="no clip of the training split had a target for depth"):
         run(
             tmp_path / "out",
             tmp_path / "data",
@@ -427,7 +432,7 @@ def test_leads_are_told_apart_in_words() -> None:
     ours = Row(encoder="encoder", kind="linear", baseline=False, ahead=leads, not_above=tuple(leads)[1:], **figures_of)
     other = Row(encoder="random weights", kind="linear", baseline=True, **figures_of)
     counts = {"train": 3, "validation": 2, "test": 1}
-    data = {"layout": "l", "parts": "p", "videos": counts, "grouping": "g", "groups": counts, "notes": []}
+    data = {"layout": "l", "splits": "p", "videos": counts, "grouping": "g", "groups": counts, "notes": []}
     found = Evaluation(
         out="", encoder="mine", task="action", metric="top-1", higher_is_better=True, percent=("top-1",), data=data
     )
@@ -476,10 +481,10 @@ def test_groups_are_cut_whole_and_stand_in_the_results(tmp_path: Path, world: Pa
         for place in (tmp_path / "other" / name).glob("v_*_g05_c0[0-3]*"):
             place.unlink()
     changes |= {"test_data": str(tmp_path / "other")}
-    with pytest.raises(LayerlockError, match=r"2 of 12 groups are in several parts: v_A_g05 \(test and train\)"):
+    with pytest.raises(LayerlockError, match=r"2 of 12 groups are in several splits: v_A_g05 \(test and train\)"):
         run(tmp_path / "leak", tmp_path / "data", encoder, **changes)
     allowed = run(tmp_path / "leak", tmp_path / "data", encoder, shared_groups="allow", **changes)
-    assert any("2 of 12 groups are in several parts" in note for note in allowed.data["notes"])
+    assert any("2 of 12 groups are in several splits" in note for note in allowed.data["notes"])
 
 
 def test_videos_that_are_shorter_than_a_clip_are_named(tmp_path: Path, world: Path, encoder: Path) -> None:
@@ -510,7 +515,7 @@ def test_lists_may_stand_elsewhere_than_their_videos(tmp_path: Path, world: Path
 def test_retrieval_without_pairs_is_refused_before_old_results_go(tmp_path: Path, world: Path, encoder: Path) -> None:
     out, changes = tmp_path / "out", {"encoder": str(encoder), "data": str(world), "baselines": "no"}
     evaluate(settings(out, task="retrieval", test_share=0.5, **changes), quiet=True)
-    with pytest.raises(LayerlockError, match=r"nothing to retrieve among 13 videos of the test part.*--test-share"):
+    with pytest.raises(LayerlockError, match=r"nothing to retrieve among 13 videos of the test split.*--test-share"):
         evaluate(settings(out, task="retrieval", test_share=0.01, **changes), overwrite=True, quiet=True)
     assert (out / "results.json").exists()
 
@@ -529,7 +534,7 @@ def test_retrieval_chooses_a_depth_and_trains_nothing(tmp_path: Path, world: Pat
     assert row.validation == max(one.score for one in found.sweep if one.encoder == "encoder")
     assert set(row.metrics) == {"mAP", "top-1", "top-5"}
     assert all(set(one.metrics) == {"mAP", "top-1", "top-5"} for one in found.sweep)
-    assert "The block was chosen by mAP on the training and the validation part together" in words.sentences(found)[1]
+    assert "The block was chosen by mAP on the training and the validation split together" in words.sentences(found)[1]
     assert not (tmp_path / "out" / "readouts.safetensors").exists()
     assert figures(run(tmp_path / "out", world, encoder, task="retrieval", test_share=0.5, resume=True)) == figures(
         found
@@ -548,7 +553,7 @@ def test_retrieval_cut_in_time_finds_other_clips_and_never_one_twice(
 
     write_videos(tmp_path / "long", SynthConfig(videos=20, size=32, frames=44), workers=1)
     monkeypatch.setattr(retrieve, "_pooled", noted)
-    run(tmp_path / "out", tmp_path / "long", encoder, task="retrieval", split="time", baselines="no")
+    run(tmp_path / "out", tmp_path / "long", encoder, task="retrieval", split_by="time", baselines="no")
     for views in asked:
         clips = [(video.path, views.folder._room(row)[0]) for row, video in enumerate(views.folder.index.videos)]
         assert len(clips) == len(set(clips))
@@ -569,7 +574,9 @@ def test_a_window_that_cannot_be_decoded_leaves_the_others_of_its_video(
         return view(source, video, at)
 
     monkeypatch.setattr(FolderSource, "view", torn)
-    found = run(tmp_path / "out", tmp_path / "long", encoder, task=task, split="time", test_share=0.33, baselines="no")
+    found = run(
+        tmp_path / "out", tmp_path / "long", encoder, task=task, split_by="time", test_share=0.33, baselines="no"
+    )
     name = f"{paths[0]}, frames 56 to 63"
     assert [entry for entry in found.left_out if entry[0].startswith(str(paths[0]))] == [(name, "torn")]
     shown = {clip.name for clip in (*found.best, *found.worst)}
@@ -734,7 +741,7 @@ def test_a_readout_that_is_not_finite_is_dropped_and_costs_no_video(
     assert figures(found)[:3] == figures(alone)[:3]
     assert len(found.dropped) == 6
     name = "encoder/linear/3/0.003"
-    reason = f"its loss is not finite at step {step}" if step < 6 else "what it predicts of the validation part is not"
+    reason = f"its loss is not finite at step {step}" if step < 6 else "what it predicts of the validation split is not"
     assert dict(found.dropped)[name].startswith(reason)
     assert any("Readouts that were dropped: 6; encoder/linear/" in said for said in words.sentences(found))
     assert json.loads((tmp_path / "out" / "results.json").read_text())["dropped"]
@@ -912,7 +919,7 @@ def test_no_picture_can_lose_the_results(
     def fails(*_: Any) -> None:
         raise ValueError("cannot be drawn")
 
-    place = {"clips": f"evaluation.{'run' if task == 'action' else 'retrieve'}.save_examples"}
+    place = {"clips": f"evaluation.{'run' if task == 'action' else 'retrieve'}.save_gallery"}
     monkeypatch.setattr(f"layerlock.{place.get(fault, 'report.evaluation.write_evaluation')}", fails)
     changes = {"test_share": 0.5} if task == "retrieval" else {}
     config = settings(tmp_path / "out", data=str(world), encoder=str(encoder), task=task, baselines="no", **changes)

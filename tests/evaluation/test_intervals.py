@@ -9,9 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from layerlock.evaluation.intervals import SHOWN_FROM, bootstrap, proves
-from layerlock.evaluation.results import FEWEST, Interval
-from layerlock.evaluation.scoring import Scores
+from layerlock.evaluation.intervals import FEWEST, SHOWN_FROM, Interval, bootstrap, proves
+from layerlock.evaluation.score import Scores
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

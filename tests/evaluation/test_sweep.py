@@ -14,7 +14,7 @@ from layerlock.data import Batch
 from layerlock.encoders.checks import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.readouts import Setting, blocks_of, settings_of
+from layerlock.evaluation.readouts import Candidate, blocks_of, candidates_of
 from layerlock.evaluation.sweep import Sweep
 from layerlock.evaluation.tasks import ActionTask, DepthTask
 from layerlock.evaluation.tasks.depth import valid_depth
@@ -23,15 +23,17 @@ from layerlock.features import Reader
 CPU = torch.device("cpu")
 
 
-def action_sweep(config: EvaluateConfig, members: tuple[Setting, ...], encoders: Mapping[str, FrozenEncoder]) -> Sweep:
+def action_sweep(
+    config: EvaluateConfig, members: tuple[Candidate, ...], encoders: Mapping[str, FrozenEncoder]
+) -> Sweep:
     return Sweep(config, ActionTask(config, classes=4, layout="class folders"), members, encoders, CPU)
 
 
-def reader(encoders: Mapping[str, FrozenEncoder], members: Sequence[Setting]) -> Reader:
+def reader(encoders: Mapping[str, FrozenEncoder], members: Sequence[Candidate]) -> Reader:
     return Reader(encoders, [member.place for member in members])
 
 
-def weights(sweep: Sweep, setting: Setting) -> torch.Tensor:
+def weights(sweep: Sweep, setting: Candidate) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in sweep.readouts[setting].parameters()])
 
 
@@ -53,12 +55,12 @@ def depth_batch(count: int) -> Batch:
 @pytest.mark.parametrize("task", ["action", "depth"])
 def test_every_readout_learns_exactly_what_it_learns_alone(task: str) -> None:
     config, encoders = settings(task=task, query_patch=(2, 12, 12)), {"encoder": tiny_encoder()}
-    members = settings_of(config, encoders)
+    members = candidates_of(config, encoders)
     assert len(members) == 2 * 2 * 2
     batch = depth_batch(8)
     target = valid_depth(batch) if task == "depth" else torch.arange(8) % 4
 
-    def trained(chosen: tuple[Setting, ...]) -> Sweep:
+    def trained(chosen: tuple[Candidate, ...]) -> Sweep:
         made = (
             DepthTask(config, encoders["encoder"].clip)
             if task == "depth"
@@ -77,7 +79,7 @@ def test_every_readout_learns_exactly_what_it_learns_alone(task: str) -> None:
 
 def test_learning_rates_begin_alike_depths_do_not_and_they_end_apart() -> None:
     config, encoders = settings(), {"encoder": tiny_encoder()}
-    members = settings_of(replace(config, readout="attention"), encoders)
+    members = candidates_of(replace(config, readout="attention"), encoders)
     sweep = action_sweep(config, members, encoders)
     slow_3, fast_3, slow_6, _ = sorted(members, key=lambda member: (member.block, member.lr))
     assert torch.equal(weights(sweep, slow_3), weights(sweep, fast_3))
@@ -89,7 +91,7 @@ def test_learning_rates_begin_alike_depths_do_not_and_they_end_apart() -> None:
 def test_readouts_learn_32_clips_by_heart() -> None:
     config = settings(examples=32 * 150, batch=32, lrs=(1e-3, 1e-2), depths=(1.0,), readout="attention", warmup=0.1)
     encoders = {"encoder": tiny_encoder()}
-    members = settings_of(config, encoders)
+    members = candidates_of(config, encoders)
     sweep, label = action_sweep(config, members, encoders), torch.arange(32) * 7 % 4
     features = reader(encoders, members).read(clips(32))
     first = sweep.train_step(features, label)
@@ -110,7 +112,7 @@ def test_the_encoder_runs_once_a_batch_and_no_deeper_than_its_deepest_readout(mo
 
     monkeypatch.setattr(encoder, "forward_intermediates", counted)
     config = settings(depths=(0.2, 0.5, 0.7), lrs=(1e-4, 3e-4, 1e-3))
-    members = settings_of(config, {"encoder": encoder})
+    members = candidates_of(config, {"encoder": encoder})
     assert len(members) == 18
     features = reader({"encoder": encoder}, members).read(clips(2))
     assert len(asked) == 1
@@ -127,7 +129,7 @@ def test_fractions_that_mean_one_block_are_one() -> None:
 
 def test_a_readout_whose_loss_is_not_finite_is_dropped_and_the_others_learn_as_before() -> None:
     config, encoders = settings(), {"encoder": tiny_encoder()}
-    members = settings_of(config, encoders)
+    members = candidates_of(config, encoders)
     features, target = reader(encoders, members).read(clips(8)), torch.arange(8) % 4
     sweep, alone = (action_sweep(config, chosen, encoders) for chosen in (members, members[1:]))
     for step in range(4):
@@ -151,7 +153,7 @@ def test_a_readout_whose_loss_is_not_finite_is_dropped_and_the_others_learn_as_b
 
 def test_a_clip_whose_features_are_not_finite_teaches_nothing_and_drops_no_readout() -> None:
     config, encoders = settings(), {"encoder": tiny_encoder()}
-    members = settings_of(config, encoders)
+    members = candidates_of(config, encoders)
     features, target = reader(encoders, members).read(clips(8)), torch.arange(8) % 4
     bad, without = (action_sweep(config, members, encoders) for _ in range(2))
     spoilt = {place: x.index_fill(0, torch.tensor([2]), torch.nan) for place, x in features.items()}
@@ -165,7 +167,7 @@ def test_a_clip_whose_features_are_not_finite_teaches_nothing_and_drops_no_reado
 
 def test_matrices_decay_and_norms_biases_queries_and_times_do_not() -> None:
     config, encoders = settings(readout="attention", lrs=(1e-3,), depths=(1.0,)), {"encoder": tiny_encoder()}
-    sweep = action_sweep(config, settings_of(config, encoders), encoders)
+    sweep = action_sweep(config, candidates_of(config, encoders), encoders)
     (readout,) = sweep.readouts.values()
     decayed = {id(p) for group in sweep.optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     names = {name for name, parameter in readout.named_parameters() if id(parameter) in decayed}
@@ -176,7 +178,7 @@ def test_matrices_decay_and_norms_biases_queries_and_times_do_not() -> None:
 def test_readouts_of_depth_begin_at_the_mean_depth(kind: str) -> None:
     config = settings(task="depth", query_patch=(2, 12, 12), readout=kind, lrs=(1e-9,))
     encoders = {"encoder": tiny_encoder()}
-    members, batch = settings_of(config, encoders), depth_batch(8)
+    members, batch = candidates_of(config, encoders), depth_batch(8)
     sweep = Sweep(config, DepthTask(config, encoders["encoder"].clip), members, encoders, CPU)
     target, features = valid_depth(batch), reader(encoders, members).read(batch.video_btchw)
     mean = target[target > 0].mean()

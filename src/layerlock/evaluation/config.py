@@ -31,15 +31,15 @@ class EvaluateConfig:
     data: str = ""
     """folder or list of videos, with labels or depth (docs/evaluation.md)"""
     test_data: str | None = None
-    """videos to test on; without any, the data's own test part, else a share of the data"""
+    """videos to test on; without any, the data's own test split, else a share of the data"""
     data_root: str | None = None
     """folder that the paths of lists begin at; None: the folder of each list"""
     out: str = "evaluation"
     """folder to write"""
     seed: int = 0
-    """of first weights, clips and parts"""
+    """of first weights, clips and splits"""
     readout_seeds: int = 1
-    """readouts of each setting, from different first weights; figures are their mean, and their spread is in the
+    """readouts of each candidate, from different first weights; figures are their mean, and their spread is in the
     intervals"""
 
     depths: tuple[float, ...] = (0.25, 0.5, 0.75, 0.85, 0.95, 1.0)
@@ -80,18 +80,18 @@ class EvaluateConfig:
     """probability of a grey clip in training; None: 0.1 for actions, 0 for depth"""
     views: int | None = None
     """equally spaced clips of a test video whose softmax is averaged; None: 7 for Kinetics, else the middle clip"""
-    split: Literal["auto", "video", "time"] = "auto"
-    """how parts are cut from data that have none; auto: by video, but by time where depth has fewer than 3 groups"""
+    split_by: Literal["auto", "video", "time"] = "auto"
+    """how splits are cut from data that have none; auto: by video, but by time where depth has fewer than 3 groups"""
     group: str | None = None
     """regular expression that is searched for in the path of a video below its data: its first group, or all that
-    matches, names the videos (of one recording, room, subject) that stay in one part and count as one in intervals;
+    matches, names the videos (of one recording, room, subject) that stay in one split and count as one in intervals;
     None: a column `group` of the list, else names as known data sets have them"""
     shared_groups: Literal["refuse", "allow"] = "refuse"
-    """what becomes of a group that is in two of the data's own parts"""
+    """what becomes of a group that is in two of the data's own splits"""
     validation_share: float = 0.1
-    """share of the data that the depth and the learning rate are chosen on, where the data have no such part"""
+    """share of the data that the depth and the learning rate are chosen on, where the data have no such split"""
     test_share: float = 0.2
-    """share of the data that is tested on, where the data have no such part"""
+    """share of the data that is tested on, where the data have no such split"""
     baselines: YesNo = "yes"
     """the same for random weights, raw pixels and frame differences"""
     cache: bool = False

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: what is where, and whose it is."""
+"""The folder of an evaluation: what is where, and whose it is; files of it whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from layerlock.config import from_dict, to_dict
 from layerlock.errors import ConfigError, LayerlockError
@@ -19,7 +23,7 @@ PLACES = ("data", "data_root", "test_data")
 """fields that say where videos are, which may have been moved: fingerprints tell whether they are the same"""
 FREE = (*PLACES, "encoder", "out", "device", "precision", "workers", "threads", "checkpoint_every", "cache_gb")
 """fields that may differ when an evaluation goes on"""
-PARTS = (
+FILES = (
     "evaluation.json",
     "readouts.safetensors",
     "validation.safetensors",
@@ -36,8 +40,8 @@ class EvaluationFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.lock = FolderLock(self.path)
-        self.config, self.readouts, self.validation, self.test = (self.path / name for name in PARTS[:4])
-        self.examples, self.results, self.report = (self.path / name for name in PARTS[4:])
+        self.config, self.readouts, self.validation, self.test = (self.path / name for name in FILES[:4])
+        self.examples, self.results, self.report = (self.path / name for name in FILES[4:])
 
     @property
     def exists(self) -> bool:
@@ -58,7 +62,7 @@ class EvaluationFolder:
             self._same("the evaluation to resume has", flat(self._read()["config"]), flat(to_dict(config)), FREE)
             return
         with self._told():
-            for name in PARTS:
+            for name in FILES:
                 (self.path / name).unlink(missing_ok=True)
         self._write({"config": to_dict(config), "versions": versions()})
 
@@ -101,3 +105,24 @@ class EvaluationFolder:
             yield
         except OSError as error:
             raise LayerlockError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Writes tensors and facts. Raises LayerlockError where the disk does not take them; then the file is as it was."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        write_whole(path, lambda part: save_file(plain, part, metadata={"facts": json.dumps(facts)}))
+    except (OSError, SafetensorError) as error:
+        raise LayerlockError(f"{path}: cannot be written ({error})") from None
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What `save_tensors` wrote, None where there is no file. Raises LayerlockError where it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["facts"])
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise LayerlockError(f"{path}: damaged ({error}); remove it, and what it held is done again") from None

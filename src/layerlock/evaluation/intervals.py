@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from layerlock.evaluation.results import FEWEST, Interval
-
+FEWEST = 10
+"""Of fewer groups of test videos there is no verdict: their interval is shorter than it says (docs/evaluation.md)."""
 DRAWS = 2_000
 """bootstrap draws of an interval; five times as many where several comparisons need its far tails"""
 LEVEL = 0.95
@@ -15,6 +18,20 @@ SHOWN_FROM = 5
 """Of fewer groups no interval is shown: of 3 it misses the truth in a quarter of the cases (benchmarks/coverage.py)."""
 CELLS = 2**22
 """numbers drawn at a time, for the memory that they take"""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % interval; from minus to plus infinity where nothing can be said."""
+
+    mean: float
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return math.isfinite(self.low)
 
 
 def bootstrap(

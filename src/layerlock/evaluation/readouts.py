@@ -16,7 +16,7 @@ from layerlock.model.vit import initialize
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Candidate:
     """One readout of a sweep."""
 
     encoder: str
@@ -37,15 +37,15 @@ class Setting:
     def __str__(self) -> str:
         return f"{self.encoder}/{self.kind}/{self.block}/{self.lr:g}{f'/seed {self.seed}' if self.seed else ''}"
 
-    def with_seeds(self, count: int) -> tuple[Setting, ...]:
+    def with_seeds(self, count: int) -> tuple[Candidate, ...]:
         """The same for each of `count` readout seeds."""
         return tuple(replace(self, seed=seed) for seed in range(count))
 
 
-def settings_of(config: EvaluateConfig, encoders: Mapping[str, FrozenEncoder]) -> tuple[Setting, ...]:
+def candidates_of(config: EvaluateConfig, encoders: Mapping[str, FrozenEncoder]) -> tuple[Candidate, ...]:
     """All readouts of a sweep: fractions that mean the same block of an encoder are one."""
     return tuple(
-        Setting(encoder=name, kind=kind, block=block, fraction=fraction, lr=lr)
+        Candidate(encoder=name, kind=kind, block=block, fraction=fraction, lr=lr)
         for name, encoder in encoders.items()
         for kind in config.kinds
         for block, fraction in blocks_of(config.depths, encoder).items()
@@ -58,10 +58,10 @@ def blocks_of(fractions: Sequence[float], encoder: FrozenEncoder) -> dict[int, f
     return {block_at(fraction, encoder.depth): fraction for fraction in sorted(set(fractions), reverse=True)}
 
 
-def build_readout(setting: Setting, encoder: FrozenEncoder, shape: Shape, seed: int) -> Readout:
+def build_readout(candidate: Candidate, encoder: FrozenEncoder, shape: Shape, seed: int) -> Readout:
     """A readout with its first weights, the same for all learning rates."""
     readout: Readout
-    if setting.kind == "attention":
+    if candidate.kind == "attention":
         readout = AttentionReadout(
             encoder.width,
             times=encoder.grid[0],
@@ -72,11 +72,14 @@ def build_readout(setting: Setting, encoder: FrozenEncoder, shape: Shape, seed: 
         )
     else:
         readout = LinearReadout(encoder.width, outputs=shape.outputs, pooled=shape.pooled)
-    name = f"readout/{setting.kind}/{setting.encoder}/{setting.block}{f'/{setting.seed}' if setting.seed else ''}"
+    seeded = f"/{candidate.seed}" if candidate.seed else ""
+    name = f"readout/{candidate.kind}/{candidate.encoder}/{candidate.block}{seeded}"
     initialize(readout, draws.generator(seed, name))
     return readout
 
 
-def shapes_of(task: Task, settings: Sequence[Setting], encoders: Mapping[str, FrozenEncoder]) -> dict[Setting, Shape]:
+def shapes_of(
+    task: Task, candidates: Sequence[Candidate], encoders: Mapping[str, FrozenEncoder]
+) -> dict[Candidate, Shape]:
     """The shape of each readout."""
-    return {setting: task.shape(setting.kind, encoders[setting.encoder]) for setting in settings}
+    return {candidate: task.shape(candidate.kind, encoders[candidate.encoder]) for candidate in candidates}

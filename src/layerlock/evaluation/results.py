@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from layerlock.config import to_dict
 from layerlock.errors import LayerlockError
+from layerlock.evaluation.intervals import FEWEST, SHOWN_FROM, Interval, proves
+from layerlock.evaluation.readouts import Candidate
+from layerlock.evaluation.score import Scores
+from layerlock.evaluation.setup import OURS, Setup
+from layerlock.evaluation.tasks import Metric
 from layerlock.files import write_whole
+from layerlock.train.folder import versions
 
-FEWEST = 10
-"""Of fewer groups of test videos there is no verdict: their interval is shorter than it says (docs/evaluation.md)."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its 95 % interval; from minus to plus infinity where nothing can be said."""
-
-    mean: float
-    low: float = -math.inf
-    high: float = math.inf
-
-    @property
-    def known(self) -> bool:
-        """Whether there is an interval."""
-        return math.isfinite(self.low)
+MATRIX_CLASSES = 40
+"""up to so many classes the confusion matrix is kept whole"""
+CONFUSIONS, SHOWN = 20, 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """A line of the table: the readout of one kind that was chosen for an encoder, or a constant prediction, on the
-    test part.
+    test split.
     """
 
     encoder: str
@@ -46,9 +44,9 @@ class Row:
     lr: float | None = None
     """the chosen learning rate, where anything was trained"""
     validation: float
-    """the deciding metric on what it was chosen on: the validation part, for retrieval with the training part"""
+    """the deciding metric on what it was chosen on: the validation split, for retrieval with the training split"""
     metrics: dict[str, Interval]
-    """by name, on the test part"""
+    """by name, on the test split"""
     baseline: bool
     ahead: dict[str, Interval] = field(default_factory=dict)
     """for the encoder: by how much the deciding metric is better than that of each baseline that is read in the same
@@ -70,12 +68,12 @@ class Swept:
     lr: float | None
     score: float
     metrics: dict[str, Interval] = field(default_factory=dict)
-    """by name, on the test part, of the learning rate that is the best of its block; {} of others"""
+    """by name, on the test split, of the learning rate that is the best of its block; {} of others"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """A test video that is shown: its number in the test part, what it is, what was said of it."""
+    """A test video that is shown: its number in the test split, what it is, what was said of it."""
 
     video: int
     name: str
@@ -97,7 +95,7 @@ class Evaluation:
     percent: tuple[str, ...]
     """metrics that are shown times 100"""
     data: dict[str, Any]
-    """layout, how the parts came about, what a group is, videos and groups of each, classes, notes"""
+    """layout, how the splits came about, what a group is, videos and groups of each, classes, notes"""
     rows: tuple[Row, ...] = ()
     sweep: tuple[Swept, ...] = ()
     confusion: tuple[tuple[str, str, int], ...] = ()
@@ -117,7 +115,7 @@ class Evaluation:
     """the config and versions"""
 
     def by_block(self) -> dict[tuple[str, str], dict[int, Interval]]:
-        """The deciding metric on the test part by block, of each encoder and kind of readout."""
+        """The deciding metric on the test split by block, of each encoder and kind of readout."""
         found: dict[tuple[str, str], dict[int, Interval]] = {}
         for one in sorted(self.sweep, key=lambda one: one.block):
             if one.metrics:
@@ -142,3 +140,174 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def head(setup: Setup, metrics: Sequence[Metric], signal: int | None = None) -> Evaluation:
+    """What is known of an evaluation before its results."""
+    splits = setup.splits
+    data: dict[str, Any] = {
+        "layout": splits.layout,
+        "splits": splits.how,
+        "videos": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
+        "grouping": splits.grouping,
+        "groups": {
+            role: len(set(split.groups))
+            for role, split in (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
+        },
+        "classes": len(splits.classes) if setup.config.task != "depth" else 0,
+        "notes": list(splits.notes),
+    }
+    return Evaluation(
+        out=setup.config.out,
+        encoder=setup.config.encoder,
+        task=setup.config.task,
+        metric=metrics[0].name,
+        higher_is_better=metrics[0].higher_is_better,
+        percent=tuple(metric.name for metric in metrics if metric.percent),
+        data=data,
+        signal=signal,
+        settings={"config": to_dict(setup.config), "versions": versions()},
+    )
+
+
+def tabled(
+    setup: Setup,
+    metrics: Sequence[Metric],
+    constant: str | None,
+    candidates: Sequence[Candidate],
+    chosen: Sequence[Candidate],
+    validation: Scores,
+    test: Scores,
+    skipped: dict[str, str],
+) -> Evaluation:
+    """The whole of the results: a row for each chosen candidate and one for the constant prediction, if there is one;
+    all candidates as the sweep, with figures of the test split where `test` has them.
+    """
+    rivals = {candidate: _rivals(candidate, chosen, constant) for candidate in chosen}
+    compared = sum(map(len, rivals.values()))
+    rows = [_row(setup, metrics, candidate, validation, test, rivals[candidate], compared) for candidate in chosen]
+    if constant is not None:
+        rows.append(_constant_row(setup, metrics, constant, validation, test))
+    main = str(next(candidate for candidate in chosen if candidate.encoder == OURS))
+    best, worst = extremes(setup, test, main, metrics[0])
+    found = head(setup, metrics)
+    if test.groups < FEWEST:
+        found.data["notes"].append(
+            f"Groups of test videos that could be scored: {test.groups}; fewer than {FEWEST} are too few for a "
+            f"verdict, and fewer than {SHOWN_FROM} for an interval"
+        )
+    return replace(
+        found,
+        rows=tuple(rows),
+        sweep=tuple(
+            _swept(setup, metrics, candidate, validation, test)
+            for candidate in candidates
+            if str(candidate) in validation.score_svm
+        ),
+        compared=compared,
+        best=best,
+        worst=worst,
+        left_out=(*setup.splits.rejected, *skipped.items(), *validation.left_out, *test.left_out),
+        **_confusions(setup, test, main),
+    )
+
+
+def _rivals(candidate: Candidate, chosen: Sequence[Candidate], constant: str | None) -> dict[str, str]:
+    """What the encoder is compared with, and what that is called in the scores: baselines read in the same way, and the
+    constant prediction. A baseline is compared with nothing.
+    """
+    if candidate.encoder != OURS:
+        return {}
+    same = {other.encoder: str(other) for other in chosen if other.encoder != OURS and other.kind == candidate.kind}
+    return same if constant is None else same | {constant: ""}
+
+
+def _row(
+    setup: Setup,
+    metrics: Sequence[Metric],
+    candidate: Candidate,
+    validation: Scores,
+    test: Scores,
+    rivals: Mapping[str, str],
+    compared: int,
+) -> Row:
+    seed, better = setup.config.seed, metrics[0].higher_is_better
+    ahead = {
+        rival: test.ahead(str(candidate), name, higher_is_better=better, seed=seed, compared=compared)
+        for rival, name in rivals.items()
+    }
+    return Row(
+        encoder=candidate.encoder,
+        kind=candidate.kind,
+        block=candidate.block,
+        of_blocks=setup.encoders[candidate.encoder].depth,
+        fraction=candidate.fraction,
+        lr=candidate.lr or None,
+        validation=validation.mean(str(candidate)),
+        metrics=_intervals(test, str(candidate), metrics, seed),
+        baseline=candidate.encoder != OURS,
+        ahead=ahead,
+        not_above=tuple(rival for rival, lead in ahead.items() if not proves(lead, test.groups)),
+        undecided=tuple(ahead) if test.groups < FEWEST else (),
+    )
+
+
+def _constant_row(setup: Setup, metrics: Sequence[Metric], name: str, validation: Scores, test: Scores) -> Row:
+    return Row(
+        encoder=name,
+        kind="constant",
+        validation=validation.mean(""),
+        metrics=_intervals(test, "", metrics, setup.config.seed),
+        baseline=True,
+    )
+
+
+def _intervals(test: Scores, name: str, metrics: Sequence[Metric], seed: int) -> dict[str, Interval]:
+    return {metric.name: test.interval(name, column, seed) for column, metric in enumerate(metrics)}
+
+
+def _swept(setup: Setup, metrics: Sequence[Metric], candidate: Candidate, validation: Scores, test: Scores) -> Swept:
+    tested = str(candidate) in test.score_svm
+    return Swept(
+        encoder=candidate.encoder,
+        kind=candidate.kind,
+        block=candidate.block,
+        fraction=candidate.fraction,
+        lr=candidate.lr or None,
+        score=validation.mean(str(candidate)),
+        metrics=_intervals(test, str(candidate), metrics, setup.config.seed) if tested else {},
+    )
+
+
+def extremes(setup: Setup, test: Scores, name: str, metric: Metric) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
+    """The test videos on which a readout did best and worst; of equals those that come first in a random order."""
+    score_v = test.score_v(name) * (1 if metric.higher_is_better else -1)
+    shuffled = torch.randperm(len(score_v), generator=torch.Generator().manual_seed(setup.config.seed))
+    order = shuffled[score_v[shuffled].argsort(descending=True, stable=True)].tolist()
+    count = min(SHOWN, len(order) // 2) or len(order)
+
+    def clip(row: int) -> Clip:
+        classes, predicted = setup.splits.classes, int(test.predicted_v[name][row])
+        video = int(test.video_v[row])
+        return Clip(
+            video=video,
+            name=setup.splits.test.name(video),
+            score=float(test.score_v(name)[row]),
+            label=classes[int(test.label_v[row])] if predicted >= 0 else "",
+            predicted=classes[predicted] if predicted >= 0 else "",
+        )
+
+    return tuple(clip(row) for row in order[:count]), tuple(clip(row) for row in order[::-1][:count])
+
+
+def _confusions(setup: Setup, test: Scores, name: str) -> dict[str, Any]:
+    """The most frequent mistakes and, for few classes, the whole matrix."""
+    predicted_v, classes = test.predicted_v[name], setup.splits.classes
+    if (predicted_v < 0).any():
+        return {}
+    pairs = Counter(zip(test.label_v.tolist(), predicted_v.tolist(), strict=True))
+    wrong = [(classes[a], classes[b], count) for (a, b), count in pairs.most_common() if a != b][:CONFUSIONS]
+    found: dict[str, Any] = {"confusion": tuple(wrong)}
+    if len(classes) <= MATRIX_CLASSES:
+        found["matrix"] = tuple(tuple(pairs[a, b] for b in range(len(classes))) for a in range(len(classes)))
+    return found

@@ -9,19 +9,17 @@ from torch import nn
 from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError, one_line
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.cutting import Part
-from layerlock.evaluation.examples import Examples, depth_reader, save_examples
 from layerlock.evaluation.folder import EvaluationFolder
-from layerlock.evaluation.opened import OURS, Opened, open_evaluation
-from layerlock.evaluation.readouts import Setting, settings_of
-from layerlock.evaluation.results import Evaluation
+from layerlock.evaluation.gallery import Examples, depth_reader, save_gallery
+from layerlock.evaluation.readouts import Candidate, candidates_of
+from layerlock.evaluation.results import Evaluation, head, tabled
 from layerlock.evaluation.retrieve import retrieve
-from layerlock.evaluation.scoring import Scores, score_part
-from layerlock.evaluation.sweep import Sweep
-from layerlock.evaluation.tables import best_rates, choose, head, tabled
+from layerlock.evaluation.score import Scores, best_rates, choose, score_split
+from layerlock.evaluation.setup import OURS, Setup, set_up
+from layerlock.evaluation.splits.split import Split
+from layerlock.evaluation.sweep import Stream, Sweep, cached_stream, decoded_stream, train
 from layerlock.evaluation.tasks import Task
 from layerlock.evaluation.tasks.clip import still_clip, training_clip
-from layerlock.evaluation.training import Stream, cached_stream, decoded_stream, train
 from layerlock.features import Reader
 from layerlock.features.cache import Cached, cached_features
 from layerlock.features.clips import RepeatedViews, SpreadViews
@@ -45,8 +43,8 @@ def evaluate(
     folder = EvaluationFolder(config.out)
     folder.check(resume=resume, overwrite=overwrite)
     with folder.lock:
-        opened = open_evaluation(config, folder, encoder, resume=resume, quiet=quiet)
-        found, examples = retrieve(opened) if opened.task is None else _read_out(opened, opened.task)
+        setup = set_up(config, folder, encoder, resume=resume, quiet=quiet)
+        found, examples = retrieve(setup) if setup.task is None else _read_out(setup, setup.task)
         if found.signal is None:
             folder.lock.check()
             found.save()
@@ -63,58 +61,62 @@ def _keep(folder: EvaluationFolder, examples: Examples) -> None:
         print(f"no test clips were kept for report.html: {type(error).__name__}: {one_line(error)}")
 
 
-def _read_out(opened: Opened, task: Task) -> tuple[Evaluation, Examples]:
-    """Trains the sweep, chooses on the validation part, tests the best rate of every block on the test part."""
-    config, folder, skipped = opened.config, opened.folder, dict[str, str]()
-    settings = settings_of(config, opened.encoders)
-    readouts = [readout for setting in settings for readout in setting.with_seeds(config.readout_seeds)]
-    sweep = Sweep(config, task, readouts, opened.encoders, opened.device)
-    with opened.progress(f"training {len(readouts)} readouts") as progress:
-        signal = train(sweep, _stream(opened, sweep, skipped), folder, progress, skipped)
+def _read_out(setup: Setup, task: Task) -> tuple[Evaluation, Examples]:
+    """Trains the sweep, chooses on the validation split, tests the best rate of every block on the test split."""
+    config, folder, skipped = setup.config, setup.folder, dict[str, str]()
+    candidates = candidates_of(config, setup.encoders)
+    readouts = [readout for candidate in candidates for readout in candidate.with_seeds(config.readout_seeds)]
+    sweep = Sweep(config, task, readouts, setup.encoders, setup.device)
+    with setup.progress(f"training {len(readouts)} readouts") as progress:
+        signal = train(sweep, _stream(setup, sweep, skipped), folder, progress, skipped)
     if signal is not None:
-        return head(opened, task.metrics, signal=signal), lambda: None
+        return head(setup, task.metrics, signal=signal), lambda: None
     sweep.check_taught(skipped)
-    validation = _score(opened, sweep, settings, "validation")
-    tested = best_rates(validation, settings, task.metrics[0])
-    test = _score(opened, sweep, tested, "test")
-    dropped = {str(setting): reason for setting, reason in sweep.dropped.items()} | validation.dropped | test.dropped
-    chosen = choose(validation, [setting for setting in tested if str(setting) in test.score_svm], task.metrics[0])
-    if OURS not in {setting.encoder for setting in chosen}:
+    validation = _score(setup, sweep, candidates, "validation")
+    tested = best_rates(validation, candidates, task.metrics[0])
+    test = _score(setup, sweep, tested, "test")
+    dropped = (
+        {str(candidate): reason for candidate, reason in sweep.dropped.items()} | validation.dropped | test.dropped
+    )
+    chosen = choose(
+        validation, [candidate for candidate in tested if str(candidate) in test.score_svm], task.metrics[0]
+    )
+    if OURS not in {candidate.encoder for candidate in chosen}:
         told = "; ".join(f"{name}: {why}" for name, why in dropped.items() if name.startswith(f"{OURS}/"))
         raise LayerlockError(f"no readout of {config.encoder} gave figures that are finite: {told}")
-    found = tabled(opened, task.metrics, task.constant, settings, chosen, validation, test, skipped)
+    found = tabled(setup, task.metrics, task.constant, candidates, chosen, validation, test, skipped)
     found = replace(found, dropped=tuple(dropped.items()))
-    main = next(setting for setting in chosen if setting.encoder == OURS)
-    return found, lambda: save_examples(
-        opened, _views(opened, opened.parts.test, task), found, depth_reader(opened, sweep, main)
+    main = next(candidate for candidate in chosen if candidate.encoder == OURS)
+    return found, lambda: save_gallery(
+        setup, _views(setup, setup.splits.test, task), found, depth_reader(setup, sweep, main)
     )
 
 
-def _stream(opened: Opened, sweep: Sweep, skipped: dict[str, str]) -> Stream:
-    config, train_part, clip = opened.config, opened.parts.train, opened.ours.clip
-    reader = Reader(opened.encoders, [setting.place for setting in sweep.readouts])
+def _stream(setup: Setup, sweep: Sweep, skipped: dict[str, str]) -> Stream:
+    config, split, clip = setup.config, setup.splits.train, setup.ours.clip
+    reader = Reader(setup.encoders, [candidate.place for candidate in sweep.readouts])
     if config.augmented:
-        source = train_part.source(training_clip(config, clip), config.seed, with_depth=sweep.task.with_depth)
-        return decoded_stream(sweep, source, reader, opened.device, skipped)
-    plain = train_part.source(still_clip(config, clip), config.seed, with_depth=sweep.task.with_depth)
+        source = split.source(training_clip(config, clip), config.seed, with_depth=sweep.task.with_depth)
+        return decoded_stream(sweep, source, reader, setup.device, skipped)
+    plain = split.source(still_clip(config, clip), config.seed, with_depth=sweep.task.with_depth)
     if config.cache:
-        return cached_stream(sweep, _cached(opened, sweep, SpreadViews(plain, 1), reader), opened.device, skipped)
-    return decoded_stream(sweep, RepeatedViews(plain, config.seed), reader, opened.device, skipped)
+        return cached_stream(sweep, _cached(setup, sweep, SpreadViews(plain, 1), reader), setup.device, skipped)
+    return decoded_stream(sweep, RepeatedViews(plain, config.seed), reader, setup.device, skipped)
 
 
-def _cached(opened: Opened, sweep: Sweep, views: SpreadViews, reader: Reader) -> Cached:
-    config, task = opened.config, sweep.task
-    if not isinstance(opened.ours, nn.Module):
+def _cached(setup: Setup, sweep: Sweep, views: SpreadViews, reader: Reader) -> Cached:
+    config, task = setup.config, sweep.task
+    if not isinstance(setup.ours, nn.Module):
         raise LayerlockError("cache: an encoder that is no torch module has no weights to tell its features by")
-    with opened.progress("computing features") as progress:
+    with setup.progress("computing features") as progress:
         return cached_features(
             views,
-            opened.encoders,
+            setup.encoders,
             reader.places,
             task.target,
-            target_key=f"{task.name} {task.fingerprint(opened.parts.train)}",
+            target_key=f"{task.name} {task.fingerprint(setup.splits.train)}",
             precision=config.precision,
-            device=opened.device,
+            device=setup.device,
             batch=config.batch,
             workers=config.workers,
             most_gigabytes=config.cache_gb,
@@ -122,28 +124,28 @@ def _cached(opened: Opened, sweep: Sweep, views: SpreadViews, reader: Reader) ->
         )
 
 
-def _score(opened: Opened, sweep: Sweep, settings: tuple[Setting, ...], role: str) -> Scores:
-    part, file = {
-        "validation": (opened.parts.validation, opened.folder.validation),
-        "test": (opened.parts.test, opened.folder.test),
+def _score(setup: Setup, sweep: Sweep, candidates: tuple[Candidate, ...], role: str) -> Scores:
+    split, file = {
+        "validation": (setup.splits.validation, setup.folder.validation),
+        "test": (setup.splits.test, setup.folder.test),
     }[role]
-    seeds = opened.config.readout_seeds
-    whole = [setting for setting in settings if sweep.dropped.keys().isdisjoint(setting.with_seeds(seeds))]
-    readouts = [readout for setting in whole for readout in setting.with_seeds(seeds)]
-    reader = Reader(opened.encoders, [setting.place for setting in readouts])
-    with opened.progress(f"scoring {len(readouts)} readouts on the {role} part") as progress:
-        return score_part(
+    seeds = setup.config.readout_seeds
+    whole = [candidate for candidate in candidates if sweep.dropped.keys().isdisjoint(candidate.with_seeds(seeds))]
+    readouts = [readout for candidate in whole for readout in candidate.with_seeds(seeds)]
+    reader = Reader(setup.encoders, [candidate.place for candidate in readouts])
+    with setup.progress(f"scoring {len(readouts)} readouts on the {role} split") as progress:
+        return score_split(
             sweep,
             reader,
-            _views(opened, part, sweep.task),
+            _views(setup, split, sweep.task),
             readouts,
-            group_v=part.group_v,
+            group_v=split.group_v,
             file=file,
-            device=opened.device,
+            device=setup.device,
             progress=progress,
         )
 
 
-def _views(opened: Opened, part: Part, task: Task) -> SpreadViews:
-    clip = still_clip(opened.config, opened.ours.clip)
-    return SpreadViews(part.source(clip, opened.config.seed, with_depth=task.with_depth), task.views)
+def _views(setup: Setup, split: Split, task: Task) -> SpreadViews:
+    clip = still_clip(setup.config, setup.ours.clip)
+    return SpreadViews(split.source(clip, setup.config.seed, with_depth=task.with_depth), task.views)

@@ -6,22 +6,35 @@ that each has its own loss, and its graph is freed before the next one's is buil
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor
 
+from layerlock.data import Batch, Source
+from layerlock.data.augment import augment
+from layerlock.data.order import video_at
 from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.readouts import Setting, build_readout, shapes_of
+from layerlock.evaluation.folder import EvaluationFolder, load_tensors, save_tensors
+from layerlock.evaluation.readouts import Candidate, build_readout, shapes_of
 from layerlock.evaluation.tasks import Task
-from layerlock.features import Place, finite_clips
+from layerlock.features import Place, Reader, finite_clips, read_features
+from layerlock.features.cache import Cached
+from layerlock.features.read import unusable
 from layerlock.model.readout import Readout
 from layerlock.train.schedule import learning_rate
+from layerlock.train.signals import StopSignal
 
 TABLES = ("time", "query")
 """parameters that are not matrices, though they have two dimensions: no weight decay"""
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+Step = tuple[dict[Place, Tensor], Tensor]
+"""features by place and the target of a batch"""
+Stream = Callable[[int], Generator[Step]]
+"""the batches of a training from a step on"""
 
 
 class Sweep:
@@ -31,22 +44,24 @@ class Sweep:
         self,
         config: EvaluateConfig,
         task: Task,
-        settings: Sequence[Setting],
+        candidates: Sequence[Candidate],
         encoders: Mapping[str, FrozenEncoder],
         device: torch.device,
     ) -> None:
         self.config, self.task, self.step = config, task, 0
-        self.shapes = shapes_of(task, settings, encoders)
-        self.readouts: dict[Setting, Readout] = {
-            setting: build_readout(setting, encoders[setting.encoder], self.shapes[setting], config.seed).to(device)
-            for setting in settings
+        self.shapes = shapes_of(task, candidates, encoders)
+        self.readouts: dict[Candidate, Readout] = {
+            candidate: build_readout(candidate, encoders[candidate.encoder], self.shapes[candidate], config.seed).to(
+                device
+            )
+            for candidate in candidates
         }
         self.optimizer = torch.optim.AdamW(self._groups(), betas=config.optim(1.0).betas, fused=True)
         self.summary: Tensor | None = None
-        self.dropped: dict[Setting, str] = {}
+        self.dropped: dict[Candidate, str] = {}
         """readouts that train no more, and why"""
 
-    def train_step(self, features: Mapping[Place, Tensor], target: Tensor) -> dict[Setting, Tensor]:
+    def train_step(self, features: Mapping[Place, Tensor], target: Tensor) -> dict[Candidate, Tensor]:
         """One update of every readout that is not dropped; returns their losses.
 
         Clips whose features are not finite teach those readouts nothing that would have read them. A readout whose loss
@@ -57,8 +72,8 @@ class Sweep:
             self._begin_at(self.task.first_output(summary))
         self._schedule()
         steps = self._usable(features, target)
-        live = [setting for setting in self.readouts if setting not in self.dropped]
-        losses = {setting: self._backward(setting, *steps[setting.place]) for setting in live}
+        live = [candidate for candidate in self.readouts if candidate not in self.dropped]
+        losses = {candidate: self._backward(candidate, *steps[candidate.place]) for candidate in live}
         self._drop(losses)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -67,9 +82,9 @@ class Sweep:
         return losses
 
     @torch.no_grad()
-    def predict(self, setting: Setting, features: Mapping[Place, Tensor]) -> Tensor:
+    def predict(self, candidate: Candidate, features: Mapping[Place, Tensor]) -> Tensor:
         """What one readout says of a batch, in the target's terms."""
-        return self.task.predict(self.shapes[setting], self.readouts[setting].read(features[setting.place]))
+        return self.task.predict(self.shapes[candidate], self.readouts[candidate].read(features[candidate.place]))
 
     def _usable(self, features: Mapping[Place, Tensor], target: Tensor) -> dict[Place, tuple[Tensor, Tensor]]:
         """Features and target of the clips whose features are finite, at each place."""
@@ -78,9 +93,9 @@ class Sweep:
             return {place: (x_bnd, target) for place, x_bnd in features.items()}
         return {place: (x_bnd[finite_of[place]], target[finite_of[place]]) for place, x_bnd in features.items()}
 
-    def _backward(self, setting: Setting, x_bnd: Tensor, target: Tensor) -> Tensor:
-        output_bqo = self.readouts[setting].read(x_bnd)
-        loss = self.task.loss(self.task.predict(self.shapes[setting], output_bqo), target)
+    def _backward(self, candidate: Candidate, x_bnd: Tensor, target: Tensor) -> Tensor:
+        output_bqo = self.readouts[candidate].read(x_bnd)
+        loss = self.task.loss(self.task.predict(self.shapes[candidate], output_bqo), target)
         loss.backward()
         return loss.detach()
 
@@ -91,55 +106,55 @@ class Sweep:
 
     def _groups(self) -> list[dict[str, object]]:
         groups: list[dict[str, object]] = []
-        for setting, readout in self.readouts.items():
+        for candidate, readout in self.readouts.items():
             named = dict(readout.named_parameters())
             matrices = [name for name, parameter in named.items() if parameter.ndim == 2 and name not in TABLES]
             others = [name for name in named if name not in matrices]
             for names, decay in ((matrices, self.config.weight_decay), (others, 0.0)):
                 parameters = [named[name] for name in names]
-                groups.append({"params": parameters, "lr": setting.lr, "weight_decay": decay, "peak": setting.lr})
+                groups.append({"params": parameters, "lr": candidate.lr, "weight_decay": decay, "peak": candidate.lr})
         return groups
 
     def _schedule(self) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optim(group["peak"]), self.config.steps, self.step, ())
 
-    def _drop(self, losses: Mapping[Setting, Tensor]) -> None:
+    def _drop(self, losses: Mapping[Candidate, Tensor]) -> None:
         if torch.stack(list(losses.values())).isfinite().all():
             return
-        for setting, loss in losses.items():
+        for candidate, loss in losses.items():
             if not loss.isfinite():
-                self.dropped[setting] = f"its loss is not finite at step {self.step}; a lower learning rate may help"
-                for parameter in self.readouts[setting].parameters():
+                self.dropped[candidate] = f"its loss is not finite at step {self.step}; a lower learning rate may help"
+                for parameter in self.readouts[candidate].parameters():
                     parameter.grad = None  # which the optimizer passes over
         if len(self.dropped) == len(self.readouts):
-            setting, reason = next(iter(self.dropped.items()))
-            raise LayerlockError(f"all {len(self.dropped)} readouts were dropped; the first, {setting}: {reason}")
+            candidate, reason = next(iter(self.dropped.items()))
+            raise LayerlockError(f"all {len(self.dropped)} readouts were dropped; the first, {candidate}: {reason}")
 
     def check_taught(self, skipped: Mapping[str, str]) -> None:
         """Raises LayerlockError where none of the clips trained on had anything to learn from."""
         if self.summary is None or not self.summary.any():
             raise LayerlockError(
-                f"no clip of the training part had a target for {self.task.name}; {len(skipped)} of its videos could "
+                f"no clip of the training split had a target for {self.task.name}; {len(skipped)} of its videos could "
                 f"not be decoded{''.join(f'; the first: {path}: {why}' for path, why in [*skipped.items()][:1])}"
             )
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name; the tensors themselves."""
         found: dict[str, Tensor] = {}
-        for setting, readout in self.readouts.items():
+        for candidate, readout in self.readouts.items():
             for name, parameter in readout.named_parameters():
-                found[f"{setting}/{name}"] = parameter.detach()
+                found[f"{candidate}/{name}"] = parameter.detach()
                 for kind, value in self.optimizer.state.get(parameter, {}).items():
-                    found[f"{setting}/{name}/{kind}"] = value
+                    found[f"{candidate}/{name}/{kind}"] = value
         return found if self.summary is None else found | {"summary": self.summary}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor], step: int) -> None:
         """Goes on from a `state` after `step` updates. KeyError or RuntimeError where it is of other readouts."""
-        for setting, readout in self.readouts.items():
+        for candidate, readout in self.readouts.items():
             for name, parameter in readout.named_parameters():
-                full = f"{setting}/{name}"
+                full = f"{candidate}/{name}"
                 parameter.copy_(state[full])
                 moments = {key.rpartition("/")[2]: key for key in (f"{full}/{kind}" for kind in MOMENTS)}
                 if all(key in state for key in moments.values()):
@@ -151,4 +166,92 @@ class Sweep:
         self.summary, self.step = None if summary is None else summary.to(device), step
 
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+def decoded_stream(
+    sweep: Sweep, source: Source, reader: Reader, device: torch.device, skipped: dict[str, str]
+) -> Stream:
+    """Clips of `source`, augmented and sent through the encoders; files that cannot be decoded are put in `skipped`."""
+    config = sweep.config
+
+    def stream(start: int) -> Generator[Step]:
+        def see(clips: Batch) -> Tensor:
+            return augment(clips, source.clip, config.seed)
+
+        batches = read_features(
+            source,
+            reader,
+            batch=config.batch,
+            device=device,
+            start=start,
+            stop=config.steps,
+            workers=config.workers,
+            see=see,
+        )
+        with closing(batches):
+            for batch in batches:
+                skipped.update(batch.clips.skipped)
+                skipped.update(unusable(batch.features, batch.clips.names))
+                yield batch.features, sweep.task.target(batch.clips)
+
+    return stream
+
+
+def cached_stream(sweep: Sweep, cached: Cached, device: torch.device, skipped: dict[str, str]) -> Stream:
+    """The batches of `decoded_stream` over `RepeatedViews`, from features on the disk."""
+    config, views = sweep.config, cached.views
+    skipped.update(cached.lost())
+
+    def stream(start: int) -> Generator[Step]:
+        for step in range(start, config.steps):
+            indices = range(step * config.batch, (step + 1) * config.batch)
+            rows = [video_at(index, len(views), config.seed) for index in indices]
+            features, target = cached.take(rows, device)
+            skipped.update(unusable(features, [views.name(row) for row in rows]))
+            yield features, target
+
+    return stream
+
+
+def train(
+    sweep: Sweep,
+    stream: Stream,
+    folder: EvaluationFolder,
+    progress: Callable[[int, int], None],
+    skipped: dict[str, str],
+) -> int | None:
+    """Trains from the folder's checkpoint, if any, to the end. Returns the signal that stopped it, None when done.
+
+    `skipped`, the files that could not be decoded and why, is kept in the checkpoint too.
+    """
+    config = sweep.config
+    restore(sweep, folder, skipped)
+    if sweep.step >= config.steps:
+        return None
+    with StopSignal() as stop, closing(stream(sweep.step)) as steps:
+        for features, target in steps:
+            sweep.train_step(features, target)
+            progress(sweep.step, config.steps)
+            if stop.received is not None or sweep.step % config.checkpoint_every == 0 or sweep.step == config.steps:
+                folder.lock.check()
+                dropped = {str(candidate): reason for candidate, reason in sweep.dropped.items()}
+                facts = {"step": sweep.step, "skipped": skipped, "dropped": dropped}
+                save_tensors(folder.readouts, sweep.state(), facts)
+            if stop.received is not None:
+                return stop.received
+    return None
+
+
+def restore(sweep: Sweep, folder: EvaluationFolder, skipped: dict[str, str]) -> None:
+    """Puts the folder's checkpoint into a sweep, if there is one. Raises LayerlockError where it does not fit."""
+    found = load_tensors(folder.readouts)
+    if found is None:
+        for scores in (folder.validation, folder.test):  # they would be of readouts that are gone
+            scores.unlink(missing_ok=True)
+        return
+    try:
+        sweep.load(found[0], int(found[1]["step"]))
+        skipped.update(found[1]["skipped"])
+        sweep.dropped |= {
+            one: found[1]["dropped"][str(one)] for one in sweep.readouts if str(one) in found[1]["dropped"]
+        }
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise LayerlockError(f"{folder.readouts}: not the readouts of this evaluation ({error})") from None

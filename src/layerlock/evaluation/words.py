@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from layerlock.evaluation.opened import OURS
-from layerlock.evaluation.results import FEWEST, Evaluation, Interval, Row
+from layerlock.evaluation.intervals import FEWEST, Interval
+from layerlock.evaluation.results import Evaluation, Row
+from layerlock.evaluation.setup import OURS
 
 DROPPED = 5
 """readouts named in a sentence"""
@@ -31,8 +32,8 @@ def table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
 
 
 def by_block(found: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: a line for each block, with the deciding metric on the test part and its interval for all that was
-    read at several blocks.
+    """Head and rows: a line for each block, with the deciding metric on the test split and its interval for all
+    that was read at several blocks.
     """
     lines = {who: line for who, line in found.by_block().items() if len(line) > 1}
     names = [f"{called(found, encoder)}, {kind}" for encoder, kind in lines]
@@ -91,8 +92,8 @@ def _verdicts(found: Evaluation, row: Row) -> Iterator[tuple[str, str]]:
 def chosen(found: Evaluation) -> str:
     """How the block, and the learning rate where there is one, came about."""
     if found.task == "retrieval":
-        return f"The block was chosen by {found.metric} on the training and the validation part together"
-    return f"Block and learning rate were chosen by {found.metric} on the validation part"
+        return f"The block was chosen by {found.metric} on the training and the validation split together"
+    return f"Block and learning rate were chosen by {found.metric} on the validation split"
 
 
 def sentences(found: Evaluation) -> list[str]:
@@ -102,9 +103,9 @@ def sentences(found: Evaluation) -> list[str]:
     seeds = found.settings.get("config", {}).get("readout_seeds", 1)
     drawn = "groups of videos" if groups["test"] < videos["test"] else "clips" if found.task == "depth" else "videos"
     said = [
-        f"{found.data['layout']}; {found.data['parts']}: {videos['train']} train, {videos['validation']} validation, "
+        f"{found.data['layout']}; {found.data['splits']}: {videos['train']} train, {videos['validation']} validation, "
         f"{videos['test']} test.",
-        f"{chosen(found)}; all other figures are of the test part, with 95 % bootstrap intervals over its "
+        f"{chosen(found)}; all other figures are of the test split, with 95 % bootstrap intervals over its "
         f"{drawn}{f' and {seeds} readout seeds' * (seeds > 1)}{leads if any(row.ahead for row in found.rows) else ''}.",
         f"Groups: {found.data['grouping']}; {groups['train']} train, {groups['validation']} validation, "
         f"{groups['test']} test.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerlock.evaluation.opened import OURS
 from layerlock.evaluation.results import Evaluation
+from layerlock.evaluation.setup import OURS
 from layerlock.report.charts import CALM, SOFT, svg
 
 _DASHES = ("--", ":", "-.")
@@ -14,7 +14,7 @@ _ASIDE = 0.08
 
 
 def depth_chart(found: Evaluation, kind: str) -> str:
-    """The deciding metric on the test part against the block, with intervals, of the readouts of one kind; what has one
+    """The deciding metric on the test split against the block, with intervals, of the readouts of one kind; what has one
     block and the constant prediction as level lines. A data URI; no name of the user's is in it.
     """
     lines = {encoder: line for (encoder, one), line in found.by_block().items() if one == kind}

@@ -12,9 +12,8 @@ from markupsafe import Markup
 from torch import Tensor
 
 from layerlock.evaluation import words
-from layerlock.evaluation.folder import EvaluationFolder
+from layerlock.evaluation.folder import EvaluationFolder, load_tensors
 from layerlock.evaluation.results import Clip, Evaluation, Swept
-from layerlock.evaluation.saved import load_tensors
 from layerlock.report import heatmaps, pictures
 from layerlock.report.depths import depth_chart
 from layerlock.report.markup import (
@@ -82,7 +81,7 @@ def _sweeps(found: Evaluation) -> list[Markup]:
 
 
 def _depths(found: Evaluation) -> list[Markup]:
-    """Every block on the test part; nothing where one block was read."""
+    """Every block on the test split; nothing where one block was read."""
     head, rows = words.by_block(found)
     if not rows:
         return []
@@ -90,7 +89,7 @@ def _depths(found: Evaluation) -> list[Markup]:
         card(image(depth_chart(found, kind), f"{found.metric} by block"), caption=f"{found.encoder}, {kind}")
         for kind in dict.fromkeys(kind for _, kind in found.by_block())
     ]
-    said = f"{found.metric} of the test part after every block that was read; nothing was chosen by it."
+    said = f"{found.metric} of the test split after every block that was read; nothing was chosen by it."
     return [paragraph(said), cards(drawn, "charts"), table(head, rows)]
 
 

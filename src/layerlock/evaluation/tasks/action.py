@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from layerlock.data import Batch
 from layerlock.encoders import FrozenEncoder
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.cutting import Part
+from layerlock.evaluation.splits.split import Split
 from layerlock.evaluation.tasks.task import Metric, Scored, Shape, heads_of
 
 KINETICS_VIEWS = 7
@@ -41,9 +41,9 @@ class ActionTask:
         """Labels `[B]`."""
         return batch.label_b
 
-    def fingerprint(self, part: Part) -> str:
+    def fingerprint(self, split: Split) -> str:
         """The labels, and the classes that they are."""
-        return repr((part.index.labels, part.index.classes))
+        return repr((split.index.labels, split.index.classes))
 
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:
         """Logits `[B, C]`."""

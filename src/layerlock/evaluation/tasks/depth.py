@@ -10,7 +10,7 @@ from layerlock.data.index.cache import contents_of
 from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.cutting import Part
+from layerlock.evaluation.splits.split import Split
 from layerlock.evaluation.tasks.task import Metric, Scored, Shape, heads_of
 from layerlock.model.encoder import ClipShape
 from layerlock.model.patches import token_grid, unpatchify
@@ -73,9 +73,9 @@ class DepthTask:
         """Metres, 0 where they are not between NEAR and FAR."""
         return valid_depth(batch)
 
-    def fingerprint(self, part: Part) -> str:
+    def fingerprint(self, split: Split) -> str:
         """The files of depth."""
-        return repr([contents_of(path) for path in part.depths])
+        return repr([contents_of(path) for path in split.depths])
 
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:
         """Metres `[B, T, H, W]`."""

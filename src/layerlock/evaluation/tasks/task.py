@@ -11,7 +11,7 @@ from layerlock.data import Batch
 from layerlock.encoders import FrozenEncoder
 from layerlock.errors import ConfigError
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.cutting import Part
+from layerlock.evaluation.splits.split import Split
 from layerlock.model.patches import Grid
 
 
@@ -70,8 +70,8 @@ class Task(Protocol):
         """What is to be read from cropped and flipped clips `[B, ...]`."""
         ...
 
-    def fingerprint(self, part: Part) -> str:
-        """Another text where the targets of a part of the data differ."""
+    def fingerprint(self, split: Split) -> str:
+        """Another text where the targets of a split of the data differ."""
         ...
 
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Readouts scored on a part: figures of every video, from its clips as they are."""
+"""Readouts scored on a split: figures of every video, from its clips as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from layerlock.data import Batch
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.intervals import bootstrap
-from layerlock.evaluation.readouts import Setting
-from layerlock.evaluation.results import Interval
-from layerlock.evaluation.saved import load_tensors, save_tensors
+from layerlock.evaluation.folder import load_tensors, save_tensors
+from layerlock.evaluation.intervals import Interval, bootstrap
+from layerlock.evaluation.readouts import Candidate
 from layerlock.evaluation.sweep import Sweep
+from layerlock.evaluation.tasks import Metric
 from layerlock.features import Place, Reader, finite_clips, not_finite, read_features
 from layerlock.features.clips import SpreadViews
 
@@ -31,7 +31,7 @@ NOTHING = "there is nothing to measure in its clip"
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Figures of the videos of a part, by readout; the constant prediction is the one called ""."""
+    """Figures of the videos of a split, by readout; the constant prediction is the one called ""."""
 
     score_svm: dict[str, Tensor]
     """`[S, V, M]`: by readout seed, video, metric"""
@@ -39,7 +39,7 @@ class Scores:
     """of the first seed"""
     label_v: Tensor
     video_v: Tensor
-    """the number of each video in its part"""
+    """the number of each video in its split"""
     group_v: Tensor
     """the number of the group that each belongs to"""
     left_out: tuple[tuple[str, str], ...] = ()
@@ -74,30 +74,30 @@ class Scores:
 class _Rows:
     """What was found of the batches so far."""
 
-    parts: list[Rows] = field(default_factory=list)
+    rows: list[Rows] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)
     batches: int = 0
 
     def tensors(self) -> Rows:
         """All rows, one below the other."""
-        return {name: torch.cat([part[name] for part in self.parts]) for name in self.parts[0]}
+        return {name: torch.cat([rows[name] for rows in self.rows]) for name in self.rows[0]}
 
 
-def score_part(
+def score_split(
     sweep: Sweep,
     reader: Reader,
     views: SpreadViews,
-    settings: Sequence[Setting],
+    candidates: Sequence[Candidate],
     *,
     group_v: Tensor,
     file: Path,
     device: torch.device,
     progress: Callable[[int, int], None],
 ) -> Scores:
-    """Scores `settings` and the constant prediction on every video of `views`, going on from `file` where it is there.
+    """Scores `candidates` and the constant prediction on every video of `views`, from where `file` ends.
 
     Videos that cannot be decoded, have nothing to measure, or features that are not finite, are left out and listed.
-    `group_v` are the groups of all videos of the part. Raises LayerlockError where none is left.
+    `group_v` are the groups of all videos of the split. Raises LayerlockError where none is left.
     """
     each = max(1, sweep.config.batch // views.views)
     count = -(-len(views.numbers) // each)
@@ -114,13 +114,13 @@ def score_part(
     with closing(stream):
         for read in stream:
             rows.lost |= dict(read.clips.skipped)
-            scored = _score(sweep, settings, read.features, sweep.task.target(read.clips))
-            rows.parts.append(scored | _facts(read.clips, views))
+            scored = _score(sweep, candidates, read.features, sweep.task.target(read.clips))
+            rows.rows.append(scored | _facts(read.clips, views))
             rows.batches += 1
             progress(rows.batches, count)
             if rows.batches % SAVE_EVERY == 0 or rows.batches == count:
                 save_tensors(file, rows.tensors(), {"batches": rows.batches, "lost": rows.lost})
-    return _scores(rows, views, settings, group_v, file)
+    return _scores(rows, views, candidates, group_v, file)
 
 
 def _read(file: Path) -> _Rows:
@@ -128,13 +128,13 @@ def _read(file: Path) -> _Rows:
     if found is None:
         return _Rows()
     tensors, facts = found
-    return _Rows(parts=[tensors], lost=facts["lost"], batches=facts["batches"])
+    return _Rows(rows=[tensors], lost=facts["lost"], batches=facts["batches"])
 
 
-def _score(sweep: Sweep, settings: Sequence[Setting], features: Mapping[Place, Tensor], target: Tensor) -> Rows:
+def _score(sweep: Sweep, candidates: Sequence[Candidate], features: Mapping[Place, Tensor], target: Tensor) -> Rows:
     found: Rows = {}
     views = sweep.task.views
-    predictions = {str(setting): sweep.predict(setting, features) for setting in settings}
+    predictions = {str(candidate): sweep.predict(candidate, features) for candidate in candidates}
     if sweep.summary is not None:
         predictions[""] = sweep.task.constant_prediction(sweep.summary, len(target))
     for name, prediction in predictions.items():
@@ -157,36 +157,36 @@ def _facts(clips: Batch, views: SpreadViews) -> Rows:
     return {"label": label_b.cpu(), "row": clips.index_b[:: views.views].cpu() // views.views}
 
 
-def _scores(rows: _Rows, views: SpreadViews, settings: Sequence[Setting], group_v: Tensor, file: Path) -> Scores:
+def _scores(rows: _Rows, views: SpreadViews, candidates: Sequence[Candidate], group_v: Tensor, file: Path) -> Scores:
     """The figures that are there for all: a video is left out where nothing can be measured or its features are not
     finite, and a readout is dropped where what it predicts of another video is not finite.
     """
     found, videos = rows.tensors(), len(views.numbers)
-    in_part_v = found["row"] < videos  # the last batch begins again with the first videos
-    found = {name: x[in_part_v] for name, x in found.items()}
+    in_split_v = found["row"] < videos  # the last batch begins again with the first videos
+    found = {name: x[in_split_v] for name, x in found.items()}
     measurable_v, dropped = found["measurable"], dict[str, str]()
     why = dict.fromkeys((~measurable_v).nonzero().flatten().tolist(), NOTHING)
-    for setting in settings:
-        read_v = found[f"{READ}{setting.encoder}/{setting.block}"]
+    for candidate in candidates:
+        read_v = found[f"{READ}{candidate.encoder}/{candidate.block}"]
         if measurable_v.any() and not read_v[measurable_v].any():
-            dropped[str(setting)] = f"{not_finite(setting.place)} for any video"
+            dropped[str(candidate)] = f"{not_finite(candidate.place)} for any video"
         else:
-            why = dict.fromkeys((~read_v).nonzero().flatten().tolist(), not_finite(setting.place)) | why
+            why = dict.fromkeys((~read_v).nonzero().flatten().tolist(), not_finite(candidate.place)) | why
     names = {row: views.source.video_name(views.numbers[int(found["row"][row])]) for row in sorted(why)}
     left_out = tuple((name, rows.lost.get(name, why[row])) for row, name in names.items())
     keep_v = torch.ones(videos, dtype=torch.bool)
     keep_v[list(why)] = False
     if not keep_v.any():
         first = ": ".join(left_out[0])
-        raise LayerlockError(f"none of {videos} videos of the {file.stem} part could be scored; the first: {first}")
-    for setting in settings:
-        if str(setting) not in dropped and not found[FINITE + str(setting)][keep_v].all():
-            dropped[str(setting)] = f"what it predicts of the {file.stem} part is not finite; a lower rate may help"
+        raise LayerlockError(f"none of {videos} videos of the {file.stem} split could be scored; the first: {first}")
+    for candidate in candidates:
+        if str(candidate) not in dropped and not found[FINITE + str(candidate)][keep_v].all():
+            dropped[str(candidate)] = f"what it predicts of the {file.stem} split is not finite; a lower rate may help"
     video_v = torch.tensor(list(views.numbers))[found["row"][keep_v]]
-    candidates = {replace(setting, seed=0) for setting in settings} - {
-        replace(setting, seed=0) for setting in settings if str(setting) in dropped
+    whole = {replace(candidate, seed=0) for candidate in candidates} - {
+        replace(candidate, seed=0) for candidate in candidates if str(candidate) in dropped
     }
-    members = {str(one): [str(own) for own in settings if replace(own, seed=0) == one] for one in candidates}
+    members = {str(one): [str(own) for own in candidates if replace(own, seed=0) == one] for one in whole}
     members |= {"": [""]} if SCORE in found else {}
     return Scores(
         score_svm={name: torch.stack([found[SCORE + own][keep_v] for own in seeds]) for name, seeds in members.items()},
@@ -196,4 +196,31 @@ def _scores(rows: _Rows, views: SpreadViews, settings: Sequence[Setting], group_
         group_v=group_v[video_v],
         left_out=left_out,
         dropped=dropped,
+    )
+
+
+def choose(validation: Scores, candidates: Sequence[Candidate], metric: Metric) -> tuple[Candidate, ...]:
+    """The best candidate of each encoder and kind by the mean of the deciding metric on the validation split.
+
+    Of equals the shallowest block, then the lowest rate.
+    """
+    return _best(validation, candidates, metric, lambda candidate: (candidate.encoder, candidate.kind))
+
+
+def best_rates(validation: Scores, candidates: Sequence[Candidate], metric: Metric) -> tuple[Candidate, ...]:
+    """The best candidate of each encoder, kind and block, in the same sense."""
+    return _best(validation, candidates, metric, lambda candidate: (candidate.encoder, candidate.kind, candidate.block))
+
+
+def _best(
+    validation: Scores, candidates: Sequence[Candidate], metric: Metric, group_of: Callable[[Candidate], Hashable]
+) -> tuple[Candidate, ...]:
+    groups: dict[Hashable, list[Candidate]] = {}
+    for candidate in candidates:
+        if str(candidate) in validation.score_svm:  # it was not dropped
+            groups.setdefault(group_of(candidate), []).append(candidate)
+    sign = -1 if metric.higher_is_better else 1
+    return tuple(
+        min(group, key=lambda candidate: (sign * validation.mean(str(candidate)), candidate.block, candidate.lr))
+        for group in groups.values()
     )

@@ -1,4 +1,4 @@
-"""How a data set is cut into three parts where it does not bring any: by video or group of videos, or in time."""
+"""How a data set is cut into three splits where it does not bring any: by video or group of videos, or in time."""
 
 from __future__ import annotations
 
@@ -6,63 +6,16 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from layerlock.data import ClipConfig
-from layerlock.data.decode.beside import depth_path
-from layerlock.data.folder import FolderSource, video_name
 from layerlock.data.index import Index
 from layerlock.errors import LayerlockError
-
-Stretch = tuple[int, int]
-"""a part of a video: its first frame, and the one after its last"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Videos of a part; one of which several stretches are used is there several times."""
-
-    index: Index
-    stretches: tuple[Stretch, ...] | None = None
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def name(self, row: int) -> str:
-        """What the video at a position is called, with the frames of its stretch."""
-        return video_name(self.index, row, self.stretches)
-
-    @property
-    def depths(self) -> tuple[str, ...]:
-        """Where the depth of each video is: beside it, or in the video itself, a folder of frames or a scan."""
-        beside = [str(depth_path(video.path)) for video in self.index.videos]
-        return tuple(
-            place if os.path.exists(place) else video.path
-            for place, video in zip(beside, self.index.videos, strict=True)
-        )
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """What each video belongs to: its group, or itself. Stretches of one video are one group."""
-        return tuple(group_of(self.index, row) or video.path for row, video in enumerate(self.index.videos))
-
-    @property
-    def group_v(self) -> Tensor:
-        """The same as numbers, int64 `[V]`."""
-        number_of = {name: number for number, name in enumerate(dict.fromkeys(self.groups))}
-        return torch.tensor([number_of[name] for name in self.groups])
-
-    def source(self, clip: ClipConfig, seed: int, *, with_depth: bool) -> FolderSource:
-        """Clips of the part."""
-        return FolderSource(self.index, clip, seed, with_depth=with_depth, stretches=self.stretches)
+from layerlock.evaluation.splits.split import Split, Stretch, group_of, subset
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cutting:
-    """How parts are cut from data that have none."""
+    """How splits are cut from data that have none."""
 
     by: str
     """auto, video or time"""
@@ -73,16 +26,16 @@ class Cutting:
     group: str | None = None
     """a regular expression that names groups (`group_videos`)"""
     shared: bool = False
-    """whether a group may be in several parts that the data bring"""
+    """whether a group may be in several splits that the data bring"""
     span: Callable[[float], int]
     """frames that a clip spans in a video of so many frames a second"""
 
 
 def by_video(index: Index, cutting: Cutting) -> tuple[dict[str, list[int]], tuple[str, ...]]:
-    """Positions of the videos of each part, and what is odd about them.
+    """Positions of the videos of each split, and what is odd about them.
 
     Groups (`Index.groups`) stay together, and so do links and copies of one file within a class. In the order of a
-    hash, groups go to the test part, then to the validation part, where they bring the number of videos of each class
+    hash, groups go to the test split, then to the validation split, where they bring the number of videos of each class
     nearer to its share; but every class is in training, then in test, then in validation, as far as it has groups.
     """
     units = sorted(_units(index, cutting.labelled), key=lambda unit: _hash(cutting.seed, unit.name))
@@ -155,7 +108,7 @@ def _choose(units: Sequence[_Unit], wanted: Mapping[int, int]) -> list[_Unit]:
 
 
 def _scarce(index: Index, role: str, labels: Sequence[int]) -> str:
-    """What is to be said of classes that are not in a part."""
+    """What is to be said of classes that are not in a split."""
     told = []
     for label in labels:
         rows = [row for row, own in enumerate(index.labels) if own == label]
@@ -163,16 +116,11 @@ def _scarce(index: Index, role: str, labels: Sequence[int]) -> str:
         whole = f" (its {len(rows)} videos are of {_counted(len(groups), 'group')})" if len(groups) < len(rows) else ""
         told.append(index.classes[label] + whole)
     what = "groups" if any("(" in text for text in told) else "videos"
-    return f"classes with too few {what} to be in the {role} part, {len(told)}: {', '.join(told[:10])}"
+    return f"classes with too few {what} to be in the {role} split, {len(told)}: {', '.join(told[:10])}"
 
 
 def _counted(count: int, thing: str) -> str:
     return f"{count} {thing}{'s' * (count != 1)}"
-
-
-def group_of(index: Index, row: int) -> str:
-    """What a video belongs to; empty where it stands alone."""
-    return index.groups[row] if index.groups else ""
 
 
 def identities_of(indices: Iterable[Index]) -> dict[str, object]:
@@ -209,7 +157,7 @@ def _hash(seed: int, name: str) -> bytes:
     return hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogateescape"), digest_size=8).digest()
 
 
-def by_time(index: Index, cutting: Cutting) -> dict[str, Part]:
+def by_time(index: Index, cutting: Cutting) -> dict[str, Split]:
     """The first frames of each video to train on, then windows of one clip each to choose and to test on."""
     found: dict[str, list[tuple[int, Stretch]]] = {"train": [], "validation": [], "test": []}
     for row, video in enumerate(index.videos):
@@ -225,18 +173,10 @@ def by_time(index: Index, cutting: Cutting) -> dict[str, Part]:
         found["validation"] += [(row, window) for window in _windows(validation, test - span, span)]
         found["test"] += [(row, window) for window in _windows(test, frames, span)]
     return {
-        role: Part(index=subset(index, [row for row, _ in chosen]), stretches=tuple(stretch for _, stretch in chosen))
+        role: Split(index=subset(index, [row for row, _ in chosen]), stretches=tuple(stretch for _, stretch in chosen))
         for role, chosen in found.items()
     }
 
 
 def _windows(begin: int, end: int, span: int) -> Iterable[Stretch]:
     return ((at, at + span) for at in range(begin, end - span + 1, span))
-
-
-def subset(index: Index, rows: Sequence[int]) -> Index:
-    """The videos at some positions, with their labels; nothing of what was rejected."""
-    videos = tuple(index.videos[row] for row in rows)
-    labels = tuple(index.labels[row] for row in rows)
-    groups = tuple(index.groups[row] for row in rows) if index.groups else ()
-    return replace(index, videos=videos, labels=labels, groups=groups, rejected=())

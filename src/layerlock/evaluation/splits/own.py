@@ -1,4 +1,4 @@
-"""The parts that a data set comes with: folders or lists called train, val or test."""
+"""The splits that a data set comes with: folders or lists called train, val or test."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import re
 
 ROLES = {"train": "train|training", "validation": "validation|validate|valid|val", "test": "test|testing"}
-"""what a part may be called: a folder exactly so, a list so or with something before it, `k700_val.csv`"""
+"""what a split may be called: a folder exactly so, a list so or with something before it, `k700_val.csv`"""
 LISTS = (".csv", ".jsonl", ".parquet", ".txt", ".json")
-"""endings of lists; of several lists of one part the first is read"""
+"""endings of lists; of several lists of one split the first is read"""
 
 
-def own_parts(data: str) -> dict[str, str]:
-    """The path of each part by its role; `data` itself as the training part where there are not at least two.
+def own_splits(data: str) -> dict[str, str]:
+    """The path of each split by its role; `data` itself as the training split where there are not at least two.
 
     A list goes before a folder of the same name, which holds its videos.
     """
@@ -29,7 +29,7 @@ def own_parts(data: str) -> dict[str, str]:
 
 
 def _rank(path: str, name: str, words: str) -> int | None:
-    """How soon an entry is taken for a part of these names, None where it is not."""
+    """How soon an entry is taken for a split of these names, None where it is not."""
     stem, ending = os.path.splitext(name.lower())
     if os.path.isdir(path):
         return len(LISTS) if re.fullmatch(words, name.lower()) else None

@@ -1,4 +1,4 @@
-"""What an evaluation works with, opened and checked before any work is done."""
+"""What an evaluation works with, setup and checked before any work is done."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from layerlock.encoders import FrozenEncoder, open_encoder
 from layerlock.encoders.checks import check_features, fingerprint
 from layerlock.evaluation.baselines import baseline_encoders
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.cutting import Cutting
 from layerlock.evaluation.folder import EvaluationFolder
-from layerlock.evaluation.parts import Parts, open_parts
+from layerlock.evaluation.splits.cut import Cutting
+from layerlock.evaluation.splits.open import open_splits
+from layerlock.evaluation.splits.split import Splits
 from layerlock.evaluation.tasks import Task, build_task
 from layerlock.evaluation.tasks.clip import still_clip
 from layerlock.process import keep_freed_memory
@@ -28,14 +29,14 @@ OURS = "encoder"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
-    """The parts of the data, the encoder as `OURS` and its baselines, and where results go."""
+class Setup:
+    """The splits of the data, the encoder as `OURS` and its baselines, and where results go."""
 
     config: EvaluateConfig
     folder: EvaluationFolder
     device: torch.device
     encoders: Mapping[str, FrozenEncoder]
-    parts: Parts
+    splits: Splits
     task: Task | None
     """None where nothing is trained"""
     quiet: bool
@@ -50,9 +51,9 @@ class Opened:
         return IndexProgress(self.quiet, doing)
 
 
-def open_evaluation(
+def set_up(
     config: EvaluateConfig, folder: EvaluationFolder, encoder: FrozenEncoder | None, *, resume: bool, quiet: bool
-) -> Opened:
+) -> Setup:
     """Opens the encoder (the config's, where none is given), its baselines and the data, and makes the folder ready.
 
     An encoder that is given stays where it is and as precise as it is.
@@ -71,20 +72,20 @@ def open_evaluation(
     for made in (*others.values(), *(() if encoder else (ours,))):
         made.prepare(device, compute)
     check_features(ours, device)
-    parts = _parts(config, ours, quiet)
+    splits = _splits(config, ours, quiet)
     if config.task == "retrieval":
-        parts.check_pairs()
-    task = None if config.task == "retrieval" else build_task(config, parts, ours)
+        splits.check_pairs()
+    task = None if config.task == "retrieval" else build_task(config, splits, ours)
     folder.begin(config, resume=resume)
-    data = parts.fingerprints(still_clip(config, ours.clip), with_depth=task is not None and task.with_depth)
+    data = splits.fingerprints(still_clip(config, ours.clip), with_depth=task is not None and task.with_depth)
     folder.bind(config, {"encoder": weights, **data})
     encoders = {OURS: ours, **others}
-    return Opened(config=config, folder=folder, device=device, encoders=encoders, parts=parts, task=task, quiet=quiet)
+    return Setup(config=config, folder=folder, device=device, encoders=encoders, splits=splits, task=task, quiet=quiet)
 
 
-def _parts(config: EvaluateConfig, encoder: FrozenEncoder, quiet: bool) -> Parts:
+def _splits(config: EvaluateConfig, encoder: FrozenEncoder, quiet: bool) -> Splits:
     cutting = Cutting(
-        by=config.split,
+        by=config.split_by,
         validation=config.validation_share,
         test=config.test_share,
         seed=config.seed,
@@ -95,4 +96,4 @@ def _parts(config: EvaluateConfig, encoder: FrozenEncoder, quiet: bool) -> Parts
     )
     with IndexProgress(quiet) as progress:
         read = partial(build_index, root=config.data_root, workers=config.workers or None, progress=progress)
-        return open_parts(str(Path(config.data)), config.test_data, cutting, read)
+        return open_splits(str(Path(config.data)), config.test_data, cutting, read)

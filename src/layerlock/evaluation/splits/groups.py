@@ -1,7 +1,7 @@
 """Which videos of a data set are not independent of each other: clips of one recording, scans of one room, one subject.
 
 What a group is, is declared by a regular expression or by a column `group` of the list; without either, names as known
-data sets have them are read. Groups stay together when parts are cut, and intervals are taken over them.
+data sets have them are read. Groups stay together when splits are cut, and intervals are taken over them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from layerlock.data.index import Index
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.own_parts import ROLES
+from layerlock.evaluation.splits.own import ROLES
 
 KNOWN = {
     "UCF101": (r"(?:^|/)(v_[^/]+_g\d+)_c\d+(?:\.\w+)?$",),
@@ -54,7 +54,7 @@ def place(index: Index, row: int) -> str:
 
 
 def group_videos(found: Mapping[str, Index], pattern: str | None) -> Grouping:
-    """The groups of the videos of all parts, by `pattern`, else by their lists, else by known names.
+    """The groups of the videos of all splits, by `pattern`, else by their lists, else by known names.
 
     A pattern is searched for in the path below the data's folder; its first group, or all that matched, is the name.
     Raises LayerlockError where it matches none.
@@ -122,7 +122,7 @@ def _known_name(path: str, index: Index) -> tuple[str, str]:
 
 
 def _room(root: str) -> str:
-    """The name of the folder of a room, above one that is called after its part."""
+    """The name of the folder of a room, above one that is called after its split."""
     above, name = os.path.split(root)
     return os.path.basename(above) if any(re.fullmatch(words, name.lower()) for words in ROLES.values()) else name
 
@@ -164,7 +164,7 @@ def _numbered(found: Mapping[str, Index]) -> tuple[dict[str, list[str]], bool]:
 
 
 def check_apart(found: Mapping[str, Index], *, allowed: bool) -> tuple[str, ...]:
-    """Raises LayerlockError for groups that are in two parts; where that is allowed, says so."""
+    """Raises LayerlockError for groups that are in two splits; where that is allowed, says so."""
     role_of: dict[str, set[str]] = defaultdict(set)
     for role, index in found.items():
         for name in filter(None, index.groups):
@@ -173,10 +173,10 @@ def check_apart(found: Mapping[str, Index], *, allowed: bool) -> tuple[str, ...]
     if not shared:
         return ()
     told = ", ".join(f"{name} ({' and '.join(sorted(roles))})" for name, roles in sorted(shared.items())[:SHOWN])
-    said = f"{len(shared)} of {len(role_of)} groups are in several parts: {told}"
+    said = f"{len(shared)} of {len(role_of)} groups are in several splits: {told}"
     if not allowed:
         raise LayerlockError(
-            f"{said}; what is tested on would be known from training. Take them out of one part, declare what a group "
+            f"{said}; what is tested on would be known from training. Take them out of one split, declare what a group "
             "is (--group), or pass --shared-groups allow"
         )
     return (f"! {said}",)
@@ -187,7 +187,7 @@ def _places(index: Index) -> list[str]:
 
 
 def _all(names: Mapping[str, Sequence[str]]) -> Iterable[str]:
-    return (name for part in names.values() for name in part)
+    return (name for split in names.values() for name in split)
 
 
 def _with(found: Mapping[str, Index], names: Mapping[str, Sequence[str]]) -> dict[str, Index]:

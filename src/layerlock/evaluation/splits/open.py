@@ -1,0 +1,159 @@
+"""The splits of a data set, its own or cut, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from layerlock.data.index import Index
+from layerlock.errors import LayerlockError
+from layerlock.evaluation.splits.cut import Cutting, by_time, by_video, identities_of
+from layerlock.evaluation.splits.groups import Grouping, check_apart, group_videos
+from layerlock.evaluation.splits.own import own_splits
+from layerlock.evaluation.splits.split import Split, Splits, subset
+
+
+def open_splits(data: str, test_data: str | None, cutting: Cutting, read: Callable[[str], Index]) -> Splits:
+    """The splits of `data`, whose lists and folders are looked into by `read`.
+
+    Splits that the data have are used: of three all; of two the second is tested on and a share of the first is what is
+    chosen on. `test_data` replaces any test split. Raises LayerlockError where a split would be empty, where labels are
+    missing, where the test split has a class or a video that is not to be there, and where a group is in two splits.
+    """
+    places = own_splits(data)
+    found = {role: read(place) for role, place in places.items()}
+    if test_data is not None:
+        found["test"] = read(test_data)
+    if cutting.labelled:
+        asked = {"train"} if test_data is None else {"train", "test"}
+        found = {role: index for role, index in found.items() if role in asked or set(index.labels) != {-1}}
+        found = {role: _labelled(index) for role, index in found.items()}
+    if "validation" in found and "test" not in found:
+        found["test"] = found.pop("validation")
+    grouping = group_videos(found, cutting.group)
+    found, notes = grouping.found, grouping.notes
+    if len(found) > 1:
+        _check_apart(found)
+        notes += check_apart(found, allowed=cutting.shared)
+    found = _same_classes(found) if cutting.labelled else found
+    splits = _check(_assemble(found, cutting, grouping), cutting)
+    return replace(splits, grouping=grouping.how, notes=notes + splits.notes + _short_videos(found, cutting))
+
+
+def _assemble(found: dict[str, Index], cutting: Cutting, grouping: Grouping) -> Splits:
+    train = found["train"]
+    splits, how, notes = _cut(found, train, cutting, grouping)
+    return Splits(
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        classes=train.classes,
+        layout=train.layout,
+        how=how,
+        notes=(*(_empty_classes(train) if cutting.labelled else ()), *notes),
+        rejected=tuple(entry for index in found.values() for entry in index.rejected),
+    )
+
+
+def _cut(
+    found: dict[str, Index], train: Index, cutting: Cutting, grouping: Grouping
+) -> tuple[dict[str, Split], str, tuple[str, ...]]:
+    """The three splits, in words how they came about, and what is odd about them."""
+    if "test" in found and cutting.by == "time":
+        raise LayerlockError(f"split_by: {train.root} has a test split, so that nothing can be cut in time")
+    if len(found) == 3:
+        return {role: Split(index=index) for role, index in found.items()}, "the data's own splits", ()
+    if "test" in found:
+        rows, notes = by_video(train, replace(cutting, test=0.0))
+        share = f"validation is {cutting.validation:.0%} of the training split, by a hash of the seed and the name"
+        splits = _apart(train, {role: rows[role] for role in ("train", "validation")})
+        return splits | {"test": Split(index=found["test"])}, f"its own training and test split; {share}", notes
+    groups = set(Split(index=train).groups)
+    if cutting.by == "time" or (cutting.by == "auto" and not cutting.labelled and len(groups) < 3):
+        how = (
+            "cut in time: the first frames of each video train, the last test, a clip's length apart, and each clip to "
+            "test on counts as a video"
+        )
+        return by_time(train, cutting), how, ()
+    if len(groups) == 1 and len(train) > 1:
+        raise LayerlockError(
+            f"{train.root}: all {len(train)} videos are of one group, {groups.pop()} ({grouping.how}), so that none "
+            "can be tested on; declare what a group is (--group; '.+': each video), or pass --split-by time"
+        )
+    rows, notes = by_video(train, cutting)
+    by = "group" if any(train.groups) else "video"
+    how = f"cut by {by}, by a hash of the seed and the name" + ", class by class" * cutting.labelled
+    return _apart(train, rows), how, notes
+
+
+def _empty_classes(train: Index) -> tuple[str, ...]:
+    """What is to be said of classes that have a name and no usable video to train on."""
+    seen = set(train.labels)
+    empty = [name for number, name in enumerate(train.classes) if number not in seen]
+    return (f"classes without a usable video to train on, {len(empty)}: {', '.join(empty[:10])}",) if empty else ()
+
+
+def _short_videos(found: dict[str, Index], cutting: Cutting) -> tuple[str, ...]:
+    """What is to be said of videos that are shorter than a clip."""
+    videos = [video for index in found.values() for video in index.videos]
+    short = [video.path for video in videos if video.frames < cutting.span(video.fps)]
+    words = "are shorter than a clip, which ends in repetitions of their last frame"
+    return (f"{len(short)} of {len(videos)} videos {words}: {', '.join(short[:3])}",) if short else ()
+
+
+def _labelled(index: Index) -> Index:
+    """Without the videos that have no label, which are among the rejected then."""
+    rows = [row for row, label in enumerate(index.labels) if label >= 0]
+    bare = [video.path for video, label in zip(index.videos, index.labels, strict=True) if label < 0]
+    if not rows:
+        raise LayerlockError(
+            f"{index.root} ({index.layout}): no video has a label; class folders, lists with labels, "
+            "Something-Something and Kinetics lists have (docs/evaluation.md)"
+        )
+    return replace(subset(index, rows), rejected=(*index.rejected, *((path, "it has no label") for path in bare)))
+
+
+def _same_classes(found: dict[str, Index]) -> dict[str, Index]:
+    """The other splits with the class numbers of the training split. LayerlockError for a class that it has not."""
+    number_of = {name: number for number, name in enumerate(found["train"].classes)}
+    for role, index in found.items():
+        unseen = sorted({index.classes[label] for label in index.labels} - set(number_of))
+        if unseen:
+            raise LayerlockError(f"{index.root}: classes of the {role} split that no training video has: {unseen[:5]}")
+        labels = tuple(number_of[index.classes[label]] for label in index.labels)
+        found[role] = replace(index, labels=labels, classes=found["train"].classes)
+    return found
+
+
+def _apart(index: Index, rows: dict[str, list[int]]) -> dict[str, Split]:
+    """The videos of each split. LayerlockError for one that stands in two classes, and so in two splits."""
+    indices = {role: subset(index, chosen) for role, chosen in rows.items()}
+    _check_apart(indices)
+    return {role: Split(index=chosen) for role, chosen in indices.items()}
+
+
+def _check_apart(found: dict[str, Index]) -> None:
+    role_of: dict[object, str] = {}
+    identities = identities_of(found.values())
+    for role, index in found.items():
+        for video in index.videos:
+            other = role_of.setdefault(identities[video.path], role)
+            if other != role:
+                raise LayerlockError(f"{video.path}: in the {other} and in the {role} split; take it out of one")
+
+
+def _check(splits: Splits, cutting: Cutting) -> Splits:
+    for role, split in (("training", splits.train), ("test", splits.test), ("validation", splits.validation)):
+        if not len(split):
+            told = "; ".join((splits.how, *splits.notes))
+            raise LayerlockError(f"{splits.train.index.root}: no video is left for the {role} split ({told})")
+    if cutting.labelled:
+        trained = set(splits.train.index.labels)
+        for role, split in (("validation", splits.validation), ("test", splits.test)):
+            unseen = sorted(splits.classes[label] for label in set(split.index.labels) - trained)
+            if unseen:
+                raise LayerlockError(
+                    f"{split.index.root}: classes of the {role} split that no training video has: "
+                    f"{', '.join(unseen[:5])}"
+                )
+    return splits
