@@ -14,8 +14,8 @@ _ASIDE = 0.08
 
 
 def depth_chart(found: Evaluation, kind: str) -> str:
-    """The deciding metric on the test split against the block, with intervals, of the readouts of one kind; what has one
-    block and the constant prediction as level lines. A data URI; no name of the user's is in it.
+    """The deciding metric on the test split against the block, with intervals, of the readouts of one kind; what has
+    one block and the constant prediction as level lines. A data URI; no name of the user's is in it.
     """
     lines = {encoder: line for (encoder, one), line in found.by_block().items() if one == kind}
     curves = {name: line for name, line in lines.items() if len(line) > 1}
