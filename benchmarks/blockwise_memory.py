@@ -55,8 +55,9 @@ def main() -> None:
 
 def updates_of(config: Config, device: torch.device) -> Iterator[Update]:
     """Of every stage, each entered when its turn comes."""
-    learner, clips = build_learner(config, device), random_clips(config, device)
-    for _, stage in timeline(config.build_plan(), config.steps):
+    stages, clips = timeline(config.build_plan(), config.steps), random_clips(config, device)
+    learner = build_learner(config, device, stages[0][1])
+    for _, stage in stages:
         yield Update(config, learner, stage, *clips)
 
 

@@ -110,8 +110,7 @@ def median_and_range(values: Iterable[float], form: str = ".2f") -> str:
 def counted_flops(config: Config, stage: Stage, clips: int = 1) -> float:
     """FLOPs of matrix products that torch's counter sees in a step, for each of `clips` clips; nothing is computed."""
     with torch.device("meta"):
-        learner = Learner(config.model, config.grid, config.masking, config.decoder)
-        learner.enter(stage)
+        learner = Learner(config.model, config.grid, config.masking, config.decoder, stage)
         shape = (clips, config.clip.frames, 3, config.clip.size, config.clip.size)
         video = torch.empty(shape, dtype=torch.uint8)
     with FlopCounterMode(display=False) as counter:

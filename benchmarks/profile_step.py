@@ -62,7 +62,7 @@ def stage_update(given: argparse.Namespace, run: RunConfig) -> Update:
     config = replace(layerlock.recipe(given.recipe), batch=given.batch, run=run)
     device = pick_device(run.device)
     stage = timeline(config.build_plan(), config.steps)[given.stage][1]
-    return Update(config, build_learner(config, device), stage, *random_clips(config, device))
+    return Update(config, build_learner(config, device, stage), stage, *random_clips(config, device))
 
 
 def side(pair: str, size: str, name: str, batch: int, run: RunConfig) -> Callable[[], None]:

@@ -72,11 +72,12 @@ def main() -> None:
 
 def show_stages(config: Config, rounds: int, device: torch.device) -> None:
     """The table."""
-    learner = build_learner(config, device)
+    stages = timeline(config.build_plan(), config.steps)
+    learner = build_learner(config, device, stages[0][1])
     video_btchw, index_b = random_clips(config, device)
     print("frozen targets       GFLOPs counted  ratio  ms                        ratio   saved   state   peak MB")
     first: tuple[float, float] | None = None
-    for _, stage in timeline(config.build_plan(), config.steps):
+    for _, stage in stages:
         update = Update(config, learner, stage, video_btchw, index_b)
         (times,) = take_turns([update], device, rounds)
         gflops, median = config.cost(stage).total * config.batch / 1e9, statistics.median(times)

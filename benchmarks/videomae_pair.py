@@ -29,8 +29,7 @@ GEOMETRIES = {
 def sides(geometry: Geometry, batch: int, run: RunConfig, device: torch.device) -> dict[str, Side]:
     """Ours and theirs, by name. Theirs gets clips that are floats and normalised already, and its masks for nothing."""
     config = config_of(geometry, batch, run)
-    learner = build_learner(config, device)
-    learner.enter(config.build_plan().stage(0, ()))
+    learner = build_learner(config, device, config.build_plan().stage(0, ()))
     video_btchw, index_b = random_clips(config, device)
     theirs = their_model(learner, config, device)
     ours = Side(lambda: learner.step(video_btchw, index_b), adamw(learner.live().values()), learner)

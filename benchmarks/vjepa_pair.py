@@ -39,8 +39,7 @@ EMA = 0.998
 def sides(geometry: Geometry, batch: int, run: RunConfig, device: torch.device) -> dict[str, Side]:
     """Ours, and theirs with and without rotations, by name."""
     config = config_of(geometry, batch, run)
-    learner = build_learner(config, device)
-    learner.enter(config.build_plan().stage(0, ()))
+    learner = build_learner(config, device, config.build_plan().stage(0, ()))
     video_btchw, index_b = random_clips(config, device)
     ours = Side(
         lambda: learner.step(video_btchw, index_b),

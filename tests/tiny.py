@@ -39,9 +39,11 @@ def sample_of(source: Source, index: int, attempt: int = 0) -> Sample:
     return source.samples(group, attempt)[place]
 
 
-def learner(model: ViTConfig = MODEL, decoding: BackboneDecoding = DECODING, **changes: Any) -> Learner:
+def learner(
+    model: ViTConfig = MODEL, decoding: BackboneDecoding = DECODING, stage: Stage = PIXEL_STAGE, **changes: Any
+) -> Learner:
     """A learner whose every parameter is away from its first value, so that none can be left out unnoticed."""
-    made = Learner(model, GRID, MASKING, decoding, seed=3, **changes)
+    made = Learner(model, GRID, MASKING, decoding, stage, seed=3, **changes)
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for parameter in made.parameters():

@@ -25,7 +25,7 @@ def live_parameters(config: Config, stages: Sequence[Stage]) -> list[int]:
     Raises LayerlockError where a target is of a network that is not on this machine.
     """
     with torch.device("meta"):
-        learner = Learner(config.model, config.grid, config.masking, config.decoder)
+        learner = Learner(config.model, config.grid, config.masking, config.decoder, stages[0])
         found = []
         for stage in stages:
             learner.enter(stage)

@@ -63,11 +63,13 @@ def losses(made: Learner, step: int) -> list[float]:
 @pytest.mark.parametrize("name", METHODS)
 def test_losses_are_the_same_and_later_switches_compile_nothing(name: str) -> None:
     masking, decoding, plan = METHODS[name]
+    every = stages(plan, decoding)
     eager, compiled = (
-        Learner(tiny.MODEL, tiny.GRID, masking, decoding, seed=3, compiled=compiled) for compiled in (False, True)
+        Learner(tiny.MODEL, tiny.GRID, masking, decoding, every[0], seed=3, compiled=compiled)
+        for compiled in (False, True)
     )
     captured = []
-    for number, stage in enumerate(stages(plan, decoding)):
+    for number, stage in enumerate(every):
         eager.enter(stage)
         compiled.enter(stage)
         for step in (2 * number, 2 * number + 1):
@@ -84,8 +86,7 @@ def test_a_config_that_asks_for_it_is_compiled_and_computes_the_same(tmp_path: P
     found = []
     for compile in ("no", "yes"):
         config = tiny.config(tmp_path, run=tiny.run_config(compile=compile))
-        made = build_learner(config, torch.device("cpu"))
-        made.enter(tiny.PIXEL_STAGE)
+        made = build_learner(config, torch.device("cpu"), tiny.PIXEL_STAGE)
         figures = made.step(tiny.video(4), torch.arange(4))
         assert (counters["frames"]["ok"] > 0) == (compile == "yes")
         found.append([figures.losses["pixels"], *(p.grad for p in made.live().values())])

@@ -14,7 +14,7 @@ from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Stage, Tap
 from layerlock.model.patches import patchify
-from layerlock.model.vit import Dense, Norm
+from layerlock.model.vit import Dense
 from layerlock.train.optimizer import build_optimizer, moments_of
 
 OPTIM = OptimConfig(lr=1e-2)
@@ -45,7 +45,6 @@ def is_frozen(name: str, blocks: int) -> bool:
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
 def test_frozen_weights_keep_every_bit_after_the_one_cast_at_their_switch(compute: torch.dtype) -> None:
     made = learner(compute=compute)
-    made.enter(PIXEL_STAGE)
     optimizer = build_optimizer(made, OPTIM)
     train(made, optimizer)
     at_switch: dict[str, Tensor] = {}
@@ -55,8 +54,7 @@ def test_frozen_weights_keep_every_bit_after_the_one_cast_at_their_switch(comput
         for name, value in made.named_parameters():
             if is_frozen(name, blocks) and name not in at_switch:
                 at_switch[name] = value.detach().clone()
-                is_norm = isinstance(made.get_submodule(name.rpartition(".")[0]), Norm)
-                assert value.dtype == (torch.float32 if is_norm else compute), name
+                assert value.dtype == compute, name
                 assert torch.equal(value, trained[name].to(value.dtype)), name
         live = copies(made)
         train(made, optimizer)
@@ -69,7 +67,6 @@ def test_frozen_weights_keep_every_bit_after_the_one_cast_at_their_switch(comput
 
 def test_frozen_weights_have_no_gradient_and_no_optimizer_state() -> None:
     made = learner()
-    made.enter(PIXEL_STAGE)
     optimizer = build_optimizer(made, OPTIM)
     made.step(video(2), INDEX)  # leaves gradient buffers behind
     optimizer.step()
@@ -86,8 +83,7 @@ def test_frozen_weights_have_no_gradient_and_no_optimizer_state() -> None:
 
 
 def test_nothing_is_kept_for_backward_by_frozen_blocks() -> None:
-    made = learner()
-    made.enter(lock_stage(3))
+    made = learner(stage=lock_stage(3))
     seen: dict[int, bool] = {}
     for number, block in enumerate(made.vit.blocks):
         block.register_forward_hook(
@@ -98,8 +94,7 @@ def test_nothing_is_kept_for_backward_by_frozen_blocks() -> None:
 
 
 def test_the_context_passes_each_block_once_and_the_target_no_deeper_than_it_has_to() -> None:
-    made = learner()
-    made.enter(lock_stage(2, frozen=3))
+    made = learner(stage=lock_stage(2, frozen=3))
     ran: list[tuple[int, int]] = []
     for number, block in enumerate(made.vit.blocks, start=1):
         block.register_forward_hook(lambda _, inputs, output, number=number: ran.append((number, inputs[0].shape[1])))
@@ -109,7 +104,6 @@ def test_the_context_passes_each_block_once_and_the_target_no_deeper_than_it_has
 
 def test_the_target_of_a_fixed_clip_stays_the_same_bit_for_bit() -> None:
     made = learner(compute=torch.bfloat16)
-    made.enter(PIXEL_STAGE)
     optimizer = switch(made, build_optimizer(made, OPTIM), lock_stage(2))
 
     @torch.no_grad()
@@ -127,7 +121,6 @@ def test_the_target_of_a_fixed_clip_stays_the_same_bit_for_bit() -> None:
 
 def test_live_blocks_keep_their_moments_through_a_switch_and_new_heads_have_none() -> None:
     made = learner()
-    made.enter(PIXEL_STAGE)
     optimizer = build_optimizer(made, OPTIM)
     train(made, optimizer, updates=3)
     before, parameters = moments_of(made, optimizer), dict(made.named_parameters())
@@ -148,8 +141,7 @@ def test_live_blocks_keep_their_moments_through_a_switch_and_new_heads_have_none
 
 
 def test_heads_of_targets_that_stay_are_kept_and_others_go() -> None:
-    made = learner()
-    made.enter(lock_stage(1))
+    made = learner(stage=lock_stage(1))
     first = made.heads["h1_at_4"]
     made.enter(lock_stage(1, 2))
     assert made.heads["h1_at_4"] is first
@@ -167,8 +159,7 @@ def test_a_new_head_is_the_same_whatever_came_before() -> None:
 
 
 def test_entering_a_stage_again_changes_nothing() -> None:
-    made = learner(compute=torch.bfloat16)
-    made.enter(lock_stage(2))
+    made = learner(compute=torch.bfloat16, stage=lock_stage(2))
     before = copies(made)
     made.enter(lock_stage(2))
     assert all(torch.equal(value, before[name]) for name, value in made.named_parameters())
@@ -178,7 +169,6 @@ def test_entering_a_stage_again_changes_nothing() -> None:
 @pytest.mark.parametrize("tokens", ["position", "learned"])
 def test_decoding_tokens_are_learned_where_they_have_to_be_or_are_asked_for(position: str, tokens: str) -> None:
     made = learner(replace(MODEL, position=position), BackboneDecoding(blocks=2, tokens=tokens))  # type: ignore[arg-type]
-    made.enter(PIXEL_STAGE)
     loss = made.step(video(2), INDEX).losses["pixels"]
     assert loss.isfinite()
     learned = tokens == "learned" or position != "rope"
@@ -194,7 +184,6 @@ def test_decoding_tokens_are_learned_where_they_have_to_be_or_are_asked_for(posi
 
 def test_learned_positions_freeze_with_the_patch_projection() -> None:
     made = learner(replace(MODEL, position="learned"))
-    made.enter(PIXEL_STAGE)
     made.step(video(2), INDEX)
     assert made.vit.position.grad is not None
     made.enter(lock_stage(1))
@@ -206,8 +195,8 @@ def test_learned_positions_freeze_with_the_patch_projection() -> None:
 
 
 def test_freezing_into_the_decoder_leaves_its_upper_blocks_and_the_head() -> None:
-    made = Learner(MODEL, GRID, MASKING, replace(DECODING, tokens="learned"))
-    made.enter(Stage(frozen=5, last=6, taps=(Tap(depth=4),)))
+    stage = Stage(frozen=5, last=6, taps=(Tap(depth=4),))
+    made = Learner(MODEL, GRID, MASKING, replace(DECODING, tokens="learned"), stage)
     before = copies(made)
     train(made, build_optimizer(made, OPTIM))
     changed = {name for name, value in made.named_parameters() if not torch.equal(value, before[name])}
@@ -229,9 +218,9 @@ def test_a_range_of_blocks_that_moves_trains_where_it_stands() -> None:
 
 def test_first_weights_come_from_the_seed_alone() -> None:
     torch.manual_seed(1)
-    first = Learner(MODEL, GRID, MASKING, DECODING, seed=4)
+    first = Learner(MODEL, GRID, MASKING, DECODING, PIXEL_STAGE, seed=4)
     torch.manual_seed(2)
-    again, other = (Learner(MODEL, GRID, MASKING, DECODING, seed=seed) for seed in (4, 5))
+    again, other = (Learner(MODEL, GRID, MASKING, DECODING, PIXEL_STAGE, seed=seed) for seed in (4, 5))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     assert not torch.equal(first.vit.embed.weight, other.vit.embed.weight)
     assert all(isinstance(part, Dense) for part in first.modules() if isinstance(part, torch.nn.Linear))

@@ -40,8 +40,7 @@ STAGES = {
 
 def ready(stage: Stage) -> Learner:
     """A learner in `stage`, its heads too away from their first values."""
-    made = learner()
-    made.enter(stage)
+    made = learner(stage=stage)
     with torch.no_grad():
         for head in made.heads.parameters():
             head.add_(torch.randn(head.shape, generator=torch.Generator().manual_seed(2)), alpha=0.05)
@@ -114,8 +113,7 @@ def test_bfloat16_losses_stay_close_and_gradients_are_float32() -> None:
 
 
 def test_the_pixel_target_is_normalised_as_the_input_is() -> None:
-    made = Learner(replace(MODEL, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)), GRID, MASKING, DECODING)
-    made.enter(PIXEL_STAGE)
+    made = Learner(replace(MODEL, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)), GRID, MASKING, DECODING, PIXEL_STAGE)
     (group,) = made.groups(video(2), INDEX)
     pixels = patchify(video(2), MODEL.patch).float() / 255
     mean, std = (torch.tensor(x).repeat(128) for x in ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)))
@@ -142,8 +140,8 @@ def test_watching_adds_figures_and_changes_nothing() -> None:
 
 
 def test_losses_at_several_depths_are_told_apart() -> None:
-    made = Learner(MODEL, GRID, MASKING, DECODING)
-    made.enter(Stage(frozen=0, last=6, taps=(Tap(depth=2), Tap(depth=4))))
+    stage = Stage(frozen=0, last=6, taps=(Tap(depth=2), Tap(depth=4)))
+    made = Learner(MODEL, GRID, MASKING, DECODING, stage)
     losses = made.step(video(2), INDEX).losses
     assert len(losses) == 2
     assert len({float(value) for value in losses.values()}) == 2

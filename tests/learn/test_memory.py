@@ -23,8 +23,8 @@ def kept(made: Learner, stage: Stage) -> int:
 
 def regime(name: str) -> tuple[list[int], list[int]]:
     """Of each stage: bytes kept for backward, and parameters that are trained."""
-    made = Learner(tiny.MODEL, tiny.GRID, TubeMasking(keep=0.34), DECODING)
     stages = [stage for _, stage in Blockwise(regime=name, parts=3).build(30, 6, 6).timeline]  # type: ignore[arg-type]
+    made = Learner(tiny.MODEL, tiny.GRID, TubeMasking(keep=0.34), DECODING, stages[0])
     figures = [(kept(made, stage), sum(p.numel() for p in made.live().values())) for stage in stages]
     return [saved for saved, _ in figures], [trained for _, trained in figures]
 

@@ -43,8 +43,7 @@ METHODS = [
 
 def learner(stage: Stage, masking: Masking = TUBE) -> Learner:
     """Every parameter away from its first value."""
-    made = Learner(MODEL, tiny.GRID, masking, DECODING, seed=3)
-    made.enter(stage)
+    made = Learner(MODEL, tiny.GRID, masking, DECODING, stage, seed=3)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -66,8 +65,7 @@ def test_parts_that_learn_at_once_have_the_gradients_of_parts_that_learn_alone()
     across = gradients(learner(stage_of("deep-supervision")))
     weights = learner(stage_of("simultaneous")).state()
     for part in range(3):
-        alone = Learner(MODEL, tiny.GRID, TUBE, DECODING, seed=3)
-        alone.enter(replace(stage_of("sequential", part)))
+        alone = Learner(MODEL, tiny.GRID, TUBE, DECODING, stage_of("sequential", part), seed=3)
         for name, value in alone.state().items():
             value.copy_(weights[name])
         found = gradients(alone)
@@ -260,8 +258,8 @@ def test_gradients_go_into_live_targets_beside_a_teacher_and_into_no_other(masks
 def test_each_of_several_masks_has_its_own_mask_token_that_begins_at_zero() -> None:
     masking = SeveralMaskings(masks=(MultiBlockMasking(blocks=2, group=4),) * 2)
     decoding = replace(DECODING, mask_tokens=2, zero_tokens=True)
-    made = Learner(MODEL, tiny.GRID, masking, decoding, seed=3, first_weights="normal")
-    made.enter(JointEmbedding().build(10, 6, 6).stage(0))
+    stage = JointEmbedding().build(10, 6, 6).stage(0)
+    made = Learner(MODEL, tiny.GRID, masking, decoding, stage, seed=3, first_weights="normal")
     token = made.decoders["at_6"].token
     assert token.shape == (2, 12)
     assert not token.any()

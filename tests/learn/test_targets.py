@@ -74,15 +74,14 @@ def distilled(block: int, **tap: object) -> Stage:
     return Stage(frozen=0, last=4, taps=(Tap(depth=3, target=target, **tap),))  # type: ignore[arg-type]
 
 
-def learner(grid: tuple[int, int, int], model: ViTConfig) -> Learner:
-    return Learner(model, grid, RandomMasking(keep=0.25), BackboneDecoding(blocks=1), seed=1)
+def learner(grid: tuple[int, int, int], model: ViTConfig, stage: Stage) -> Learner:
+    return Learner(model, grid, RandomMasking(keep=0.25), BackboneDecoding(blocks=1), stage, seed=1)
 
 
 def test_features_of_a_frozen_encoder_are_predicted() -> None:
     encoder = open_encoder(FOURDS)
     model = replace(SHAPE, patch=(2, 16, 16))
-    made = learner(encoder.grid, model)
-    made.enter(distilled(2))
+    made = learner(encoder.grid, model, distilled(2))
     video, index = clips(encoder.clip.frames, encoder.clip.size), torch.arange(2)
     (group,) = made.groups(video, index)
     (prediction,) = group.predictions
@@ -99,9 +98,8 @@ def test_features_of_a_frozen_encoder_are_predicted() -> None:
 def test_a_subset_and_another_grid_take_the_same_features_resampled() -> None:
     encoder = open_encoder(FOURDS)
     model = replace(SHAPE, patch=(2, 8, 8))
-    made = learner((4, 8, 8), model)  # clips of 64 pixels: they are made as large as the encoder's
+    made = learner((4, 8, 8), model, distilled(1))  # clips of 64 pixels: they are made as large as the encoder's
     video, index = clips(8, 64), torch.arange(2)
-    made.enter(distilled(1))
     (whole,) = next(made.groups(video, index)).predictions
     assert whole.target.shape == (2, 256, encoder.width)
     small = F.interpolate(video.flatten(0, 1).float() / 255, size=(32, 32), mode="bilinear", antialias=True)

@@ -33,7 +33,7 @@ def assert_counted(config: Config, picked: list[int] | None = None, batch: int =
     """The formula is within `rel` of the counter in each (or each picked) stage; live parameters are exact."""
     clip, every = config.clip, [stage for _, stage in stages(config).timeline]
     with torch.device("meta"):
-        learner = Learner(config.model, config.grid, config.masking, config.decoder)
+        learner = Learner(config.model, config.grid, config.masking, config.decoder, every[0])
         video = torch.empty(batch, clip.frames, 3, clip.size, clip.size, dtype=torch.uint8)
         index = torch.empty(batch, dtype=torch.int64)
         for number in picked or range(len(every)):

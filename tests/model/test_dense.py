@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerlock.model.encoder import ClipShape, Encoder
-from layerlock.model.vit import GELU, Dense, QueryKeyValue
+from layerlock.model.vit import GELU, Dense, Norm, QueryKeyValue
 
 needs_packing = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()),
@@ -39,6 +39,20 @@ def test_dense_layers_compute_in_the_type_of_their_input() -> None:
     dense = Dense(4, 3)
     assert dense(torch.ones(2, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
     assert dense.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16])
+def test_norms_compute_in_float32_whatever_the_types_of_input_and_weights(
+    compute: torch.dtype, kept: torch.dtype
+) -> None:
+    norm, x = Norm(24), (5 * torch.randn(3, 24, generator=torch.Generator().manual_seed(0))).to(compute)
+    nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(1))
+    nn.init.normal_(norm.bias, generator=torch.Generator().manual_seed(2))
+    norm.to(kept)
+    wanted = F.layer_norm(x.double(), (24,), norm.weight.double(), norm.bias.double(), norm.eps)
+    assert norm(x).dtype == compute
+    torch.testing.assert_close(norm(x).double(), wanted.to(compute).double(), rtol=2**-8, atol=1e-5)
 
 
 @needs_packing

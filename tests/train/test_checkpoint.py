@@ -23,8 +23,7 @@ OPTIM = OptimConfig(lr=1e-2)
 
 
 def trained(stage: Stage = PIXEL_STAGE, compute: torch.dtype = torch.float32) -> tuple[Learner, torch.optim.AdamW]:
-    made = learner(compute=compute)
-    made.enter(stage)
+    made = learner(compute=compute, stage=stage)
     optimizer = build_optimizer(made, OPTIM)
     update(made, optimizer)
     return made, optimizer
@@ -67,9 +66,8 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path, stage: Stage, comput
     state = checkpoint.read(place)
     assert (state.step, state.log, state.monitor) == (7, log, monitor)
     assert torch.equal(state.pending["h2"], pending["h2"])
-    again = Learner(made.vit.config, made.vit.grid, made.masking, DECODING, seed=99, compute=compute)
+    again = Learner(made.vit.config, made.vit.grid, made.masking, DECODING, stage, seed=99, compute=compute)
     again.seed = made.seed
-    again.enter(stage)
     restored = checkpoint.restore(state, again, OPTIM)
     assert [update(again, restored) for _ in range(2)] == wanted
     for (name, a), b in zip(made.state_dict().items(), again.state_dict().values(), strict=True):
@@ -149,7 +147,6 @@ def test_a_damaged_checkpoint_is_an_error_for_people(tmp_path: Path, damage: str
 
 def test_a_checkpoint_of_another_model_names_the_tensor(tmp_path: Path) -> None:
     state = checkpoint.read(save(tmp_path, 3, *trained()))
-    other = learner()
-    other.enter(lock_stage(1))
+    other = learner(stage=lock_stage(1))
     with pytest.raises(LayerlockError, match=r"heads\.h1_at_4"):
         checkpoint.restore(state, other, OPTIM)

@@ -19,7 +19,6 @@ OPTIM = OptimConfig(lr=1e-2, weight_decay=0.1, betas=(0.8, 0.9))
 
 def test_matrices_decay_and_norms_biases_positions_and_tokens_do_not() -> None:
     made = learner(replace(MODEL, position="learned"), BackboneDecoding(blocks=2, tokens="learned"))
-    made.enter(PIXEL_STAGE)
     decaying, other = build_optimizer(made, OPTIM).param_groups
     names = {id(p): name for name, p in made.named_parameters()}
     assert decaying["weight_decay"] == 0.1
@@ -34,8 +33,7 @@ def test_matrices_decay_and_norms_biases_positions_and_tokens_do_not() -> None:
     "decoding", [BackboneDecoding(blocks=2, tokens="learned"), SeparateDecoding(width=12, heads=2)]
 )
 def test_tokens_decay_where_that_is_asked_for(decoding: Decoding) -> None:
-    made = Learner(MODEL, GRID, MASKING, decoding)
-    made.enter(PIXEL_STAGE)
+    made = Learner(MODEL, GRID, MASKING, decoding, PIXEL_STAGE)
     names = {id(p): name for name, p in made.named_parameters()}
     found = []
     for tokens in (False, True):
@@ -46,15 +44,13 @@ def test_tokens_decay_where_that_is_asked_for(decoding: Decoding) -> None:
 
 
 def test_only_what_the_stage_trains_is_optimized() -> None:
-    made = learner()
-    made.enter(lock_stage(3))
+    made = learner(stage=lock_stage(3))
     held = {id(p) for group in build_optimizer(made, OPTIM).param_groups for p in group["params"]}
     assert held == {id(p) for p in made.live().values()}
 
 
 def test_updates_are_adamws() -> None:
     made = learner()
-    made.enter(PIXEL_STAGE)
     optimizer = build_optimizer(made, OPTIM)
     name = "vit.blocks.2.fc1.weight"
     weight = made.get_parameter(name)

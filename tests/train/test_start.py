@@ -18,17 +18,21 @@ from layerlock.errors import ConfigError
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import RandomMasking
+from layerlock.learn.plan import Stage, Tap
 from layerlock.model.encoder import Encoder
 from layerlock.model.patches import resampled
 from layerlock.model.position import fixed_table
-from layerlock.model.vit import ViTConfig
-from layerlock.train.start import take_weights
+from layerlock.model.vit import ViT, ViTConfig
+from layerlock.train.start import weights_from
 
 FOURDS = f"4ds:{FIXTURES / '4ds_checkpoint.npz'}"
 
 
-def learner_for(model: ViTConfig, grid: tuple[int, int, int]) -> Learner:
-    return Learner(model, grid, RandomMasking(), BackboneDecoding(blocks=1), seed=3)
+def begun(init_from: str, model: ViTConfig, grid: tuple[int, int, int]) -> ViT:
+    """The backbone of a learner that begins with those weights."""
+    stage = Stage(frozen=0, last=model.depth, taps=(Tap(depth=1),))
+    weights = weights_from(init_from, model, grid)
+    return Learner(model, grid, RandomMasking(), BackboneDecoding(blocks=1), stage, seed=3, weights=weights).vit
 
 
 def saved(model: ViTConfig, clip_size: int, folder: Path) -> Encoder:
@@ -42,22 +46,20 @@ def saved(model: ViTConfig, clip_size: int, folder: Path) -> Encoder:
 def test_a_published_4ds_checkpoint_begins_a_run() -> None:
     encoder = open_encoder(FOURDS)
     assert isinstance(encoder, Encoder)
-    learner = learner_for(encoder.vit.config, encoder.grid)
-    take_weights(learner, FOURDS)
-    assert all(torch.equal(value, learner.vit.state_dict()[name]) for name, value in encoder.vit.state_dict().items())
+    vit = begun(FOURDS, encoder.vit.config, encoder.grid)
+    assert all(torch.equal(value, vit.state_dict()[name]) for name, value in encoder.vit.state_dict().items())
 
 
 def test_a_learned_table_is_resampled_for_other_clips() -> None:
     encoder = open_encoder(FOURDS)
     assert isinstance(encoder, Encoder)
     t, h, w = encoder.grid
-    learner = learner_for(encoder.vit.config, (2 * t, h + 1, w))
-    take_weights(learner, FOURDS)
-    position = learner.vit.state_dict()["position"]
+    vit = begun(FOURDS, encoder.vit.config, (2 * t, h + 1, w))
+    position = vit.state_dict()["position"]
     table = encoder.vit.state_dict()["position"]
     assert position.shape == (2 * t * (h + 1) * w, table.shape[1])
     assert torch.equal(position, resampled(table[None], encoder.grid, (2 * t, h + 1, w))[0])
-    assert torch.equal(learner.vit.blocks[0].qkv.weight, encoder.vit.blocks[0].qkv.weight)
+    assert torch.equal(vit.blocks[0].qkv.weight, encoder.vit.blocks[0].qkv.weight)
 
 
 @pytest.mark.parametrize(("old", "new"), [((2, 3, 4), (4, 6, 8)), ((4, 4, 4), (2, 5, 3)), ((1, 2, 2), (3, 2, 2))])
@@ -73,27 +75,25 @@ def test_resampling_is_linear_along_each_axis(old: tuple[int, int, int], new: tu
 def test_a_fixed_table_begins_a_learned_one(tmp_path: Path) -> None:
     model = ViTConfig(width=24, depth=3, mlp=32, heads=2, patch=(2, 8, 8), position="sincos-1d")
     saved(model, 16, tmp_path)
-    learner = learner_for(replace(model, position="learned"), (2, 4, 4))
-    take_weights(learner, str(tmp_path))
+    vit = begun(str(tmp_path), replace(model, position="learned"), (2, 4, 4))
     table = fixed_table("sincos-1d", (2, 2, 2), 24)
     assert table is not None
-    assert torch.equal(learner.vit.state_dict()["position"], resampled(table[None], (2, 2, 2), (2, 4, 4))[0])
+    assert torch.equal(vit.state_dict()["position"], resampled(table[None], (2, 2, 2), (2, 4, 4))[0])
 
 
 @pytest.mark.parametrize("position", ["rope", "sincos", "rope-attention", "none"])
 def test_positions_by_coordinates_hold_for_any_clip(position: str, tmp_path: Path) -> None:
     model = ViTConfig(width=24, depth=3, mlp=32, heads=2, patch=(2, 8, 8), position=position)  # type: ignore[arg-type]
     encoder = saved(model, 16, tmp_path)
-    learner = learner_for(model, (2, 4, 4))
-    take_weights(learner, str(tmp_path))
-    assert torch.equal(learner.vit.embed.weight, encoder.vit.embed.weight)
+    vit = begun(str(tmp_path), model, (2, 4, 4))
+    assert torch.equal(vit.embed.weight, encoder.vit.embed.weight)
 
 
 def test_numbered_positions_mean_nothing_in_another_grid(tmp_path: Path) -> None:
     model = ViTConfig(width=24, depth=3, mlp=32, heads=2, patch=(2, 8, 8), position="sincos-1d")
     saved(model, 16, tmp_path)
     with pytest.raises(ConfigError, match=r"2 x 2 x 2.*2 x 4 x 4.*--model\.position learned"):
-        take_weights(learner_for(model, (2, 4, 4)), str(tmp_path))
+        weights_from(str(tmp_path), model, (2, 4, 4))
 
 
 def test_a_config_names_what_differs(tmp_path: Path) -> None:
@@ -101,4 +101,4 @@ def test_a_config_names_what_differs(tmp_path: Path) -> None:
     saved(model, 16, tmp_path)
     config = Config(model=replace(model, gelu="exact", heads=3), clip=ClipConfig(frames=4, size=16))
     with pytest.raises(ConfigError, match=r"(?s)model\.heads.*model\.gelu"):
-        take_weights(learner_for(config.model, config.grid), str(tmp_path))
+        weights_from(str(tmp_path), config.model, config.grid)

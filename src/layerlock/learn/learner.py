@@ -91,10 +91,11 @@ class StepFigures:
 
 
 class Learner(nn.Module):
-    """A backbone, and the decoders, heads and teacher of the stage in force.
+    """A backbone, and the decoders, heads and teacher of the stage in force, from the first one on.
 
     `enter(stage)` is the only place where structure changes; `step` accumulates gradients and returns figures.
     `recompute`: blocks store no activations and run forward twice; `compiled`: each goes through `torch.compile`.
+    `weights` are the backbone's first ones, by name, in place of those of the seed.
     """
 
     def __init__(
@@ -103,12 +104,14 @@ class Learner(nn.Module):
         grid: Grid,
         masking: Masking,
         decoding: Decoding,
+        stage: Stage,
         *,
         seed: int = 0,
         compute: torch.dtype = torch.float32,
         recompute: bool = False,
         compiled: bool = False,
         first_weights: FirstWeights = "xavier",
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.vit = ViT(model, grid)
@@ -120,9 +123,11 @@ class Learner(nn.Module):
         self.heads = nn.ModuleDict()
         self.teacher: Teacher | None = None
         self.networks: dict[str, Network] = {}
-        self.stage: Stage | None = None
         self.first_weights = first_weights
         initialize(self, draws.generator(seed, "weights"), first_weights)
+        if weights is not None:
+            self.vit.load_state_dict(weights)
+        self.enter(stage)
 
     # --- structure -------------------------------------------------------------------------------------------------
 
@@ -233,7 +238,6 @@ class Learner(nn.Module):
         """
         parts = self.masking.parts(index_b)
         figures = StepFigures(losses={}, target_variance={}, features_nd=None)
-        assert self.stage is not None, "enter a stage first"
         for part in parts:
             share = len(index_b[part]) / len(index_b)
             latents: Latents = {}
@@ -255,7 +259,6 @@ class Learner(nn.Module):
         watch: bool,
     ) -> StepFigures:
         """Backward through the groups as they close; the figures `before` with `share` times those of this pass."""
-        assert self.stage is not None
         losses, variance = dict(before.losses), dict(before.target_variance)
         pending: Tensor | None = None
         features = None
@@ -291,7 +294,6 @@ class Learner(nn.Module):
         here.
         """
         stage = self.stage
-        assert stage is not None, "enter a stage first"
         masks = (masks or self.masking.draw(self.seed, index_b, self.vit.grid)[0]).to(video_btchw.device)
         subset_bq = self._subset(stage, index_b)
         subset_bq = None if subset_bq is None else move(subset_bq, video_btchw.device)
@@ -382,7 +384,6 @@ class Learner(nn.Module):
                 x_bkd, seen.masks.context_bk, query_bq, mask=seen.number, recompute=self.recompute
             )
             return features
-        assert self.stage is not None
         decoded: Tensor = self.decoder(
             self.vit, x_bkd, seen.rotation, query_bq, frozen=self.stage.frozen, recompute=self.recompute
         )
@@ -404,10 +405,7 @@ def head_name(tap: Tap) -> str:
 
 
 def freeze(module: nn.Module, compute: torch.dtype) -> None:
-    """No gradients, and dense weights kept from now on in the type they are computed in. Idempotent."""
-    module.requires_grad_(False)
-    for part in module.modules():
-        if isinstance(part, Dense):
-            part.to(compute)
+    """No gradients, and all weights kept from now on in the type they are computed in. Idempotent."""
+    module.requires_grad_(False).to(compute)
     for parameter in module.parameters():
         parameter.grad = None

@@ -4,7 +4,7 @@ Notable choices (LayerLock section 3.1, after 4DS); options of `ViTConfig` make 
 - pre-norm blocks, LayerNorm eps 1e-6, biases everywhere, tanh GELU, no dropout, no class token, no final norm;
 - 3D RoPE acts on the output of a block's *first norm*, over the full width, so that q, k and v are all rotated;
 - visible patches are gathered before they are projected; nothing is computed for a masked token;
-- weights are float32 and cast at use, frozen ones once; LayerNorm and softmax are
+- weights are float32 and cast at use, those of a frozen block all at once; LayerNorm and softmax are
   computed in float32 (`attend` says where the softmax is rounded).
 """
 
@@ -173,9 +173,10 @@ class Norm(nn.LayerNorm):
         super().__init__(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        # the CPU's kernel takes bfloat16 with float32 weights and computes in float32: no copy need be made
+        # the CPU's kernel takes bfloat16 with weights of either type and computes in float32: no copy need be made
         y = x if x.device.type == "cpu" else x.float()
-        return F.layer_norm(y, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
+        weight, bias = (p if p.dtype == torch.float32 else p.to(y.dtype) for p in (self.weight, self.bias))
+        return F.layer_norm(y, self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
 
 class Block(nn.Module):

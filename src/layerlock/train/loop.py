@@ -38,7 +38,7 @@ from layerlock.train.progress import ProgressBar
 from layerlock.train.same_plan import described, differences, plan_facts
 from layerlock.train.schedule import ema
 from layerlock.train.signals import StopSignal
-from layerlock.train.start import take_weights
+from layerlock.train.start import weights_from
 
 GRADIENT, OBJECTIVE = "gradient_norm", "objective/"
 """Figures beside the losses: the norm of all gradients before they are clipped, each loss times its factor."""
@@ -92,10 +92,9 @@ def train(
                 )
             examples = first_clips(source, min(1, config.run.workers))
             place = checkpoint.latest(folder.checkpoints) if resume else None
-            learner = build_learner(config, device, init_from=None if place else config.init_from)
             state = checkpoint.read(place) if place else None
             with StopSignal() as stop, ProgressBar(config.steps, quiet) as bar:
-                run = Run(config, plan, folder, source, learner, examples, bar=bar, state=state)
+                run = Run(config, plan, folder, source, device, examples, bar=bar, state=state)
                 run.begin(resume=resume, overwrite=overwrite)
                 return run.go(stop)
     except (OSError, SafetensorError) as error:
@@ -115,20 +114,20 @@ class Run:
         plan: Plan,
         folder: RunFolder,
         source: Source,
-        learner: Learner,
+        device: torch.device,
         examples: Batch,
         *,
         bar: ProgressBar,
         state: checkpoint.State | None,
     ) -> None:
-        self.config, self.plan, self.folder, self.source, self.learner = config, plan, folder, source, learner
-        self.bar, self.device, self.resumed = bar, learner.vit.embed.weight.device, state
+        self.config, self.plan, self.folder, self.source, self.device = config, plan, folder, source, device
+        self.bar, self.resumed = bar, state
         stages = [stage for _, stage in timeline(plan, config.steps)]
         self.identity = Identity(
             data=source.fingerprint,
             plan=plan_facts(plan, config.steps),
             networks=fingerprints({name for stage in stages for name in stage.networks}, config.clip.frames),
-            **resolved(self.device, learner.vit.compute),
+            **resolved(device, pick_precision(config.run, device)),
         )
         self.labels = {stage.label(tap) for stage in stages for tap in stage.taps}
         self.step: int = state.step if state else 0
@@ -144,12 +143,12 @@ class Run:
             self.identity.refuse_another(state, config)
             if state.stage != described(stage):
                 raise ConfigError(["plan: the run to resume was trained by another plan; it was in another stage here"])
-        learner.enter(stage)
+        self.learner = build_learner(config, device, stage, init_from=None if state else config.init_from)
         if state:
-            self.optimizer = checkpoint.restore(state, learner, config.optim)
+            self.optimizer = checkpoint.restore(state, self.learner, config.optim)
         else:
-            self.optimizer = build_optimizer(learner, config.optim)
-        self.examples = examples.to(self.device)
+            self.optimizer = build_optimizer(self.learner, config.optim)
+        self.examples = examples.to(device)
 
     def begin(self, *, resume: bool, overwrite: bool) -> None:
         """Makes the folder ready and says what is done; nothing is written there before."""
@@ -235,10 +234,8 @@ class Run:
 
     def weights(self) -> dict[str, float]:
         """The factors of losses in the coming update; ConfigError for those of losses that are not there."""
-        stage = self.learner.stage
-        assert stage is not None
         weights = weights_of(self.plan, self.step, self.log)
-        self.refuse(weight_problems(weights, stage, self.labels), self.step)
+        self.refuse(weight_problems(weights, self.learner.stage, self.labels), self.step)
         return weights
 
     def refuse(self, problems: list[str], step: int) -> None:
@@ -263,7 +260,6 @@ class Run:
         """A line of `metrics.jsonl`; what depends on the machine and the moment stands under `timing`."""
         self.stop_if_not_finite()
         config, stage = self.config, self.learner.stage
-        assert stage is not None
         means = self.meter.drain()
         losses = {stage.label(tap): means[stage.label(tap)] for tap in stage.taps}
         watched: dict[str, Any] = {}
@@ -383,19 +379,18 @@ def first_clips(source: Source, workers: int) -> Batch:
         return next(loader).slice(0, CLIPS * together, together)
 
 
-def build_learner(config: Config, device: torch.device, init_from: str | None = None) -> Learner:
-    """The learner of a config with its first weights, or with those of the encoder `init_from`."""
-    learner = Learner(
+def build_learner(config: Config, device: torch.device, stage: Stage, init_from: str | None = None) -> Learner:
+    """The learner of a config in `stage`, with its first weights, or with those of the encoder `init_from`."""
+    return Learner(
         config.model,
         config.grid,
         config.masking,
         config.decoder,
+        stage,
         seed=config.seed,
         compute=pick_precision(config.run, device),
         recompute=config.run.recompute,
         compiled=pick_compile(config.run, device),
         first_weights=config.first_weights,
-    )
-    if init_from is not None:
-        take_weights(learner, init_from)
-    return learner.to(device)
+        weights=None if init_from is None else weights_from(init_from, config.model, config.grid),
+    ).to(device)

@@ -22,7 +22,6 @@ def save_preview(folder: Path, step: int, learner: Learner, video_btchw: Tensor,
     loss has them; the stage stands in the metadata as JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    assert learner.stage is not None, "enter a stage first"
     part = learner.masking.parts(index_b)[0]
     video_btchw, index_b = video_btchw[part], index_b[part]
     masks = learner.masking.draw(learner.seed, index_b, learner.vit.grid)[0]

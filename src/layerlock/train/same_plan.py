@@ -29,9 +29,9 @@ DEEPEST = 4
 """Settings within settings are described down to here."""
 
 
-def described(stage: Stage | None) -> dict[str, Any]:
+def described(stage: Stage) -> dict[str, Any]:
     """A stage as JSON holds it."""
-    return {} if stage is None else dict(json.loads(json.dumps(asdict(stage))))
+    return dict(json.loads(json.dumps(asdict(stage))))
 
 
 def plan_facts(plan: Plan, steps: int) -> dict[str, Any]:
