@@ -129,9 +129,9 @@ def test_a_foreign_networks_cost_and_identity_are_its_own(tmp_path: Path) -> Non
 
 def test_the_last_block_is_whichever_that_is() -> None:
     encoder = open_encoder(FOURDS)
-    made = learner(encoder.grid, replace(SHAPE, patch=(2, 16, 16)))
     target = FeatureTarget(network=FOURDS, normalized=True)
-    made.enter(Stage(frozen=0, last=4, taps=(Tap(depth=3, target=target, error="smooth"),)))
+    stage = Stage(frozen=0, last=4, taps=(Tap(depth=3, target=target, error="smooth"),))
+    made = learner(encoder.grid, replace(SHAPE, patch=(2, 16, 16)), stage)
     video = clips(encoder.clip.frames, encoder.clip.size)
     (prediction,) = next(made.groups(video, torch.arange(2))).predictions
     last = encoder.forward_intermediates(video, [encoder.depth])[0]
@@ -145,8 +145,7 @@ def test_the_last_block_is_whichever_that_is() -> None:
 
 def test_another_network_has_another_head(tmp_path: Path) -> None:
     Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=16), seed=3).save_pretrained(tmp_path)
-    made = learner(open_encoder(FOURDS).grid, replace(SHAPE, patch=(2, 16, 16)))
-    made.enter(distilled(2))
+    made = learner(open_encoder(FOURDS).grid, replace(SHAPE, patch=(2, 16, 16)), distilled(2))
     first = next(iter(made.heads.values()))
     made.enter(distilled(2))
     assert next(iter(made.heads.values())) is first
