@@ -180,7 +180,7 @@ TABLE_9 = TABLE_8 | {
     "betas": (0.9, 0.999),
     "ema": (0.998, 0.998),
     "precision": "fp32",
-    "loss": ("absolute", "masked", 1.0),
+    "loss": ("absolute", "masked", 1.0, "normed features"),
     "stages": [(0, 0, "t24")],
 }
 LADDER = [(0, 0, "h1"), *one_based(100_000, 6_000, range(1, 25))]

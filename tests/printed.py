@@ -8,7 +8,7 @@ from layerlock.config import Config
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.masking import Maskings, MultiBlockMasking, RandomMasking, SeveralMaskings
 from layerlock.learn.plan import Stage, timeline, weights_of
-from layerlock.learn.targets import PatchTarget
+from layerlock.learn.targets import FeatureTarget, PatchTarget
 from layerlock.model.separate import SeparateDecoding
 
 
@@ -101,4 +101,6 @@ def losses(stages: list[Stage]) -> tuple[Any, ...]:
     where += ", targets of the full clip" if any(tap.full_clip for tap in taps) else ""
     kinds = {tap.target.kind for tap in taps if isinstance(tap.target, PatchTarget)}
     fraction = min(tap.fraction for tap in taps)
-    return (error, where, fraction, *(["normalized"] if kinds == {"normalized"} else []))
+    latent = {tap.target.normalized for tap in taps if isinstance(tap.target, FeatureTarget)}
+    normed = ["normalized"] if kinds == {"normalized"} else []
+    return (error, where, fraction, *normed, *(["normed features"] if latent == {True} else []))

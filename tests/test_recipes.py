@@ -14,23 +14,25 @@ import transformers
 from paper_tables import ROWS
 from printed import printed
 
+import layerlock
 from layerlock.budget import budget, h100_hours, total_flops
 from layerlock.config import Config, RunConfig
 from layerlock.encoders.published import PUBLISHED
 from layerlock.encoders.videomae_weights import clip_grid, fields_of, vit_config
-from layerlock.errors import LayerlockError
+from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.plan import timeline
 from layerlock.model.cost import backbone_parameters, dense_parameters, encoder_flops
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.model.patches import token_grid
 from layerlock.model.separate import SeparateDecoder, SeparateDecoding
+from layerlock.model.sizes import vit
 from layerlock.recipes import RECIPES, ROOMS, recipe
 from layerlock.recipes.catalogue import markdown, row
 from layerlock.train.schedule import learning_rate
 
 ROOT = Path(__file__).parent.parent
-OURS = [name for name in RECIPES if name.endswith(("-tiny", "-small")) and name not in ROWS]
+OURS = [name for name, made in RECIPES.items() if not made.source]
 UNPRINTED = {
     *("recipe", "data", "data_root", "out", "seed", "init_from", "clip.backend", "clip.per_decode", "optim.accumulate"),
     *("plan.freeze_decoder", *(f"run.{field.name}" for field in dataclasses.fields(RunConfig))),
@@ -76,6 +78,7 @@ def test_every_recipe_of_a_paper_is_in_the_table() -> None:
 
 NO_TEACHER, NO_AREA = {"optim.ema", "optim.end_ema"}, {"clip.aspect"}
 NO_SWITCH = {f"plan.{name}" for name in ("interval", "first", "jump", "last", "target", "keep_targets", "full_clip")}
+NO_SWITCH |= {"plan.normalized"}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,10 @@ def test_names_are_given_once_and_every_recipe_says_what_it_is() -> None:
 
 
 def test_every_method_is_there_at_both_sizes() -> None:
-    assert {f"{method}-{size}" for method in METHODS for size in ("tiny", "small")} == set(OURS)
+    assert {f"{method}-{size}" for method in METHODS for size in ("tiny", "small")} == set(OURS) - {
+        "adapt",
+        "adapt-tiny",
+    }
 
 
 @pytest.mark.parametrize(
@@ -310,3 +316,25 @@ def test_a_recipe_that_predicts_a_network_costs_what_that_costs_or_says_that_nob
     (known,) = budget(teacher)
     assert known.clip.target == encoder_flops(teacher.model, teacher.tokens, teacher.model.depth)
     assert not known.clip.unknown
+
+
+def test_an_adapted_encoder_has_its_own_blocks_and_clips_but_for_what_is_said(tmp_path: Path) -> None:
+    model = vit("Ti", patch=(2, 8, 8), position="sincos-1d")
+    shape = ClipShape(frames=8, stride=3, size=32, fps=12.5)
+    Encoder.random(model, shape).save_pretrained(tmp_path)
+    made = layerlock.recipe("adapt", init_from=str(tmp_path), steps=5)
+    assert made.model == replace(model, position="learned")
+    assert (made.clip.frames, made.clip.stride, made.clip.size, made.clip.fps) == (8, 3, 32, 12.5)
+    (stage,) = (stage for _, stage in timeline(made.check(), made.steps))
+    assert (stage.frozen, stage.targets) == (6, "pixels+h6")
+    assert made.clip.flip == recipe("adapt").clip.flip
+    said = layerlock.recipe("adapt", init_from=str(tmp_path), model=model, clip=replace(made.clip, size=48))
+    assert (said.model, said.clip.size) == (model, 48)
+    assert layerlock.recipe("mae-tiny", init_from=str(tmp_path)).model == recipe("mae-tiny").model
+
+
+def test_an_encoder_that_cannot_be_adapted_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"init_from: .*blocks of another kind"):
+        layerlock.recipe("adapt", init_from="hf:facebook/vjepa2-vitl-fpc64-256")
+    with pytest.raises(ConfigError, match="init_from: 'nowhere' is no encoder"):
+        layerlock.recipe("adapt", init_from="nowhere")

@@ -76,11 +76,12 @@ def describe_recipe(name: str) -> str:
 
 
 def recipe(name: str, **changes: Any) -> Config:
-    """The config of a recipe, with `changes` to its fields.
+    """The config of a recipe, with `changes` to its fields. One that adapts an encoder has the blocks and the clips of
+    the encoder that `init_from` names, but for what `changes` say.
 
-    Raises LayerlockError for a name or a field that is not there.
+    Raises LayerlockError for a name or a field that is not there, and for an encoder that cannot be used.
     """
-    config = _recipe(name)
+    config = _recipe(name, changes.get("init_from"))
     unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(config)})
     if unknown:
         raise LayerlockError(f"a config has no field {', '.join(unknown)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,17 +79,24 @@ def pretrain(arguments: Sequence[str]) -> int:
 
 def _defaults(arguments: Sequence[str]) -> Config:
     """The recipe's config; for a resume the run's own, so that the command need not repeat what it was told."""
-    config = replace(api.recipe(arguments[0]), out=f"runs/{arguments[0]}")
+    out = _given(arguments, "--out") or f"runs/{arguments[0]}"
     if "--resume" not in arguments:
-        return config
-    out = next((b for a, b in pairwise(arguments) if a == "--out"), config.out)
-    folder = RunFolder(next((a.removeprefix("--out=") for a in arguments if a.startswith("--out=")), out))
+        init_from = _given(arguments, "--init-from") or _given(arguments, "--init_from")
+        changes = {} if init_from is None else {"init_from": init_from}
+        return api.recipe(arguments[0], out=out, **changes)
+    folder = RunFolder(out)
     if not folder.exists:
         raise LayerlockError(f"{folder.path}: no run to resume here")
     before = load_config(folder.config)
     if before.recipe != arguments[0]:
         raise LayerlockError(f"{folder.path}: a run of {before.recipe}, not of {arguments[0]}")
     return before
+
+
+def _given(arguments: Sequence[str], flag: str) -> str | None:
+    """What stands after a flag, or behind its `=`."""
+    joined = (each.removeprefix(f"{flag}=") for each in arguments if each.startswith(f"{flag}="))
+    return next((b for a, b in pairwise(arguments) if a == flag), next(joined, None))
 
 
 WIDEST = 240

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap, timeline
-from layerlock.learn.plans import Distill, Progressive
+from layerlock.learn.plans import Distill, JointEmbedding, Progressive
 from layerlock.learn.targets import FeatureTarget, PatchTarget
 from layerlock.recipes import RECIPES, recipe
 
@@ -274,3 +274,26 @@ def test_a_distillation_predicts_a_network_throughout_or_until_blocks_freeze() -
 def test_distillations_that_cannot_be_name_their_field(plan: Distill, field: str) -> None:
     (problem,) = plan.problems()
     assert re.match(field, problem)
+
+
+def test_blocks_can_be_frozen_from_the_start_and_are_predicted_at_once() -> None:
+    plan = Progressive(target="frozen", frozen=3, start=0.5, interval=0.25, first=4, jump=2, last=6)
+    found = [(s.frozen, s.targets) for _, s in plan.build(100, 8, 10).timeline]
+    assert found == [(3, "h3"), (4, "h4"), (6, "h6")]
+    kept = replace(plan, keep_targets=True, normalized=True)
+    assert [s.targets for _, s in kept.build(100, 8, 10).timeline] == ["pixels+h3", "pixels+h3+h4", "pixels+h3+h4+h6"]
+    half = Progressive(target="frozen", frozen="half")
+    assert [(s.frozen, s.targets) for _, s in half.build(100, 9, 9).timeline] == [(4, "h4")]
+    assert [(s.frozen, s.targets) for _, s in JointEmbedding(climb=True, frozen=3).build(9, 8, 8).timeline] == [
+        (3, "t3")
+    ]
+    assert [(s.frozen, s.targets) for _, s in Distill(network="x", frozen=3).build(9, 8, 8).timeline] == [(3, "e_last")]
+
+
+def test_blocks_frozen_from_the_start_that_cannot_be_are_problems() -> None:
+    assert Progressive(frozen=-1).problems() == ["plan.frozen: -1 is negative"]
+    assert Distill(network="x", frozen=2, start=0.5, first=3, target="frozen").problems()
+    with pytest.raises(ValueError, match=r"plan\.frozen: 4 blocks are frozen from the start, 1 at the first switch"):
+        Progressive(frozen="half", start=0.5).build(100, 8, 8)
+    (stage,) = (stage for _, stage in Progressive(frozen=9).build(100, 8, 8).timeline)
+    assert stage.problems(8, 8, freeze_decoder=False)

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
+from hub_models import hub_model
 from scipy.ndimage import zoom
 from tiny import FIXTURES
 
+import layerlock
 from layerlock.config import Config
 from layerlock.data import ClipConfig
 from layerlock.encoders import open_encoder
@@ -22,7 +25,9 @@ from layerlock.learn.plan import Stage, Tap
 from layerlock.model.encoder import Encoder
 from layerlock.model.patches import resampled
 from layerlock.model.position import fixed_table
+from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import ViT, ViTConfig
+from layerlock.train.folder import RunFolder
 from layerlock.train.start import weights_from
 
 FOURDS = f"4ds:{FIXTURES / '4ds_checkpoint.npz'}"
@@ -102,3 +107,52 @@ def test_a_config_names_what_differs(tmp_path: Path) -> None:
     config = Config(model=replace(model, gelu="exact", heads=3), clip=ClipConfig(frames=4, size=16))
     with pytest.raises(ConfigError, match=r"(?s)model\.heads.*model\.gelu"):
         weights_from(str(tmp_path), config.model, config.grid)
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize(("frozen", "begun"), [(0, "pixels"), (2, "h2")])
+def test_layerlock_goes_on_from_a_published_encoder(frozen: int, begun: str, tmp_path: Path) -> None:
+    hub_model("VideoMAEModel", image_size=24, hidden_size=24).save_pretrained(tmp_path / "hub")
+    start = f"hf:{tmp_path / 'hub'}"
+    before = open_encoder(start)
+    assert isinstance(before, Encoder)
+    plan = replace(tiny.LOCK, frozen=frozen, first=frozen + 1, last=2 if not frozen else 3)
+    made = tiny.config(
+        tmp_path / "run",
+        init_from=start,
+        model=before.vit.config,
+        decoder=SeparateDecoding(width=24, depth=1, heads=2),
+        plan=plan,
+    )
+    layerlock.pretrain(made, quiet=True)
+    lines = list(RunFolder(tmp_path / "run").lines())
+    assert lines[0]["targets"] == begun
+    assert [line["frozen"] for line in lines] == sorted(line["frozen"] for line in lines)
+    assert lines[-1]["frozen"] > frozen
+    after = layerlock.load(tmp_path / "run")
+    same = [
+        all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+        for one, other in zip(before.vit.blocks, after.vit.blocks, strict=True)
+    ]
+    assert same == [True] * frozen + [False] * (3 - frozen)
+    assert torch.equal(before.vit.embed.weight, after.vit.embed.weight) == (frozen > 0)
+
+
+@pytest.mark.usefixtures("noise")
+def test_an_encoder_is_adapted_to_other_clips(tmp_path: Path) -> None:
+    hub_model("VideoMAEModel", image_size=16, num_frames=4, hidden_size=24).save_pretrained(tmp_path / "hub")
+    start = f"hf:{tmp_path / 'hub'}"
+    made = layerlock.recipe("adapt-tiny", init_from=start)
+    assert (made.clip.frames, made.clip.size, made.model.position) == (4, 16, "learned")
+    made = replace(made, out=str(tmp_path / "run"), clip=tiny.CLIP, steps=3, batch=2, run=tiny.run_config())
+    layerlock.pretrain(made, quiet=True)
+    before, after = open_encoder(start), layerlock.load(tmp_path / "run")
+    assert isinstance(before, Encoder)
+    table = before.vit.position
+    assert isinstance(table, torch.Tensor)
+    wanted = resampled(table.detach()[None], before.grid, after.grid)[0]
+    assert after.grid != before.grid
+    assert torch.equal(after.vit.position, wanted), "frozen with what is below"  # type: ignore[arg-type]
+    assert torch.equal(after.vit.blocks[0].qkv.weight, before.vit.blocks[0].qkv.weight)
+    assert not torch.equal(after.vit.blocks[1].qkv.weight, before.vit.blocks[1].qkv.weight)
+    assert list(RunFolder(tmp_path / "run").lines())[-1]["losses"].keys() == {"pixels", "h1"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from layerlock.encoders.videomae import STRIDE
 from layerlock.encoders.videomae_weights import IMAGENET_MEAN, IMAGENET_STD
@@ -16,15 +18,18 @@ COLOURS = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Its blocks, the clips that it takes, and whether they can have any number of frames."""
+    """Its blocks and the clips that it takes: a VideoMAE has one number of frames, a V-JEPA 2 any, and blocks of its
+    own, which are not trained here.
+    """
 
+    kind: Literal["videomae", "vjepa2"]
     model: ViTConfig
     clip: ClipShape
-    any_frames: bool = False
 
 
 PUBLISHED = {
     "hf:MCG-NJU/videomae-base": Published(
+        kind="videomae",
         model=vit(
             "B",
             patch=(2, 16, 16),
@@ -38,9 +43,14 @@ PUBLISHED = {
         clip=ClipShape(frames=16, stride=STRIDE, size=224),
     ),
     "hf:facebook/vjepa2-vitl-fpc64-256": Published(
+        kind="vjepa2",
         model=vit("L", patch=(2, 16, 16), position="rope-attention", gelu="exact", final_norm=True, **COLOURS),
         clip=ClipShape(frames=64, stride=1, fps=FPS, size=256),
-        any_frames=True,
     ),
 }
-"""What recipes name. The blocks of V-JEPA 2 run as transformers has them; their shape tells their cost."""
+"""What recipes name."""
+
+
+def published(name: str) -> Published | None:
+    """What is known of an encoder by its name alone; None for others, and where a folder here has that name."""
+    return None if Path(name.partition(":")[2]).is_dir() else PUBLISHED.get(name)

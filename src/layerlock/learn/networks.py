@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from layerlock.encoders import FrozenEncoder, at_hand, open_encoder
 from layerlock.encoders.checks import fingerprint
-from layerlock.encoders.published import PUBLISHED
+from layerlock.encoders.published import published
 from layerlock.encoders.vjepa2 import VJEPA2Encoder
 from layerlock.errors import LayerlockError
 from layerlock.learn.targets import LAST, OWN
@@ -179,11 +179,11 @@ def known_shape(name: str, frames: int) -> Shape | None:
 
     Raises LayerlockError for one that is there and cannot be used.
     """
-    published = PUBLISHED.get(name)
-    if published is None or Path(name.partition(":")[2]).is_dir():
+    known = published(name)
+    if known is None:
         return opened(name, frames) if at_hand(name) else None
-    clip, model = published.clip, published.model
-    if clip.frames != frames and not published.any_frames:
+    clip, model = known.clip, known.model
+    if clip.frames != frames and known.kind == "videomae":
         raise _other_frames(name, clip.frames, frames)
     return Shape(model=model, grid=token_grid(frames, clip.size, clip.size, model.patch))
 

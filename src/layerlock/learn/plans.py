@@ -20,8 +20,12 @@ class Schedule(ABC):
     """When blocks freeze. All times are fractions of the run.
 
     From `start` on, `first` blocks are frozen, then `jump` more every `interval`, never more than `last`; `freezes`
-    gives (time, frozen) pairs instead. `start=1` never freezes.
+    gives (time, frozen) pairs instead. `start=1` never freezes. `frozen` blocks are so from the first step, which asks
+    for weights to begin with (`init_from`).
     """
+
+    frozen: int | Literal["half"] = 0
+    """blocks frozen from the first step on; half: the lower half of the encoder's"""
 
     start: float = 1.0
     """first switch, as a fraction of the run; 1: never"""
@@ -40,6 +44,8 @@ class Schedule(ABC):
 
     def problems(self) -> list[str]:
         """What is wrong with the schedule itself, a line each."""
+        if self.frozen != "half" and self.frozen < 0:
+            return [f"plan.frozen: {self.frozen} is negative"]
         if self.freezes:
             times, counts = zip(*self.freezes, strict=True)
             rising = list(times) == sorted(set(times)) and list(counts) == sorted(set(counts))
@@ -65,16 +71,19 @@ class Schedule(ABC):
 
     def build(self, steps: int, encoder_depth: int, depth: int) -> FixedPlan:
         """The plan of a run of `steps` steps. Every stage keeps at least one step; ValueError where they do not fit."""
-        frozen = [0, *(count for _, count in self.schedule())]
+        first = encoder_depth // 2 if self.frozen == "half" else self.frozen
+        frozen = [first, *(count for _, count in self.schedule())]
+        if frozen[1:] and frozen[1] <= first:
+            raise ValueError(f"plan.frozen: {first} blocks are frozen from the start, {frozen[1]} at the first switch")
+        so_far = [tuple(dict.fromkeys([0, *frozen[: i + 1]])) for i in range(len(frozen))]
         stages = [
-            Stage(frozen=count, last=depth, taps=self.taps(frozen[: i + 1], encoder_depth, depth))
-            for i, count in enumerate(frozen)
+            Stage(frozen=counts[-1], last=depth, taps=self.taps(counts, encoder_depth, depth)) for counts in so_far
         ]
         return spread(stages, [0.0, *(time for time, _ in self.schedule())], steps)
 
     @abstractmethod
     def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:
-        """The losses of a stage, given how many blocks are frozen in it and were in those before."""
+        """The losses of a stage, given how many blocks are frozen in it and were in those before, from 0 on."""
 
 
 def spread(stages: Sequence[Stage], times: Sequence[float], steps: int) -> FixedPlan:
@@ -98,7 +107,9 @@ class Progressive(Schedule):
     target: Literal["pixels", "frozen"] = "pixels"
     """what is predicted once blocks are frozen"""
     keep_targets: bool = False
-    """keep predicting all targets so far"""
+    """keep predicting all targets so far, from the patches on"""
+    normalized: bool = False
+    """latent targets with mean 0 and deviation 1 in each token"""
     latent_fraction: float = 1.0
     """share of the patches that latent losses are on, a random subset for each clip"""
     full_clip: bool = False
@@ -113,8 +124,11 @@ class Progressive(Schedule):
         found = super().problems()
         if not 0 < self.latent_fraction <= 1:
             found.append(f"plan.latent_fraction: {self.latent_fraction} is not a share of the patches")
-        if self.target == "pixels" and (self.latent_fraction < 1 or self.keep_targets or self.full_clip):
-            found.append("plan.latent_fraction, keep_targets and full_clip say nothing with plan.target pixels")
+        latent = self.latent_fraction < 1 or self.keep_targets or self.full_clip or self.normalized
+        if self.target == "pixels" and latent:
+            found.append(
+                "plan.latent_fraction, keep_targets, full_clip and normalized say nothing with plan.target pixels"
+            )
         if self.full_clip and self.latent_fraction == 1:
             found.append("plan.full_clip: with all patches as targets the target pass has the full clip already")
         if self.masked and self.latent_fraction < 1:
@@ -134,7 +148,7 @@ class Progressive(Schedule):
             return Tap(depth=encoder_depth, target=PatchTarget(self.patches), masked=self.masked)
         return Tap(
             depth=encoder_depth,
-            target=features_of(layer),
+            target=features_of(layer, normalized=self.normalized),
             fraction=self.latent_fraction,
             full_clip=self.full_clip,
             masked=self.masked,
@@ -196,6 +210,8 @@ class Distill(Schedule):
             found += [f"plan.{problem}" for problem in problems]
         if self.target == "frozen" and not self.schedule():
             found.append("plan.target: nothing freezes, so that there is no frozen block to predict")
+        if self.target == "frozen" and self.frozen:
+            found.append("plan.frozen: with plan.target frozen the features of plan.network would never be predicted")
         return found
 
     def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from layerlock.config import Config
 from layerlock.errors import LayerlockError
-from layerlock.recipes import ablations, blockwise, convergence, four_ds, small, videomae, vjepa
+from layerlock.recipes import ablations, adapt, blockwise, convergence, four_ds, small, videomae, vjepa
 from layerlock.recipes.record import Recipe
 
-ROOMS = (small, four_ds, ablations, convergence, vjepa, videomae, blockwise)
+ROOMS = (small, adapt, four_ds, ablations, convergence, vjepa, videomae, blockwise)
 RECIPES: dict[str, Recipe] = {made.name: made for room in ROOMS for made in room.RECIPES}
 
 
-def recipe(name: str) -> Config:
-    """The config of a recipe. Raises LayerlockError naming the ones there are."""
+def recipe(name: str, init_from: str | None = None) -> Config:
+    """The config of a recipe; one that adapts an encoder has the shape of `init_from`, where that is given.
+
+    Raises LayerlockError naming the recipes there are, and for an encoder that cannot be trained here or read.
+    """
     if name not in RECIPES:
         raise LayerlockError(f"no recipe is called {name!r}; there are: {', '.join(RECIPES)}")
-    return RECIPES[name].config
+    made = RECIPES[name]
+    return adapt.adapted(made.config, init_from) if made.adapts and init_from is not None else made.config

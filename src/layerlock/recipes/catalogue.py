@@ -20,17 +20,29 @@ network of your own is unknown until that is on your machine; `--dry-run` tells 
 """
 OTHERS = """## From other encoders
 
-Any encoder of `docs/encoders.md` can be a target, frozen: `--plan.network` names it, `--plan.blocks` its blocks (the last
-without any). Its clips must have as many frames as those of the run (V-JEPA 2 takes any number); frames are resized to its
-size and its features resampled to the tokens of the run. The encoder is not saved with the run: a resume needs it where it
-was, with the same weights.
+**As a target.** Any encoder of `docs/encoders.md` can be predicted, frozen: `--plan.network` names it, `--plan.blocks`
+its blocks (without any the last). It must take clips of as many frames as the run has (V-JEPA 2 takes any number);
+frames are resized for it, and its features are resampled to the tokens of the run. It is not saved with the run: a
+resume needs it under the same name, with the same weights.
 
-    layerlock pretrain distill-tiny --data footage/                                      # VideoMAE, downloaded at first use
-    layerlock pretrain distill-small --data footage/ --plan.blocks 12 18 24              # three blocks of V-JEPA 2, averaged
-    layerlock pretrain videomae-tiny --data footage/ --out runs/teacher                  # a static teacher of one's own,
-    layerlock pretrain static-teacher-tiny --data footage/ --plan.network runs/teacher   # and its student
+    layerlock pretrain distill-tiny --data footage/                            # VideoMAE, downloaded at first use
+    layerlock pretrain distill-small --data footage/ --plan.blocks 12 18 24    # three blocks of V-JEPA 2, averaged
     layerlock pretrain distill-tiny --data footage/ --plan.target frozen --plan.start 0.5 --plan.last 4
-                                                            # LayerLock that begins with features in place of pixels
+                                                                               # then LayerLock, from half-way on
+
+A static teacher of one's own is a run that predicts pixels, then its student:
+
+    layerlock pretrain videomae-tiny --data footage/ --out runs/teacher
+    layerlock pretrain static-teacher-tiny --data footage/ --plan.network runs/teacher
+
+**As first weights.** `--init-from` begins any recipe with an encoder of the same blocks. `adapt` and `adapt-tiny` take
+their blocks and their clips from it; what you set yourself stays as you set it. The lower half of the blocks stays as
+it is (`--plan.frozen N` freezes another number, in every recipe that can freeze), the upper half learns. Positions are
+resampled where clips have another size or length.
+
+    layerlock pretrain adapt --data footage/                                   # VideoMAE, downloaded at first use
+    layerlock pretrain adapt --data footage/ --init-from 4ds:FILE.npz --clip.size 112 --plan.frozen 8
+    layerlock pretrain adapt-tiny --data footage/ --init-from runs/teacher
 """
 COLUMNS = ("recipe", "M parameters", "steps", "batch", "FLOPs", "H100 hours", "what it is")
 
