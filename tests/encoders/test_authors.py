@@ -192,7 +192,7 @@ class Evil:
         (lambda state: {"model": {"conv1.weight": torch.ones(3)}}, "not a VideoMAE, V-JEPA or V-JEPA 2"),
         (lambda state: state["norm.bias"], "not a VideoMAE, V-JEPA or V-JEPA 2"),
         (lambda state: {"model": state | {"patch_embed.proj.weight": torch.ones(64, 3, 16, 16)}}, "of a video model"),
-        (lambda state: {"model": state, "extra": Evil()}, "without running code"),
+        (lambda state: {"model": state, "extra": Evil()}, r"without running code .* \(Unsupported global[^.`]*\)$"),
         (
             lambda state: {"model": {n: v[:60] if n.startswith("patch_embed") else v for n, v in state.items()}},
             "number of heads",

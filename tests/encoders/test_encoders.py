@@ -171,7 +171,7 @@ def test_names_of_nothing_are_refused(name: str, tmp_path: Path, monkeypatch: py
 
 
 def test_an_unknown_kind_is_told_which_there_are() -> None:
-    with pytest.raises(LayerlockError, match=r"'foo:bar' is no encoder.*random:SIZE.*hf:NAME-OR-FOLDER, 4ds:FILE"):
+    with pytest.raises(LayerlockError, match=r"'foo:bar' is no encoder.*random:SIZE.*hf:ORG/NAME, hf:FOLDER, 4ds:FILE"):
         open_encoder("foo:bar")
 
 

@@ -14,7 +14,7 @@ from hub_models import MEAN, STD, VIDEOMAE, VJEPA2, hub_model, noise, normalized
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from layerlock.encoders import open_encoder, random_like
+from layerlock.encoders import at_hand, open_encoder, random_like
 from layerlock.errors import LayerlockError
 from layerlock.model.encoder import ClipShape, Encoder
 
@@ -265,21 +265,52 @@ def test_other_clips_than_videomaes_are_refused_and_another_stride_is_not(tmp_pa
 
 def test_what_is_no_folder_comes_from_the_hub_without_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(hub_model("VideoMAEModel"), tmp_path)
-    asked: list[tuple[str, list[str]]] = []
+    asked: list[tuple[str, str | None, list[str]]] = []
 
-    def download(name: str, *, allow_patterns: list[str]) -> str:
-        asked.append((name, allow_patterns))
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision, allow_patterns))
         return str(tmp_path)
 
     hub = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert open_encoder("hf:somebody/videomae").width == 24
-    ((name, patterns),) = asked
-    assert name == "somebody/videomae"
-    assert all(pattern.endswith((".json", ".safetensors")) for pattern in patterns)
+    assert open_encoder("hf:somebody/videomae@0123abc").name == "hf:somebody/videomae@0123abc"
+    assert [(name, revision) for name, revision, _ in asked] == [
+        ("somebody/videomae", None),
+        ("somebody/videomae", "0123abc"),
+    ]
+    assert all(pattern.endswith((".json", ".safetensors")) for _, _, patterns in asked for pattern in patterns)
     monkeypatch.undo()
     with pytest.raises(LayerlockError, match="no such folder"):
         open_encoder(f"hf:{tmp_path}/not/there")
+
+
+def test_a_revision_is_at_hand_where_it_was_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    for kept in ("0123abc", "main"):
+        monkeypatch.setattr(
+            hub,
+            "try_to_load_from_cache",
+            lambda name, file, *, revision, kept=kept: file if (revision or "main") == kept else None,
+        )
+        assert at_hand("hf:somebody/videomae@0123abc") == (kept == "0123abc")
+        assert at_hand("hf:somebody/videomae") == (kept == "main")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("videomae.pth", r"a checkpoint file of torch, .* by the path alone, .*videomae\.pth$"),
+        ("vjepa.pth.tar", r"a checkpoint file of torch, .* by the path alone, .*vjepa\.pth\.tar$"),
+        ("lost.pt", "a checkpoint file of torch, .* no such file is here$"),
+        ("weights.npz", "a file, where a folder or a repository"),
+    ],
+)
+def test_a_file_is_said_to_be_one(name: str, words: str, tmp_path: Path) -> None:
+    if name != "lost.pt":
+        (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(LayerlockError, match=words):
+        open_encoder(f"hf:{tmp_path / name}")
 
 
 def test_without_transformers_videomae_opens_and_the_others_name_the_extra(

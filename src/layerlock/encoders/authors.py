@@ -69,8 +69,11 @@ def read_authors(path: str | Path) -> Any:
     except OSError as error:
         raise LayerlockError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from None
     except pickle.UnpicklingError as error:
+        reason = (
+            str(error).rpartition("WeightsUnpickler error: ")[2].partition(". ")[0]
+        )  # the rest: how to run the code
         raise LayerlockError(
-            f"{path}: cannot be read without running code from it, which is refused ({one_line(error)})"
+            f"{path}: cannot be read without running code from it, which is refused ({' '.join(reason.split())})"
         ) from None
     except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, BadZipFile) as error:
         raise LayerlockError(f"{path}: not a readable checkpoint of torch ({one_line(error)})") from None

@@ -16,7 +16,8 @@ from layerlock.model.encoder import read_tensors
 EXTRA = "pip install 'layerlock[transformers]'"
 _PREPROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json")
 _WEIGHTS = "model.safetensors"
-_WANTED = ("config.json", *_PREPROCESSORS, "*.safetensors", f"{_WEIGHTS}.index.json")
+_INDEX = f"{_WEIGHTS}.index.json"
+_WANTED = ("config.json", *_PREPROCESSORS, "*.safetensors", _INDEX)
 
 Colour = tuple[float, float, float]
 
@@ -35,7 +36,7 @@ class Checkpoint:
 
     def weights(self) -> dict[str, Tensor]:
         """All tensors, of one file or of several that an index names. Raises LayerlockError for other weights."""
-        whole, index = self.folder / _WEIGHTS, self.folder / f"{_WEIGHTS}.index.json"
+        whole, index = self.folder / _WEIGHTS, self.folder / _INDEX
         if whole.exists():
             return read_tensors(whole)
         if not index.exists():
@@ -71,10 +72,13 @@ class Checkpoint:
 
 
 def fetch(name: str) -> Checkpoint:
-    """The checkpoint of a local folder or, where there is none, of that repository on the Hub.
+    """The checkpoint of a local folder or, where there is none, of that repository on the Hub: `ORG/NAME`, or
+    `ORG/NAME@REVISION` for a branch, a tag or a commit.
 
     Raises LayerlockError where there is neither. Downloads nothing but JSON and safetensors.
     """
+    if Path(name).is_file():
+        raise LayerlockError(f"hf:{name}: a file, where a folder or a repository of transformers is wanted")
     folder = Path(name) if Path(name).is_dir() else _download(name)
     return Checkpoint(folder=folder, fields=_read_json(folder / "config.json"))
 
@@ -88,8 +92,10 @@ def is_local(name: str) -> bool:
         from huggingface_hub.errors import HFValidationError
     except ImportError:
         return False
+    repository, revision = _pinned(name)
     try:
-        return any(isinstance(try_to_load_from_cache(name, file), str) for file in (_WEIGHTS, f"{_WEIGHTS}.index.json"))
+        kept = [try_to_load_from_cache(repository, file, revision=revision) for file in (_WEIGHTS, _INDEX)]
+        return any(isinstance(path, str) for path in kept)
     except HFValidationError:
         return False
 
@@ -100,9 +106,16 @@ def _download(name: str) -> Path:
     except ImportError:
         raise LayerlockError(f"hf:{name}: no such folder, and the Hub needs transformers ({EXTRA})") from None
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_WANTED)))
+        repository, revision = _pinned(name)
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(_WANTED)))
     except Exception as error:  # whatever the network, the Hub and its client raise
         raise LayerlockError(f"hf:{name}: no such folder, and not available from the Hub ({one_line(error)})") from None
+
+
+def _pinned(name: str) -> tuple[str, str | None]:
+    """A repository and, where one is named, its revision."""
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+from layerlock.encoders.authors import is_authors_file
 from layerlock.encoders.checkpoint import Checkpoint, fetch
 from layerlock.encoders.protocol import FrozenEncoder
 from layerlock.encoders.videomae import open_videomae
@@ -18,10 +20,16 @@ _MODELS: dict[str, Callable[[Checkpoint, ClipShape | None], FrozenEncoder]] = {
 
 
 def open_hub(name: str, clip: ClipShape | None) -> FrozenEncoder:
-    """The encoder of a local folder or of a repository on the Hugging Face Hub.
+    """The encoder of a local folder or of a repository on the Hugging Face Hub, which may name a revision (`fetch`).
 
     Raises LayerlockError for what cannot be fetched or read and for other models.
     """
+    if is_authors_file(name):
+        there = "" if Path(name).exists() else "; no such file is here"
+        raise LayerlockError(
+            f"hf:{name}: a checkpoint file of torch, as authors publish them, not a folder or a repository of "
+            f"transformers; VideoMAE, V-JEPA and V-JEPA 2 are read from such files by the path alone, {name}{there}"
+        )
     checkpoint = fetch(name)
     kind = checkpoint.fields.get("model_type")
     if kind not in _MODELS:

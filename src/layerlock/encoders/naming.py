@@ -29,7 +29,8 @@ def open_encoder(
     - `FOLDER`: a run folder or an encoder folder of ours;
     - `random:SIZE`: random weights in a size of `layerlock.model.sizes`, drawn from `seed`;
     - `random:NAME`: random weights in the shape of the encoder of any other name here;
-    - `hf:NAME-OR-FOLDER`: a VideoMAE or V-JEPA 2 as transformers saves it;
+    - `hf:FOLDER`, `hf:ORG/NAME`, `hf:ORG/NAME@REVISION`: a VideoMAE or V-JEPA 2 as transformers saves it, here or on
+      the Hub;
     - `4ds:FILE.npz`: a published 4DS checkpoint;
     - `FILE.pth`, `FILE.pt`: a VideoMAE, V-JEPA or V-JEPA 2 as its authors published it.
 
@@ -51,7 +52,7 @@ def _open(name: str, clip: ClipShape | None, seed: int) -> FrozenEncoder:
     if not Path(name).exists():
         raise LayerlockError(
             f"{name!r} is no encoder: neither a folder that is there nor one of random:SIZE (SIZE: "
-            f"{', '.join(SIZES)}), random:NAME, hf:NAME-OR-FOLDER, 4ds:FILE.npz, FILE.pth, FILE.pt"
+            f"{', '.join(SIZES)}), random:NAME, hf:ORG/NAME, hf:FOLDER, 4ds:FILE.npz, FILE.pth, FILE.pt"
         )
     if is_authors_file(name):
         return open_authors(name, clip)
