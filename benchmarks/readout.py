@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 import torch
 from measure import begin, options
 
+from layerlock.data.index import Index
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.readouts import Candidate, candidates_of
+from layerlock.evaluation.splits.split import Split, Splits
 from layerlock.evaluation.sweep import Sweep
-from layerlock.evaluation.tasks import ActionTask, DepthTask, Task
+from layerlock.evaluation.tasks import TASKS, ReadoutTask
 from layerlock.features import Reader
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.model.readout import AttentionReadout
@@ -58,7 +60,7 @@ def main() -> None:
 
     depth = torch.rand(given.batch, 16, 224, 224, device=device) * 5 + 1
     for count in given.depth_readouts:
-        took = step_seconds(encoder, DepthTask(config(count, task="depth"), SHAPE), count, video, depth, given.rounds)
+        took = step_seconds(encoder, task_of(config(count, task="depth"), encoder), count, video, depth, given.rounds)
         print(f"depth: {count:2} readouts {took:25.3f}   {took / alone:.2f} x the encoder")
 
 
@@ -71,7 +73,16 @@ def config(count: int, **changes: str) -> EvaluateConfig:
 def action(encoder: Encoder, video: torch.Tensor, label: torch.Tensor, count: int, rounds: int) -> float:
     """Seconds of a step with so many readouts of the size for Something-Something."""
     sizes = EvaluateConfig(channels=768, heads=12)
-    return step_seconds(encoder, ActionTask(sizes, classes=CLASSES, layout=""), count, video, label, rounds)
+    return step_seconds(encoder, task_of(sizes, encoder), count, video, label, rounds)
+
+
+def task_of(config: EvaluateConfig, encoder: Encoder) -> ReadoutTask:
+    """A task for data of so many classes."""
+    split = Split(index=Index(root="", layout="", videos=(), labels=(), classes=tuple(map(str, range(CLASSES)))))
+    splits = Splits(train=split, validation=split, test=split, classes=split.index.classes, layout="", how="")
+    task = TASKS[config.task](config, splits, encoder)
+    assert isinstance(task, ReadoutTask)
+    return task
 
 
 def reader_of(encoder: Encoder, members: Sequence[Candidate]) -> Reader:
@@ -80,7 +91,7 @@ def reader_of(encoder: Encoder, members: Sequence[Candidate]) -> Reader:
 
 
 def step_seconds(
-    encoder: Encoder, task: Task, count: int, video: torch.Tensor, target: torch.Tensor, rounds: int
+    encoder: Encoder, task: ReadoutTask, count: int, video: torch.Tensor, target: torch.Tensor, rounds: int
 ) -> float:
     """Seconds of a step of a sweep."""
     encoders, device = {"encoder": encoder}, video.device

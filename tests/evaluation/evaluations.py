@@ -10,7 +10,10 @@ from tiny import MODEL
 
 from layerlock.data.decode.video import VideoInfo
 from layerlock.data.index import Index
-from layerlock.evaluation.config import TRAINING, EvaluateConfig
+from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.splits.split import Split, Splits
+from layerlock.evaluation.tasks import TASKS
+from layerlock.evaluation.tasks.task import TRAINING
 from layerlock.model.encoder import ClipShape, Encoder
 
 SHAPE = ClipShape(frames=8, stride=1, size=24)
@@ -64,3 +67,11 @@ def clips(count: int, seed: int = 0) -> torch.Tensor:
     """Noise, uint8 `[B, 8, 3, 24, 24]`."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 8, 3, 24, 24), generator=generator, dtype=torch.uint8)
+
+
+def task(config: EvaluateConfig, *, classes: int = 4, layout: str = "class folders", clip: ClipShape = SHAPE) -> Any:
+    """The task of a config, for made-up data of so many classes and an encoder of such clips."""
+    split = Split(index=index(list(range(classes)), classes))
+    names = split.index.classes
+    splits = Splits(train=split, validation=split, test=split, classes=names, layout=layout, how="made up")
+    return TASKS[config.task](config, splits, Encoder.random(MODEL, clip))

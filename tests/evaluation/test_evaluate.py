@@ -29,13 +29,14 @@ from layerlock.data.folder import FolderSource
 from layerlock.data.synth import SynthConfig, depth_path, write_videos
 from layerlock.encoders.checks import fingerprint
 from layerlock.errors import ConfigError, LayerlockError
-from layerlock.evaluation import retrieve, words
 from layerlock.evaluation import score as scoring
+from layerlock.evaluation import words
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.intervals import Interval
 from layerlock.evaluation.results import Evaluation, Row
 from layerlock.evaluation.run import evaluate
 from layerlock.evaluation.sweep import Sweep
+from layerlock.evaluation.tasks.retrieval import RetrievalTask
 from layerlock.features.clips import SpreadViews
 from layerlock.features.store import Array
 from layerlock.lock import FolderLock
@@ -120,13 +121,13 @@ def test_the_best_rate_of_every_block_on_the_validation_split_is_tested(
     tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: dict[str, tuple[str, ...]] = {}
-    original = scoring.score_split
+    original = scoring.score_readouts
 
-    def watched(sweep: Sweep, reader: Any, views: Any, members: Any, *, file: Path, **more: Any) -> scoring.Scores:
-        told[file.stem] = tuple(map(str, members))
-        return original(sweep, reader, views, members, file=file, **more)
+    def watched(setup: Any, sweep: Sweep, members: Any, role: str) -> scoring.Scores:
+        told[role] = tuple(map(str, members))
+        return original(setup, sweep, members, role)
 
-    monkeypatch.setattr("layerlock.evaluation.run.score_split", watched)
+    monkeypatch.setattr("layerlock.evaluation.run.score_readouts", watched)
     found = run(tmp_path / "out", world, encoder, baselines="no")
     validation = load_file(tmp_path / "out" / "validation.safetensors")
     for row in (row for row in found.rows if not row.baseline):
@@ -362,7 +363,7 @@ def test_depth_of_the_synthetic_world(tmp_path: Path, world: Path, encoder: Path
     for row in found.rows[:2]:
         own = [swept.score for swept in found.sweep if (swept.encoder, swept.kind) == ("encoder", row.kind)]
         assert row.validation == min(own)
-    shown = load_file(tmp_path / "out" / "examples.safetensors")
+    shown = load_file(tmp_path / "out" / "gallery.safetensors")
     assert shown["predicted"].shape == shown["true"].shape == (8, 4, 24, 24)
     assert "predicted depth" in (tmp_path / "out" / "report.html").read_text()
 
@@ -502,7 +503,7 @@ def test_retrieval_names_videos_that_have_no_other_of_their_class(tmp_path: Path
     (data / "lone").mkdir()
     lone.rename(data / "lone" / "lone.mp4")
     found = run(tmp_path / "out", data, encoder, task="retrieval", test_share=0.5, baselines="no")
-    assert (str(data / "lone" / "lone.mp4"), retrieve.ALONE) in found.left_out
+    assert (str(data / "lone" / "lone.mp4"), RetrievalTask.left_out) in found.left_out
 
 
 def test_lists_may_stand_elsewhere_than_their_videos(tmp_path: Path, world: Path, encoder: Path) -> None:
@@ -534,7 +535,7 @@ def test_retrieval_chooses_a_depth_and_trains_nothing(tmp_path: Path, world: Pat
     assert row.validation == max(one.score for one in found.sweep if one.encoder == "encoder")
     assert set(row.metrics) == {"mAP", "top-1", "top-5"}
     assert all(set(one.metrics) == {"mAP", "top-1", "top-5"} for one in found.sweep)
-    assert "The block was chosen by mAP on the training and the validation split together" in words.sentences(found)[1]
+    assert "The block was chosen by mAP on the train and validation split" in words.sentences(found)[1]
     assert not (tmp_path / "out" / "readouts.safetensors").exists()
     assert figures(run(tmp_path / "out", world, encoder, task="retrieval", test_share=0.5, resume=True)) == figures(
         found
@@ -545,14 +546,14 @@ def test_retrieval_cut_in_time_finds_other_clips_and_never_one_twice(
     tmp_path: Path, world: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[SpreadViews] = []
-    pooled = retrieve._pooled
+    pooled = scoring._pooled
 
     def noted(opened: Any, found: Any, views: SpreadViews, file: Path) -> Any:
         asked.append(views)
         return pooled(opened, found, views, file)
 
     write_videos(tmp_path / "long", SynthConfig(videos=20, size=32, frames=44), workers=1)
-    monkeypatch.setattr(retrieve, "_pooled", noted)
+    monkeypatch.setattr(scoring, "_pooled", noted)
     run(tmp_path / "out", tmp_path / "long", encoder, task="retrieval", split_by="time", baselines="no")
     for views in asked:
         clips = [(video.path, views.folder._room(row)[0]) for row, video in enumerate(views.folder.index.videos)]
@@ -651,14 +652,15 @@ def test_several_clips_of_a_video_are_one_figure(tmp_path: Path, world: Path, en
         ({"depths": (0.0,), "lrs": ()}, r"2 problems:\n.*depths.*\n.*lrs"),
         ({"channels": 10, "heads": 3}, "heads: 3 heads do not divide 10 channels"),
         ({"channels": 200, "heads": None}, "heads: 3 heads do not divide 200 channels"),
-        ({"task": "depth", "views": 3}, "views: only for actions"),
-        ({"readout": "linear", "channels": 8}, "channels: a linear readout has none"),
+        ({"task": "depth", "views": 3}, "views: the task depth does not use it; action can"),
+        ({"readout": "linear", "channels": 8}, "channels: only attention readouts have it"),
         ({"augment": "no", "jitter": 0.5, "flip": "yes"}, r"2 problems:\n.*flip.*not augmented\n.*jitter"),
-        ({"query_patch": (2, 4, 4)}, "query_patch: only for depth"),
+        ({"query_patch": (2, 4, 4)}, "query_patch: the task action does not use it; depth can"),
         (
-            {"task": "retrieval", "cache": True, "lrs": (1e-2,), "readout": "linear"},
-            r"3 problems:\n.*lrs.*nothing is trained for retrieval\n.*readout.*\n.*cache",
+            {"task": "retrieval", "cache": True, "lrs": (1e-2,)},
+            r"2 problems:\n.*cache.*\n.*lrs.*the task retrieval does not use it; action, depth can",
         ),
+        ({"task": "retrieval", "readout": "linear"}, "readout: 'linear' is not one of cosine, all"),
         ({"examples": 3}, "examples: 3 are not one batch of 8"),
         ({"cache": True}, "cache: augmented clips are never the same twice"),
         ({"task": "segmentation"}, "task: 'segmentation' is not one of action, depth, retrieval"),
@@ -919,7 +921,7 @@ def test_no_picture_can_lose_the_results(
     def fails(*_: Any) -> None:
         raise ValueError("cannot be drawn")
 
-    place = {"clips": f"evaluation.{'run' if task == 'action' else 'retrieve'}.save_gallery"}
+    place = {"clips": "evaluation.run.save_gallery"}
     monkeypatch.setattr(f"layerlock.{place.get(fault, 'report.evaluation.write_evaluation')}", fails)
     changes = {"test_share": 0.5} if task == "retrieval" else {}
     config = settings(tmp_path / "out", data=str(world), encoder=str(encoder), task=task, baselines="no", **changes)

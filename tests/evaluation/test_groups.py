@@ -18,8 +18,9 @@ from layerlock.evaluation.splits.cut import Cutting, by_video
 from layerlock.evaluation.splits.groups import group_videos
 from layerlock.evaluation.splits.open import open_splits
 from layerlock.evaluation.splits.split import Splits
+from layerlock.evaluation.tasks.task import DEPTH, LABEL
 
-CUTTING = Cutting(by="auto", validation=0.1, test=0.2, seed=0, labelled=True, span=lambda fps: 8)
+CUTTING = Cutting(by="auto", validation=0.1, test=0.2, seed=0, target=LABEL, span=lambda fps: 8)
 
 
 def named(names: Sequence[str], labels: Sequence[int] | None = None, root: str = "/data", **changes: object) -> Index:
@@ -115,14 +116,14 @@ def test_numbers_of_videos_are_no_groups(names: list[str]) -> None:
 
 def test_rooms_of_sequences_stay_together_and_one_room_alone_is_one_group() -> None:
     rooms = [f"{room}/seq-{n:02d}" for room in ("chess", "fire", "heads", "office", "stairs") for n in range(1, 6)]
-    splits = opened(named(rooms), labelled=False)
+    splits = opened(named(rooms), target=DEPTH)
     assert not shared(splits)
     assert set(splits.test.groups) < {"chess", "fire", "heads", "office", "stairs"}
     one = named([f"seq-{n:02d}" for n in range(1, 6)], root="/data/chess")
-    assert "cut in time" in opened(one, labelled=False).how
-    assert set(opened(one, labelled=False).test.groups) == {"chess"}
+    assert "cut in time" in opened(one, target=DEPTH).how
+    assert set(opened(one, target=DEPTH).test.groups) == {"chess"}
     with pytest.raises(LayerlockError, match=r"all 5 videos are of one group, chess .*--split-by time"):
-        opened(one, labelled=False, by="video")
+        opened(one, target=DEPTH, by="video")
     train, test = (replace(one, root=f"/data/chess/{role}") for role in ("train", "test"))
     found = group_videos({"train": named(["seq-01"], root=train.root), "test": named(["seq-02"], root=test.root)}, None)
     assert found.found["train"].groups == found.found["test"].groups == ("chess",)

@@ -22,8 +22,6 @@ def scores(**score_v: torch.Tensor) -> Scores:
     count = len(next(iter(score_v.values())))
     return Scores(
         score_svm={name: torch.stack([values, noise(count, seed=9)], 1)[None] for name, values in score_v.items()},
-        predicted_v={},
-        label_v=torch.zeros(count),
         video_v=torch.arange(count),
         group_v=torch.arange(count),
     )

@@ -16,8 +16,9 @@ from layerlock.evaluation.splits.cut import Cutting
 from layerlock.evaluation.splits.open import open_splits
 from layerlock.evaluation.splits.own import own_splits
 from layerlock.evaluation.splits.split import Split, Splits
+from layerlock.evaluation.tasks.task import DEPTH, LABEL
 
-CUTTING = Cutting(by="auto", validation=0.1, test=0.2, seed=0, labelled=True, span=lambda fps: 8)
+CUTTING = Cutting(by="auto", validation=0.1, test=0.2, seed=0, target=LABEL, span=lambda fps: 8)
 
 
 def opened(found: Index | dict[str, Index], cutting: Cutting = CUTTING, test_data: str | None = None) -> Splits:
@@ -68,7 +69,7 @@ def test_scans_of_one_room_stay_together() -> None:
     data = index([-1] * 30)
     named = [f"/data/scene{row // 3:04d}_{row % 3:02d}/x.sens" for row in range(30)]
     data = replace(data, videos=tuple(replace(v, path=p) for v, p in zip(data.videos, named, strict=True)))
-    splits = opened(data, replace(CUTTING, labelled=False, by="video"))
+    splits = opened(data, replace(CUTTING, target=DEPTH, by="video"))
     rooms = [{path[6:15] for path in paths(p)} for p in (splits.train, splits.validation, splits.test)]
     assert [len(room) for room in rooms] == [7, 1, 2]
     assert not rooms[0] & rooms[1]
@@ -77,13 +78,13 @@ def test_scans_of_one_room_stay_together() -> None:
 
 
 def test_one_scene_is_cut_in_time_with_a_clip_between_the_splits() -> None:
-    splits = opened(index([-1], frames=200), replace(CUTTING, labelled=False))
+    splits = opened(index([-1], frames=200), replace(CUTTING, target=DEPTH))
     assert splits.train.stretches == ((0, 124),)
     assert splits.validation.stretches == ((132, 140), (140, 148))
     assert splits.test.stretches == tuple((at, at + 8) for at in range(160, 200, 8))
     assert len(splits.test) == 5
     with pytest.raises(LayerlockError, match="39 frames are too few to be cut in time for clips that span 8"):
-        opened(index([-1], frames=39), replace(CUTTING, labelled=False))
+        opened(index([-1], frames=39), replace(CUTTING, target=DEPTH))
 
 
 def test_test_data_of_its_own_is_the_test_split_and_its_classes_are_told_by_name() -> None:
@@ -137,7 +138,7 @@ def test_links_to_one_video_are_in_one_split(tmp_path: Path, link: str, labelled
     for number in range(20):
         (tmp_path / f"{2 * number:03d}.mp4").touch()
         getattr(tmp_path / f"{2 * number + 1:03d}.mp4", link)(tmp_path / f"{2 * number:03d}.mp4")
-    cutting = replace(CUTTING, labelled=labelled)
+    cutting = replace(CUTTING, target=LABEL if labelled else DEPTH)
     splits = opened(index([0] * 40 if labelled else [-1] * 40, int(labelled), root=str(tmp_path)), cutting)
     files = [{Path(path).stat().st_ino for path in paths(p)} for p in (splits.train, splits.validation, splits.test)]
     assert [len(split) for split in files] == [14, 2, 4]
@@ -209,4 +210,4 @@ def test_a_class_whose_videos_are_all_unusable_is_named() -> None:
     splits = opened(index([0] * 10 + [2] * 10, 4))
     assert splits.classes == ("class 0", "class 1", "class 2", "class 3")
     assert splits.notes == ("classes without a usable video to train on, 2: class 1, class 3",)
-    assert not opened(index([-1] * 10), replace(CUTTING, labelled=False)).notes
+    assert not opened(index([-1] * 10), replace(CUTTING, target=DEPTH)).notes

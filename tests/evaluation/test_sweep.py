@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from evaluations import clips, settings, tiny_encoder
+from evaluations import task as task_of
 
 from layerlock.data import Batch
 from layerlock.encoders.checks import FrozenEncoder
@@ -16,8 +17,6 @@ from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.readouts import Candidate, blocks_of, candidates_of
 from layerlock.evaluation.sweep import Sweep
-from layerlock.evaluation.tasks import ActionTask, DepthTask
-from layerlock.evaluation.tasks.depth import valid_depth
 from layerlock.features import Reader
 
 CPU = torch.device("cpu")
@@ -26,7 +25,7 @@ CPU = torch.device("cpu")
 def action_sweep(
     config: EvaluateConfig, members: tuple[Candidate, ...], encoders: Mapping[str, FrozenEncoder]
 ) -> Sweep:
-    return Sweep(config, ActionTask(config, classes=4, layout="class folders"), members, encoders, CPU)
+    return Sweep(config, task_of(config), members, encoders, CPU)
 
 
 def reader(encoders: Mapping[str, FrozenEncoder], members: Sequence[Candidate]) -> Reader:
@@ -58,15 +57,10 @@ def test_every_readout_learns_exactly_what_it_learns_alone(task: str) -> None:
     members = candidates_of(config, encoders)
     assert len(members) == 2 * 2 * 2
     batch = depth_batch(8)
-    target = valid_depth(batch) if task == "depth" else torch.arange(8) % 4
+    target = task_of(config).target_of(batch) if task == "depth" else torch.arange(8) % 4
 
     def trained(chosen: tuple[Candidate, ...]) -> Sweep:
-        made = (
-            DepthTask(config, encoders["encoder"].clip)
-            if task == "depth"
-            else ActionTask(config, classes=4, layout="class folders")
-        )
-        sweep = Sweep(config, made, chosen, encoders, CPU)
+        sweep = Sweep(config, task_of(config), chosen, encoders, CPU)
         features = reader(encoders, chosen).read(batch.video_btchw)
         for _ in range(4):
             sweep.train_step(features, target)
@@ -179,8 +173,8 @@ def test_readouts_of_depth_begin_at_the_mean_depth(kind: str) -> None:
     config = settings(task="depth", query_patch=(2, 12, 12), readout=kind, lrs=(1e-9,))
     encoders = {"encoder": tiny_encoder()}
     members, batch = candidates_of(config, encoders), depth_batch(8)
-    sweep = Sweep(config, DepthTask(config, encoders["encoder"].clip), members, encoders, CPU)
-    target, features = valid_depth(batch), reader(encoders, members).read(batch.video_btchw)
+    sweep = Sweep(config, task_of(config), members, encoders, CPU)
+    target, features = task_of(config).target_of(batch), reader(encoders, members).read(batch.video_btchw)
     mean = target[target > 0].mean()
     losses = sweep.train_step(features, target)
     for setting, loss in losses.items():

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from layerlock.config import OptimConfig, RunConfig, type_problems
+from layerlock.data import ClipConfig
 from layerlock.errors import ConfigError
-from layerlock.features.clips import RESIZE
+from layerlock.evaluation.tasks import TASKS, Task
+from layerlock.evaluation.tasks.task import ATTENTION
+from layerlock.features.clips import RESIZE, plain_clip
+from layerlock.model.encoder import ClipShape
 
 YesNo = Literal["yes", "no"]
-
-TRAINING = (
-    *("lrs", "readout", "channels", "heads", "query_patch", "examples", "warmup", "end_lr", "weight_decay"),
-    *("readout_seeds", "augment", "flip", "jitter", "grey", "cache", "cache_gb", "checkpoint_every"),
-)
-"""fields of how readouts are trained"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +24,8 @@ class EvaluateConfig:
 
     encoder: str = ""
     """run folder, encoder folder, or another name that `open_encoder` knows"""
-    task: Literal["action", "depth", "retrieval"] = "action"
-    """what is read from the features"""
+    task: str = "action"
+    """what is read from the features: a name in `evaluation/tasks/`"""
     data: str = ""
     """folder or list of videos, with labels or depth (docs/evaluation.md)"""
     test_data: str | None = None
@@ -46,8 +44,8 @@ class EvaluateConfig:
     """blocks that are read, as fractions of all: block floor(fraction x L)"""
     lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     """learning rates"""
-    readout: Literal["attention", "linear", "both"] = "both"
-    """kinds of readout; each is chosen and reported by itself"""
+    readout: str = "all"
+    """kind of readout, attention or linear; all: every kind that the task has, each chosen and reported by itself"""
     channels: int | None = None
     """width of an attention readout; None: 768 for Something-Something v2, else 1024"""
     heads: int | None = None
@@ -76,8 +74,8 @@ class EvaluateConfig:
     """flip half of the training clips left to right; None: for depth, since an action can have a left and a right"""
     jitter: float | None = None
     """probability of random colours in training (Table 12); None: 0.8 for actions, 0 for depth"""
-    grey: float | None = None
-    """probability of a grey clip in training; None: 0.1 for actions, 0 for depth"""
+    grayscale: float | None = None
+    """probability of a grayscale clip in training; None: 0.1 for actions, 0 for depth"""
     views: int | None = None
     """equally spaced clips of a test video whose softmax is averaged; None: 7 for Kinetics, else the middle clip"""
     split_by: Literal["auto", "video", "time"] = "auto"
@@ -116,9 +114,28 @@ class EvaluateConfig:
         return self.examples // max(self.batch, 1)
 
     @property
+    def row(self) -> type[Task]:
+        """The row of the table of tasks."""
+        return TASKS[self.task]
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of readout."""
-        return ("attention", "linear") if self.readout == "both" else (self.readout,)
+        return self.row.readouts if self.readout == "all" else (self.readout,)
+
+    def still_clip(self, shape: ClipShape) -> ClipConfig:
+        """Clips of an encoder's shape without anything random, cut in the centre."""
+        return plain_clip(shape, stride=self.stride, resize=self.resize)
+
+    def training_clip(self, shape: ClipShape) -> ClipConfig:
+        """The same with random crops, flips and colours."""
+        usual = self.row.augmentation
+        return replace(
+            self.still_clip(shape),
+            flip=usual.flip if self.flip is None else self.flip == "yes",
+            jitter=usual.jitter if self.jitter is None else self.jitter,
+            grey=usual.grayscale if self.grayscale is None else self.grayscale,
+        )
 
     def heads_of(self, channels: int) -> int:
         """Heads of an attention readout of so many channels."""
@@ -141,11 +158,18 @@ class EvaluateConfig:
 
     def check(self) -> None:
         """Raises ConfigError with every problem there is."""
-        found = type_problems(self)
+        found = type_problems(self) or self._names()
         if not found:
             found = [*self._texts(), *self._numbers(), *self._shares(), *self._training(), *self._unused()]
         if found:
             raise ConfigError(found)
+
+    def _names(self) -> list[str]:
+        """Words that are none of those there are."""
+        if self.task not in TASKS:
+            return [f"task: {self.task!r} is not one of {', '.join(TASKS)}"]
+        kinds = (*self.row.readouts, "all")
+        return [] if self.readout in kinds else [f"readout: {self.readout!r} is not one of {', '.join(kinds)}"]
 
     def _texts(self) -> list[str]:
         found = [f"{name}: it is empty" for name in ("encoder", "data", "out") if not getattr(self, name)]
@@ -193,11 +217,11 @@ class EvaluateConfig:
             )
         found += [
             f"{name}: {value} is not a probability"
-            for name in ("jitter", "grey")
+            for name in ("jitter", "grayscale")
             if (value := getattr(self, name)) is not None and not 0 <= value <= 1
         ]
         if not 1 <= self.resize <= 8:
-            found.append(f"resize: {self.resize} is not between 1 (no margin to crop from) and 8")
+            found.append(f"resize: {self.resize} is not between 1 (nothing to crop) and 8")
         return found
 
     def _training(self) -> list[str]:
@@ -213,7 +237,7 @@ class EvaluateConfig:
         ]
         if not 0 < self.cache_gb < math.inf:
             found.append(f"cache_gb: {self.cache_gb} is no positive number of gigabytes")
-        if self.cache and self.augmented and self.task != "retrieval":
+        if self.cache and self.augmented and "cache" in self.row.fields:
             found.append("cache: augmented clips are never the same twice; say --augment no with it")
         return found
 
@@ -221,16 +245,13 @@ class EvaluateConfig:
         """Fields that were given and that nothing would come of."""
         reasons: dict[str, str] = {}
         if not self.augmented:
-            reasons |= dict.fromkeys(("flip", "jitter", "grey"), "clips are not augmented")
+            reasons |= dict.fromkeys(("flip", "jitter", "grayscale"), "clips are not augmented")
         if not self.cache:
             reasons["cache_gb"] = "nothing is kept without --cache"
-        if self.readout == "linear":
-            reasons |= dict.fromkeys(("channels", "heads", "query_patch"), "a linear readout has none")
-        if self.task != "depth":
-            reasons["query_patch"] = "only for depth"
-        if self.task != "action":
-            reasons["views"] = f"only for actions; of a video for {self.task} the middle clip is taken"
-        if self.task == "retrieval":
-            reasons |= dict.fromkeys(TRAINING, "nothing is trained for retrieval")
+        if "attention" not in self.kinds:
+            reasons |= dict.fromkeys((*ATTENTION, "query_patch"), "only attention readouts have it")
+        for name in set().union(*(row.fields for row in TASKS.values())) - self.row.fields:
+            users = ", ".join(row.name for row in TASKS.values() if name in row.fields)
+            reasons[name] = f"the task {self.task} does not use it; {users} can"
         plain = {field.name: field.default for field in fields(self)}
-        return [f"{name}: {why}" for name, why in reasons.items() if getattr(self, name) != plain[name]]
+        return [f"{name}: {why}" for name, why in sorted(reasons.items()) if getattr(self, name) != plain[name]]

@@ -28,7 +28,7 @@ FILES = (
     "readouts.safetensors",
     "validation.safetensors",
     "test.safetensors",
-    "examples.safetensors",
+    "gallery.safetensors",
     "results.json",
     "report.html",
 )
@@ -40,8 +40,9 @@ class EvaluationFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.lock = FolderLock(self.path)
-        self.config, self.readouts, self.validation, self.test = (self.path / name for name in FILES[:4])
-        self.examples, self.results, self.report = (self.path / name for name in FILES[4:])
+        self.config, self.readouts = (self.path / name for name in FILES[:2])
+        self.scores = {role: self.path / f"{role}.safetensors" for role in ("validation", "test")}
+        self.gallery, self.results, self.report = (self.path / name for name in FILES[4:])
 
     @property
     def exists(self) -> bool:
@@ -76,7 +77,7 @@ class EvaluationFolder:
             self._same("it was", before["of"], facts)
         if any(before["config"][name] != to_dict(config)[name] for name in PLACES):
             with self._told():
-                for path in (self.validation, self.test, self.examples, self.results, self.report):
+                for path in (*self.scores.values(), self.gallery, self.results, self.report):
                     path.unlink(missing_ok=True)
         self._write(before | {"config": to_dict(config), "of": facts})
 

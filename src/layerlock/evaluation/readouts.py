@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from layerlock import draws
 from layerlock.encoders import FrozenEncoder
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.tasks import Shape, Task
+from layerlock.evaluation.tasks import ReadoutTask, Shape
 from layerlock.features import Place
 from layerlock.model.encoder import block_at
 from layerlock.model.readout import AttentionReadout, LinearReadout, Readout
 from layerlock.model.vit import initialize
+
+TRAINED = ("attention", "linear")
+"""kinds of readout that are trained, step by step"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ def candidates_of(config: EvaluateConfig, encoders: Mapping[str, FrozenEncoder])
         for name, encoder in encoders.items()
         for kind in config.kinds
         for block, fraction in blocks_of(config.depths, encoder).items()
-        for lr in sorted(set(config.lrs))
+        for lr in (sorted(set(config.lrs)) if kind in TRAINED else (0.0,))
     )
 
 
@@ -79,7 +82,7 @@ def build_readout(candidate: Candidate, encoder: FrozenEncoder, shape: Shape, se
 
 
 def shapes_of(
-    task: Task, candidates: Sequence[Candidate], encoders: Mapping[str, FrozenEncoder]
+    task: ReadoutTask, candidates: Sequence[Candidate], encoders: Mapping[str, FrozenEncoder]
 ) -> dict[Candidate, Shape]:
     """The shape of each readout."""
     return {candidate: task.shape(candidate.kind, encoders[candidate.encoder]) for candidate in candidates}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from layerlock.config import to_dict
 from layerlock.errors import LayerlockError
@@ -18,7 +19,6 @@ from layerlock.evaluation.intervals import FEWEST, SHOWN_FROM, Interval, proves
 from layerlock.evaluation.readouts import Candidate
 from layerlock.evaluation.score import Scores
 from layerlock.evaluation.setup import OURS, Setup
-from layerlock.evaluation.tasks import Metric
 from layerlock.files import write_whole
 from layerlock.train.folder import versions
 
@@ -142,9 +142,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def head(setup: Setup, metrics: Sequence[Metric], signal: int | None = None) -> Evaluation:
+def head(setup: Setup, signal: int | None = None) -> Evaluation:
     """What is known of an evaluation before its results."""
-    splits = setup.splits
+    splits, metrics = setup.splits, setup.task.metrics
     data: dict[str, Any] = {
         "layout": splits.layout,
         "splits": splits.how,
@@ -154,7 +154,7 @@ def head(setup: Setup, metrics: Sequence[Metric], signal: int | None = None) -> 
             role: len(set(split.groups))
             for role, split in (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
         },
-        "classes": len(splits.classes) if setup.config.task != "depth" else 0,
+        "classes": len(setup.task.classes),
         "notes": list(splits.notes),
     }
     return Evaluation(
@@ -172,8 +172,6 @@ def head(setup: Setup, metrics: Sequence[Metric], signal: int | None = None) -> 
 
 def tabled(
     setup: Setup,
-    metrics: Sequence[Metric],
-    constant: str | None,
     candidates: Sequence[Candidate],
     chosen: Sequence[Candidate],
     validation: Scores,
@@ -183,14 +181,15 @@ def tabled(
     """The whole of the results: a row for each chosen candidate and one for the constant prediction, if there is one;
     all candidates as the sweep, with figures of the test split where `test` has them.
     """
+    constant = setup.task.constant
     rivals = {candidate: _rivals(candidate, chosen, constant) for candidate in chosen}
     compared = sum(map(len, rivals.values()))
-    rows = [_row(setup, metrics, candidate, validation, test, rivals[candidate], compared) for candidate in chosen]
+    rows = [_row(setup, candidate, validation, test, rivals[candidate], compared) for candidate in chosen]
     if constant is not None:
-        rows.append(_constant_row(setup, metrics, constant, validation, test))
+        rows.append(_constant_row(setup, constant, validation, test))
     main = str(next(candidate for candidate in chosen if candidate.encoder == OURS))
-    best, worst = extremes(setup, test, main, metrics[0])
-    found = head(setup, metrics)
+    best, worst = extremes(setup, test, main)
+    found = head(setup)
     if test.groups < FEWEST:
         found.data["notes"].append(
             f"Groups of test videos that could be scored: {test.groups}; fewer than {FEWEST} are too few for a "
@@ -200,7 +199,7 @@ def tabled(
         found,
         rows=tuple(rows),
         sweep=tuple(
-            _swept(setup, metrics, candidate, validation, test)
+            _swept(setup, candidate, validation, test)
             for candidate in candidates
             if str(candidate) in validation.score_svm
         ),
@@ -224,14 +223,13 @@ def _rivals(candidate: Candidate, chosen: Sequence[Candidate], constant: str | N
 
 def _row(
     setup: Setup,
-    metrics: Sequence[Metric],
     candidate: Candidate,
     validation: Scores,
     test: Scores,
     rivals: Mapping[str, str],
     compared: int,
 ) -> Row:
-    seed, better = setup.config.seed, metrics[0].higher_is_better
+    seed, better = setup.config.seed, setup.task.metrics[0].higher_is_better
     ahead = {
         rival: test.ahead(str(candidate), name, higher_is_better=better, seed=seed, compared=compared)
         for rival, name in rivals.items()
@@ -244,7 +242,7 @@ def _row(
         fraction=candidate.fraction,
         lr=candidate.lr or None,
         validation=validation.mean(str(candidate)),
-        metrics=_intervals(test, str(candidate), metrics, seed),
+        metrics=_intervals(setup, test, str(candidate)),
         baseline=candidate.encoder != OURS,
         ahead=ahead,
         not_above=tuple(rival for rival, lead in ahead.items() if not proves(lead, test.groups)),
@@ -252,21 +250,22 @@ def _row(
     )
 
 
-def _constant_row(setup: Setup, metrics: Sequence[Metric], name: str, validation: Scores, test: Scores) -> Row:
+def _constant_row(setup: Setup, name: str, validation: Scores, test: Scores) -> Row:
     return Row(
         encoder=name,
         kind="constant",
         validation=validation.mean(""),
-        metrics=_intervals(test, "", metrics, setup.config.seed),
+        metrics=_intervals(setup, test, ""),
         baseline=True,
     )
 
 
-def _intervals(test: Scores, name: str, metrics: Sequence[Metric], seed: int) -> dict[str, Interval]:
-    return {metric.name: test.interval(name, column, seed) for column, metric in enumerate(metrics)}
+def _intervals(setup: Setup, test: Scores, name: str) -> dict[str, Interval]:
+    seed = setup.config.seed
+    return {metric.name: test.interval(name, column, seed) for column, metric in enumerate(setup.task.metrics)}
 
 
-def _swept(setup: Setup, metrics: Sequence[Metric], candidate: Candidate, validation: Scores, test: Scores) -> Swept:
+def _swept(setup: Setup, candidate: Candidate, validation: Scores, test: Scores) -> Swept:
     tested = str(candidate) in test.score_svm
     return Swept(
         encoder=candidate.encoder,
@@ -275,26 +274,28 @@ def _swept(setup: Setup, metrics: Sequence[Metric], candidate: Candidate, valida
         fraction=candidate.fraction,
         lr=candidate.lr or None,
         score=validation.mean(str(candidate)),
-        metrics=_intervals(test, str(candidate), metrics, setup.config.seed) if tested else {},
+        metrics=_intervals(setup, test, str(candidate)) if tested else {},
     )
 
 
-def extremes(setup: Setup, test: Scores, name: str, metric: Metric) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
+def extremes(setup: Setup, test: Scores, name: str) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
     """The test videos on which a readout did best and worst; of equals those that come first in a random order."""
-    score_v = test.score_v(name) * (1 if metric.higher_is_better else -1)
+    score_v = test.score_v(name) * (1 if setup.task.metrics[0].higher_is_better else -1)
     shuffled = torch.randperm(len(score_v), generator=torch.Generator().manual_seed(setup.config.seed))
     order = shuffled[score_v[shuffled].argsort(descending=True, stable=True)].tolist()
     count = min(SHOWN, len(order) // 2) or len(order)
 
+    def told(value_v: Tensor | None, row: int) -> str:
+        return "" if value_v is None else setup.task.told(float(value_v[row]))
+
     def clip(row: int) -> Clip:
-        classes, predicted = setup.splits.classes, int(test.predicted_v[name][row])
         video = int(test.video_v[row])
         return Clip(
             video=video,
             name=setup.splits.test.name(video),
             score=float(test.score_v(name)[row]),
-            label=classes[int(test.label_v[row])] if predicted >= 0 else "",
-            predicted=classes[predicted] if predicted >= 0 else "",
+            label=told(test.truth_v, row),
+            predicted=told(test.predicted_v.get(name), row),
         )
 
     return tuple(clip(row) for row in order[:count]), tuple(clip(row) for row in order[::-1][:count])
@@ -302,10 +303,10 @@ def extremes(setup: Setup, test: Scores, name: str, metric: Metric) -> tuple[tup
 
 def _confusions(setup: Setup, test: Scores, name: str) -> dict[str, Any]:
     """The most frequent mistakes and, for few classes, the whole matrix."""
-    predicted_v, classes = test.predicted_v[name], setup.splits.classes
-    if (predicted_v < 0).any():
+    classes = setup.task.classes
+    if not classes or test.truth_v is None:
         return {}
-    pairs = Counter(zip(test.label_v.tolist(), predicted_v.tolist(), strict=True))
+    pairs = Counter(zip(test.truth_v.tolist(), test.predicted_v[name].tolist(), strict=True))
     wrong = [(classes[a], classes[b], count) for (a, b), count in pairs.most_common() if a != b][:CONFUSIONS]
     found: dict[str, Any] = {"confusion": tuple(wrong)}
     if len(classes) <= MATRIX_CLASSES:

@@ -5,28 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from layerlock.data import Batch
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.folder import load_tensors, save_tensors
 from layerlock.evaluation.intervals import Interval, bootstrap
 from layerlock.evaluation.readouts import Candidate
+from layerlock.evaluation.setup import Setup
 from layerlock.evaluation.sweep import Sweep
-from layerlock.evaluation.tasks import Metric
-from layerlock.features import Place, Reader, finite_clips, not_finite, read_features
+from layerlock.evaluation.tasks import FeatureTask, Metric
+from layerlock.features import Place, Reader, finite_clips, not_finite, pooled_features, read_features
 from layerlock.features.clips import SpreadViews
 
 Rows = dict[str, Tensor]
 """facts of videos by name"""
 SAVE_EVERY = 50
 """batches from one save of a scoring under way to the next"""
-SCORE, PREDICTED, FINITE, READ = "score:", "predicted:", "finite:", "read:"
-"""what is kept of a readout: its figures, its class, whether it is finite; and of a place: whether features are"""
+SCORE, PREDICTED, FINITE, READ, TRUTH = "score:", "predicted:", "finite:", "read:", "truth"
+"""what is kept of a readout: its figures, its prediction, whether it is finite; of a place: whether features are; and
+the target"""
 NOTHING = "there is nothing to measure in its clip"
+NOT_FINITE = "its features are not finite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +38,10 @@ class Scores:
 
     score_svm: dict[str, Tensor]
     """`[S, V, M]`: by readout seed, video, metric"""
-    predicted_v: dict[str, Tensor]
-    """of the first seed"""
-    label_v: Tensor
+    truth_v: Tensor | None = None
+    """class numbers or values, where each video has one"""
+    predicted_v: dict[str, Tensor] = field(default_factory=dict)
+    """what was predicted in place of them; of the first seed"""
     video_v: Tensor
     """the number of each video in its split"""
     group_v: Tensor
@@ -83,44 +87,38 @@ class _Rows:
         return {name: torch.cat([rows[name] for rows in self.rows]) for name in self.rows[0]}
 
 
-def score_split(
-    sweep: Sweep,
-    reader: Reader,
-    views: SpreadViews,
-    candidates: Sequence[Candidate],
-    *,
-    group_v: Tensor,
-    file: Path,
-    device: torch.device,
-    progress: Callable[[int, int], None],
-) -> Scores:
-    """Scores `candidates` and the constant prediction on every video of `views`, from where `file` ends.
+def score_readouts(setup: Setup, sweep: Sweep, candidates: Sequence[Candidate], role: str) -> Scores:
+    """Figures of readouts and the constant prediction on every video of a split, going on where its file ends.
 
     Videos that cannot be decoded, have nothing to measure, or features that are not finite, are left out and listed.
-    `group_v` are the groups of all videos of the split. Raises LayerlockError where none is left.
+    Raises LayerlockError where none is left.
     """
-    each = max(1, sweep.config.batch // views.views)
+    split, file = setup.splits[role], setup.folder.scores[role]
+    views = setup.views(split)
+    each = max(1, setup.config.batch // views.views)
     count = -(-len(views.numbers) // each)
     rows = _read(file)
     stream = read_features(
         views,
-        reader,
+        Reader(setup.encoders, [candidate.place for candidate in candidates]),
         batch=each * views.views,
         start=rows.batches,
         stop=count,
-        device=device,
-        workers=sweep.config.workers,
+        device=setup.device,
+        workers=setup.config.workers,
     )
-    with closing(stream):
+    doing = f"scoring {len(candidates)} readouts on the {role} split"
+    with setup.progress(doing) as progress, closing(stream):
         for read in stream:
             rows.lost |= dict(read.clips.skipped)
-            scored = _score(sweep, candidates, read.features, sweep.task.target(read.clips))
-            rows.rows.append(scored | _facts(read.clips, views))
+            scored = _score(sweep, candidates, read.features, sweep.task.target_of(read.clips))
+            scored["row"] = read.clips.index_b[:: views.views].cpu() // views.views
+            rows.rows.append(scored)
             rows.batches += 1
             progress(rows.batches, count)
             if rows.batches % SAVE_EVERY == 0 or rows.batches == count:
                 save_tensors(file, rows.tensors(), {"batches": rows.batches, "lost": rows.lost})
-    return _scores(rows, views, candidates, group_v, file)
+    return _scores(rows, views, candidates, split.group_v, role)
 
 
 def _read(file: Path) -> _Rows:
@@ -139,12 +137,14 @@ def _score(sweep: Sweep, candidates: Sequence[Candidate], features: Mapping[Plac
         predictions[""] = sweep.task.constant_prediction(sweep.summary, len(target))
     for name, prediction in predictions.items():
         scored = sweep.task.score(prediction, target)
-        found[SCORE + name], found[PREDICTED + name] = scored.score_bm, scored.predicted_b
+        found[SCORE + name] = scored.score_vm
+        if scored.truth_v is not None and scored.predicted_v is not None:
+            found[TRUTH], found[PREDICTED + name] = scored.truth_v, scored.predicted_v
         found[FINITE + name] = _of_videos(prediction.flatten(1).isfinite().all(1), views)
     for (encoder, block), finite_b in finite_clips(features).items():
         found[f"{READ}{encoder}/{block}"] = _of_videos(finite_b, views)
     likely = torch.zeros_like(next(iter(predictions.values())))  # any that is finite
-    found["measurable"] = sweep.task.score(likely, target).score_bm.isfinite().all(1)
+    found["measurable"] = sweep.task.score(likely, target).score_vm.isfinite().all(1)
     return {name: x.cpu() for name, x in found.items()}
 
 
@@ -152,12 +152,7 @@ def _of_videos(true_b: Tensor, views: int) -> Tensor:
     return true_b.unflatten(0, (-1, views)).all(1)
 
 
-def _facts(clips: Batch, views: SpreadViews) -> Rows:
-    label_b = clips.label_b.unflatten(0, (-1, views.views)).amin(1)
-    return {"label": label_b.cpu(), "row": clips.index_b[:: views.views].cpu() // views.views}
-
-
-def _scores(rows: _Rows, views: SpreadViews, candidates: Sequence[Candidate], group_v: Tensor, file: Path) -> Scores:
+def _scores(rows: _Rows, views: SpreadViews, candidates: Sequence[Candidate], group_v: Tensor, role: str) -> Scores:
     """The figures that are there for all: a video is left out where nothing can be measured or its features are not
     finite, and a readout is dropped where what it predicts of another video is not finite.
     """
@@ -178,10 +173,10 @@ def _scores(rows: _Rows, views: SpreadViews, candidates: Sequence[Candidate], gr
     keep_v[list(why)] = False
     if not keep_v.any():
         first = ": ".join(left_out[0])
-        raise LayerlockError(f"none of {videos} videos of the {file.stem} split could be scored; the first: {first}")
+        raise LayerlockError(f"none of {videos} videos of the {role} split could be scored; the first: {first}")
     for candidate in candidates:
         if str(candidate) not in dropped and not found[FINITE + str(candidate)][keep_v].all():
-            dropped[str(candidate)] = f"what it predicts of the {file.stem} split is not finite; a lower rate may help"
+            dropped[str(candidate)] = f"what it predicts of the {role} split is not finite; a lower rate may help"
     video_v = torch.tensor(list(views.numbers))[found["row"][keep_v]]
     whole = {replace(candidate, seed=0) for candidate in candidates} - {
         replace(candidate, seed=0) for candidate in candidates if str(candidate) in dropped
@@ -190,13 +185,67 @@ def _scores(rows: _Rows, views: SpreadViews, candidates: Sequence[Candidate], gr
     members |= {"": [""]} if SCORE in found else {}
     return Scores(
         score_svm={name: torch.stack([found[SCORE + own][keep_v] for own in seeds]) for name, seeds in members.items()},
-        predicted_v={name: found[PREDICTED + name][keep_v] for name in members},
-        label_v=found["label"][keep_v],
+        truth_v=found[TRUTH][keep_v] if TRUTH in found else None,
+        predicted_v={name: found[PREDICTED + name][keep_v] for name in members if PREDICTED + name in found},
         video_v=video_v,
         group_v=group_v[video_v],
         left_out=left_out,
         dropped=dropped,
     )
+
+
+def score_features(setup: Setup, task: FeatureTask, candidates: Sequence[Candidate], role: str) -> Scores:
+    """Figures of mean-pooled features of a split, which are kept in its file; of "validation" those of the splits that
+    the task chooses on. Raises LayerlockError where no video has a figure.
+    """
+    split = setup.splits.together(task.chosen_on) if role == "validation" else setup.splits[role]
+    views = setup.views(split)
+    features, lost = _pooled(setup, candidates, views, setup.folder.scores[role])
+    names = [views.name(row) for row in range(len(split))]
+    finite_v = torch.stack([features[str(candidate)].isfinite().all(1) for candidate in candidates]).all(0).tolist()
+    lost = {name: NOT_FINITE for name, finite in zip(names, finite_v, strict=True) if not finite} | lost
+    rows_v = torch.tensor([row for row, name in enumerate(names) if name not in lost], dtype=torch.int64)
+    truth_v, group_v = torch.tensor(split.index.labels)[rows_v], split.group_v[rows_v]
+    try:
+        scored = {
+            str(candidate): task.score_features(features[str(candidate)][rows_v], truth_v, group_v)
+            for candidate in candidates
+        }
+    except ValueError as error:
+        raise LayerlockError(f"{split.index.root}: no figure of {len(rows_v)} videos ({error})") from None
+    row_q, first = next(iter(scored.values()))
+    alone = set(rows_v.tolist()) - set(rows_v[row_q].tolist())
+    return Scores(
+        score_svm={name: one.score_vm[None] for name, (_, one) in scored.items()},
+        truth_v=first.truth_v,
+        predicted_v={name: one.predicted_v for name, (_, one) in scored.items() if one.predicted_v is not None},
+        video_v=rows_v[row_q],
+        group_v=group_v[row_q],
+        left_out=(*lost.items(), *((views.name(row), task.left_out) for row in sorted(alone))),
+    )
+
+
+def _pooled(
+    setup: Setup, candidates: Sequence[Candidate], views: SpreadViews, file: Path
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Mean-pooled features `[V, D]` of each candidate, and the videos that could not be decoded."""
+    found = load_tensors(file)
+    if found is not None:
+        return found[0], found[1]["lost"]
+    batch, done = setup.config.batch, count(1)
+    with setup.progress(f"features of {len(views)} videos") as progress:
+        features, lost = pooled_features(
+            views,
+            setup.encoders,
+            [candidate.place for candidate in candidates],
+            batch=batch,
+            device=setup.device,
+            workers=setup.config.workers,
+            each=lambda _: progress(next(done), -(-len(views) // batch)),
+        )
+    pooled = {str(candidate): features[candidate.place] for candidate in candidates}
+    save_tensors(file, pooled, {"lost": lost})
+    return pooled, lost
 
 
 def choose(validation: Scores, candidates: Sequence[Candidate], metric: Metric) -> tuple[Candidate, ...]:

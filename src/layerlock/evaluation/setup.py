@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from layerlock.data import ClipConfig
+from layerlock.data.folder import FolderSource
 from layerlock.data.index import build_index
 from layerlock.data.index.progress import IndexProgress
 from layerlock.encoders import FrozenEncoder, open_encoder
@@ -18,9 +20,9 @@ from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.folder import EvaluationFolder
 from layerlock.evaluation.splits.cut import Cutting
 from layerlock.evaluation.splits.open import open_splits
-from layerlock.evaluation.splits.split import Splits
-from layerlock.evaluation.tasks import Task, build_task
-from layerlock.evaluation.tasks.clip import still_clip
+from layerlock.evaluation.splits.split import Split, Splits
+from layerlock.evaluation.tasks import Task
+from layerlock.features.clips import SpreadViews
 from layerlock.process import keep_freed_memory
 from layerlock.train.device import pick_device, pick_precision
 
@@ -37,14 +39,21 @@ class Setup:
     device: torch.device
     encoders: Mapping[str, FrozenEncoder]
     splits: Splits
-    task: Task | None
-    """None where nothing is trained"""
+    task: Task
     quiet: bool
 
     @property
     def ours(self) -> FrozenEncoder:
         """The encoder under evaluation."""
         return self.encoders[OURS]
+
+    def views(self, split: Split) -> SpreadViews:
+        """The clips that each video of a split is scored on, always the same."""
+        return SpreadViews(self.source(split, self.config.still_clip(self.ours.clip)), self.task.views)
+
+    def source(self, split: Split, clip: ClipConfig) -> FolderSource:
+        """Clips of a split, with the task's target."""
+        return split.source(clip, self.config.seed, with_depth=self.task.target.kind == "map")
 
     def progress(self, doing: str) -> IndexProgress:
         """A bar for a piece of work."""
@@ -72,28 +81,22 @@ def set_up(
     for made in (*others.values(), *(() if encoder else (ours,))):
         made.prepare(device, compute)
     check_features(ours, device)
-    splits = _splits(config, ours, quiet)
-    if config.task == "retrieval":
-        splits.check_pairs()
-    task = None if config.task == "retrieval" else build_task(config, splits, ours)
-    folder.begin(config, resume=resume)
-    data = splits.fingerprints(still_clip(config, ours.clip), with_depth=task is not None and task.with_depth)
-    folder.bind(config, {"encoder": weights, **data})
-    encoders = {OURS: ours, **others}
-    return Setup(config=config, folder=folder, device=device, encoders=encoders, splits=splits, task=task, quiet=quiet)
-
-
-def _splits(config: EvaluateConfig, encoder: FrozenEncoder, quiet: bool) -> Splits:
+    row, clip = config.row, config.still_clip(ours.clip)
     cutting = Cutting(
         by=config.split_by,
         validation=config.validation_share,
         test=config.test_share,
         seed=config.seed,
-        labelled=config.task != "depth",
+        target=row.target,
         group=config.group,
         shared=config.shared_groups == "allow",
-        span=still_clip(config, encoder.clip).cut(0).span,
+        span=clip.cut(0).span,
     )
     with IndexProgress(quiet) as progress:
         read = partial(build_index, root=config.data_root, workers=config.workers or None, progress=progress)
-        return open_splits(str(Path(config.data)), config.test_data, cutting, read)
+        splits = open_splits(str(Path(config.data)), config.test_data, cutting, read)
+    task = row(config, splits, ours)
+    folder.begin(config, resume=resume)
+    folder.bind(config, {"encoder": weights, **splits.fingerprints(clip, task.fingerprint)})
+    encoders = {OURS: ours, **others}
+    return Setup(config=config, folder=folder, device=device, encoders=encoders, splits=splits, task=task, quiet=quiet)

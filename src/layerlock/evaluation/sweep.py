@@ -20,7 +20,7 @@ from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.folder import EvaluationFolder, load_tensors, save_tensors
 from layerlock.evaluation.readouts import Candidate, build_readout, shapes_of
-from layerlock.evaluation.tasks import Task
+from layerlock.evaluation.tasks import ReadoutTask
 from layerlock.features import Place, Reader, finite_clips, read_features
 from layerlock.features.cache import Cached
 from layerlock.features.read import unusable
@@ -43,7 +43,7 @@ class Sweep:
     def __init__(
         self,
         config: EvaluateConfig,
-        task: Task,
+        task: ReadoutTask,
         candidates: Sequence[Candidate],
         encoders: Mapping[str, FrozenEncoder],
         device: torch.device,
@@ -190,7 +190,7 @@ def decoded_stream(
             for batch in batches:
                 skipped.update(batch.clips.skipped)
                 skipped.update(unusable(batch.features, batch.clips.names))
-                yield batch.features, sweep.task.target(batch.clips)
+                yield batch.features, sweep.task.target_of(batch.clips)
 
     return stream
 
@@ -244,7 +244,7 @@ def restore(sweep: Sweep, folder: EvaluationFolder, skipped: dict[str, str]) -> 
     """Puts the folder's checkpoint into a sweep, if there is one. Raises LayerlockError where it does not fit."""
     found = load_tensors(folder.readouts)
     if found is None:
-        for scores in (folder.validation, folder.test):  # they would be of readouts that are gone
+        for scores in folder.scores.values():  # they would be of readouts that are gone
             scores.unlink(missing_ok=True)
         return
     try:

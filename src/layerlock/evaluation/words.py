@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from layerlock.evaluation.intervals import FEWEST, Interval
 from layerlock.evaluation.results import Evaluation, Row
 from layerlock.evaluation.setup import OURS
+from layerlock.evaluation.tasks import TASKS
 
 DROPPED = 5
 """readouts named in a sentence"""
@@ -91,9 +92,10 @@ def _verdicts(found: Evaluation, row: Row) -> Iterator[tuple[str, str]]:
 
 def chosen(found: Evaluation) -> str:
     """How the block, and the learning rate where there is one, came about."""
-    if found.task == "retrieval":
-        return f"The block was chosen by {found.metric} on the training and the validation split together"
-    return f"Block and learning rate were chosen by {found.metric} on the validation split"
+    splits = " and ".join(TASKS[found.task].chosen_on)
+    rated = any(one.lr is not None for one in found.sweep)
+    what = "Block and learning rate were" if rated else "The block was"
+    return f"{what} chosen by {found.metric} on the {splits} split"
 
 
 def sentences(found: Evaluation) -> list[str]:
@@ -101,7 +103,7 @@ def sentences(found: Evaluation) -> list[str]:
     videos, groups = found.data["videos"], found.data["groups"]
     leads = "; leads over baselines are taken video by video, and negative where the baseline is better"
     seeds = found.settings.get("config", {}).get("readout_seeds", 1)
-    drawn = "groups of videos" if groups["test"] < videos["test"] else "clips" if found.task == "depth" else "videos"
+    drawn = "groups of videos" if groups["test"] < videos["test"] else "videos"
     said = [
         f"{found.data['layout']}; {found.data['splits']}: {videos['train']} train, {videos['validation']} validation, "
         f"{videos['test']} test.",

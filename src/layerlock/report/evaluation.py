@@ -14,6 +14,7 @@ from torch import Tensor
 from layerlock.evaluation import words
 from layerlock.evaluation.folder import EvaluationFolder, load_tensors
 from layerlock.evaluation.results import Clip, Evaluation, Swept
+from layerlock.evaluation.tasks import TASKS, Target
 from layerlock.report import heatmaps, pictures
 from layerlock.report.depths import depth_chart
 from layerlock.report.markup import (
@@ -118,37 +119,39 @@ def _mistakes(found: Evaluation) -> list[Markup]:
 
 def _clips(folder: EvaluationFolder, found: Evaluation) -> list[Markup]:
     """Pictures of the test clips that went best and worst, with their depth where that is the task."""
-    loaded = load_tensors(folder.examples)
+    loaded = load_tensors(folder.gallery)
     if loaded is None:
         return [note("No pictures were kept.")]
     shown = [*found.best, *found.worst]
-    near_far = _range(loaded[0].get("true"))
-    strips = [_strips({name: x[at] for name, x in loaded[0].items()}, near_far) for at in range(len(shown))]
+    target = TASKS[found.task].target
+    kept = [{name: x[at] for name, x in loaded[0].items()} for at in range(len(shown))]
+    strips = [_strips(one, target, _range(loaded[0].get("true"), target)) for one in kept]
     drawn = [card(*strip, caption=_caption(found, clip)) for strip, clip in zip(strips, shown, strict=True)]
     count = len(found.best)
     return [heading("Best"), cards(drawn[:count], "clips"), heading("Worst"), cards(drawn[count:], "clips")]
 
 
-def _strips(shown: dict[str, Tensor], near_far: tuple[float, float]) -> list[Markup]:
+def _strips(shown: dict[str, Tensor], target: Target, low_high: tuple[float, float]) -> list[Markup]:
     strips = [row("frames", pictures.photo_strip(shown["video"]), "Frames of the clip")]
-    for name, words_of in (("true", "measured depth"), ("predicted", "predicted depth")):
+    for name, said in (("true", f"measured {target.name}"), ("predicted", f"predicted {target.name}")):
         if name in shown:
-            strips.append(row(words_of, pictures.photo_strip(_depth_picture(shown[name], near_far)), words_of))
+            strips.append(row(said, pictures.photo_strip(_map_picture(shown[name], target, low_high)), said))
     return strips
 
 
-def _range(true_kfhw: Tensor | None) -> tuple[float, float]:
-    valid = None if true_kfhw is None else true_kfhw[true_kfhw > 0]
+def _range(true_kfhw: Tensor | None, target: Target) -> tuple[float, float]:
+    valid = None if true_kfhw is None else true_kfhw[target.known(true_kfhw)]
     return (0.0, 1.0) if valid is None or not len(valid) else (float(valid.min()), float(valid.max()))
 
 
-def _depth_picture(depth_fhw: Tensor, near_far: tuple[float, float]) -> Tensor:
-    """Near is bright, far is dark, nothing measured is dark blue: uint8 `[F, 3, H, W]`."""
-    near, far = near_far
-    share = 1 - ((depth_fhw - near) / max(far - near, 1e-6)).clamp(0, 1)
-    grey_fhw = (share * 255).round().to(torch.uint8)
-    empty = (depth_fhw == 0)[:, None] * torch.tensor([0, 40, 60], dtype=torch.uint8)[:, None, None]
-    return grey_fhw[:, None].expand(-1, 3, -1, -1).where((depth_fhw != 0)[:, None], empty)
+def _map_picture(map_fhw: Tensor, target: Target, low_high: tuple[float, float]) -> Tensor:
+    """Low (near) is bright, high (far) is dark, what is not known is dark blue: uint8 `[F, 3, H, W]`."""
+    low, high = low_high
+    share = 1 - ((map_fhw - low) / max(high - low, 1e-6)).clamp(0, 1)
+    grey_fhw = (share.nan_to_num() * 255).round().to(torch.uint8)
+    known_f1hw = target.known(map_fhw)[:, None]
+    blue = torch.tensor([0, 40, 60], dtype=torch.uint8)[:, None, None]
+    return grey_fhw[:, None].expand(-1, 3, -1, -1).where(known_f1hw, blue)
 
 
 def _caption(found: Evaluation, clip: Clip) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from layerlock.data.index import Index
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.splits.split import Split, Stretch, group_of, subset
+from layerlock.evaluation.tasks.task import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +23,19 @@ class Cutting:
     validation: float
     test: float
     seed: int
-    labelled: bool
+    target: Target
+    """what is read from the videos"""
     group: str | None = None
     """a regular expression that names groups (`group_videos`)"""
     shared: bool = False
     """whether a group may be in several splits that the data bring"""
     span: Callable[[float], int]
     """frames that a clip spans in a video of so many frames a second"""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether each video has a class, so that every class gets its share."""
+        return self.target.kind == "class"
 
 
 def by_video(index: Index, cutting: Cutting) -> tuple[dict[str, list[int]], tuple[str, ...]]:

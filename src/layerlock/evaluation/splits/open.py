@@ -69,7 +69,7 @@ def _cut(
         splits = _apart(train, {role: rows[role] for role in ("train", "validation")})
         return splits | {"test": Split(index=found["test"])}, f"its own training and test split; {share}", notes
     groups = set(Split(index=train).groups)
-    if cutting.by == "time" or (cutting.by == "auto" and not cutting.labelled and len(groups) < 3):
+    if cutting.by == "time" or (cutting.by == "auto" and cutting.target.kind == "map" and len(groups) < 3):
         how = (
             "cut in time: the first frames of each video train, the last test, a clip's length apart, and each clip to "
             "test on counts as a video"

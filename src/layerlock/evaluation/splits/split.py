@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from layerlock.data.decode.beside import depth_path
 from layerlock.data.folder import FolderSource, video_name
 from layerlock.data.index import Index
 from layerlock.data.index.cache import contents_of
-from layerlock.errors import LayerlockError
 
 Stretch = tuple[int, int]
 """a part of a video: its first frame, and the one after its last"""
@@ -56,6 +55,12 @@ class Split:
         number_of = {name: number for number, name in enumerate(dict.fromkeys(self.groups))}
         return torch.tensor([number_of[name] for name in self.groups])
 
+    def target_fingerprint(self, kind: str) -> str:
+        """Another text where labels, or the files of a map, differ."""
+        if kind == "map":
+            return repr([contents_of(path) for path in self.depths])
+        return repr((self.index.labels, self.index.classes))
+
     def source(self, clip: ClipConfig, seed: int, *, with_depth: bool) -> FolderSource:
         """Clips of the split."""
         return FolderSource(self.index, clip, seed, with_depth=with_depth, stretches=self.stretches)
@@ -77,30 +82,36 @@ class Splits:
     rejected: tuple[tuple[str, str], ...] = ()
     """(path, reason) of videos that were found unusable before any clip was cut"""
 
-    def check_pairs(self) -> None:
-        """Raises LayerlockError where no two videos of a split of retrieval have a class in common."""
-        for role, splits in (("training and validation", (self.train, self.validation)), ("test", (self.test,))):
-            pairs = [pair for split in splits for pair in zip(split.index.labels, split.groups, strict=True)]
-            groups = Counter(label for label, _ in set(pairs))
-            if max(groups.values()) < 2:
-                raise LayerlockError(
-                    f"{self.test.index.root}: nothing to retrieve among {len(pairs)} videos of the {role} split: no "
-                    "two are of one class and of different groups (--test-share says how many are tested on)"
-                )
+    def __getitem__(self, role: str) -> Split:
+        """`train`, `validation` or `test`."""
+        split: Split = getattr(self, role)
+        return split
 
-    def fingerprints(self, clip: ClipConfig, *, with_depth: bool) -> dict[str, str]:
-        """Sixteen hexadecimal digits each of the videos in the splits, of what is read from them, labels or depth, and
+    def together(self, roles: Sequence[str]) -> Split:
+        """The videos of some splits as one."""
+        first, *others = (self[role] for role in roles)
+        return reduce(_joined, others, first)
+
+    def fingerprints(self, clip: ClipConfig, target_of: Callable[[Split], str]) -> dict[str, str]:
+        """Sixteen hexadecimal digits each of the videos in the splits, of their targets, which `target_of` tells, and
         of their groups.
         """
         splits = (self.train, self.validation, self.test)
-        videos = [(split.source(clip, 0, with_depth=False).fingerprint, split.stretches) for split in splits]
-        depths = [contents_of(path) for split in splits for path in split.depths] if with_depth else []
-        groups = [split.index.groups for split in splits]
-        told = {"videos": videos, "targets": [[split.index.labels for split in splits], self.classes, depths]}
-        return {
-            f"{name} of the data": hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
-            for name, facts in (told | {"groups": groups}).items()
+        facts = {
+            "videos": [(split.source(clip, 0, with_depth=False).fingerprint, split.stretches) for split in splits],
+            "targets": [target_of(split) for split in splits],
+            "groups": [split.index.groups for split in splits],
         }
+        return {
+            f"{name} of the data": hashlib.blake2b(repr(fact).encode(), digest_size=8).hexdigest()
+            for name, fact in facts.items()
+        }
+
+
+def _joined(a: Split, b: Split) -> Split:
+    joined = {name: getattr(a.index, name) + getattr(b.index, name) for name in ("videos", "labels", "groups")}
+    apart = None if a.stretches is None or b.stretches is None else a.stretches + b.stretches
+    return Split(index=replace(a.index, **joined), stretches=apart)
 
 
 def subset(index: Index, rows: Sequence[int]) -> Index:

@@ -1,19 +1,13 @@
-"""What is read from features: a task is a target, a readout's shape, a loss and its metrics."""
+"""The tasks, one row each: what is read, by which readouts, and how that is measured."""
 
 from __future__ import annotations
 
-from layerlock.encoders import FrozenEncoder
-from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.splits.split import Splits
 from layerlock.evaluation.tasks.action import ActionTask
 from layerlock.evaluation.tasks.depth import DepthTask
-from layerlock.evaluation.tasks.task import Metric, Scored, Shape, Task
+from layerlock.evaluation.tasks.retrieval import RetrievalTask
+from layerlock.evaluation.tasks.task import FeatureTask, Metric, ReadoutTask, Scored, Shape, Target, Task
 
-__all__ = ["Metric", "Scored", "Shape", "Task", "build_task"]
+__all__ = ["TASKS", "FeatureTask", "Metric", "ReadoutTask", "Scored", "Shape", "Target", "Task"]
 
-
-def build_task(config: EvaluateConfig, splits: Splits, encoder: FrozenEncoder) -> Task:
-    """The task that a config names, for these data. Raises LayerlockError where the encoder's clips do not suit it."""
-    if config.task == "depth":
-        return DepthTask(config, encoder.clip)
-    return ActionTask(config, classes=len(splits.classes), layout=splits.layout)
+TASKS: dict[str, type[Task]] = {task.name: task for task in (ActionTask, DepthTask, RetrievalTask)}
+"""by name"""

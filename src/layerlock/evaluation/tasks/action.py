@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerlock.data import Batch
-from layerlock.encoders import FrozenEncoder
-from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.splits.split import Split
-from layerlock.evaluation.tasks.task import Metric, Scored, Shape, heads_of
+from layerlock.evaluation.tasks.task import (
+    LABEL,
+    TRAINING,
+    Augmentation,
+    Metric,
+    ReadoutTask,
+    Scored,
+    Shape,
+    heads_of,
+    of_videos,
+)
+
+if TYPE_CHECKING:
+    from layerlock.encoders import FrozenEncoder
+    from layerlock.evaluation.config import EvaluateConfig
+    from layerlock.evaluation.splits.split import Splits
 
 KINETICS_VIEWS = 7
 
 
-class ActionTask:
-    """The class of a video. Labels are -1 where a clip has none; those clips do not count."""
+class ActionTask(ReadoutTask):
+    """The class of a video. Clips are not flipped: an action can have a left and a right."""
 
     name = "action"
+    target = LABEL
+    fields = TRAINING | {"views"}
+    augmentation = Augmentation(jitter=0.8, grayscale=0.1)
     constant = "most frequent class"
-    with_depth = False
 
-    def __init__(self, config: EvaluateConfig, *, classes: int, layout: str) -> None:
-        self.classes = classes
-        self.top = min(5, self.classes)
-        self.views = config.views or (KINETICS_VIEWS if layout == "Kinetics" else 1)
-        self.channels = config.channels or (768 if layout == "Something-Something v2" else 1024)
+    def __init__(self, config: EvaluateConfig, splits: Splits, encoder: FrozenEncoder) -> None:
+        self.classes = splits.classes
+        self.top = min(5, len(self.classes))
+        self.views = config.views or (KINETICS_VIEWS if splits.layout == "Kinetics" else 1)
+        self.channels = config.channels or (768 if splits.layout == "Something-Something v2" else 1024)
         self.heads = heads_of(config, self.channels)
-        self.metrics: tuple[Metric, ...] = (
+        self.metrics = (
             Metric(name="top-1", higher_is_better=True, percent=True),
             Metric(name=f"top-{self.top}", higher_is_better=True, percent=True),
         )
 
     def shape(self, kind: str, encoder: FrozenEncoder) -> Shape:
         """One vector of logits."""
-        return Shape(outputs=self.classes, channels=self.channels, heads=self.heads)
-
-    def target(self, batch: Batch) -> Tensor:
-        """Labels `[B]`."""
-        return batch.label_b
-
-    def fingerprint(self, split: Split) -> str:
-        """The labels, and the classes that they are."""
-        return repr((split.index.labels, split.index.classes))
+        return Shape(outputs=len(self.classes), channels=self.channels, heads=self.heads)
 
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:
         """Logits `[B, C]`."""
@@ -56,20 +63,17 @@ class ActionTask:
 
     def score(self, prediction: Tensor, target: Tensor) -> Scored:
         """Hits among the first and the first five of the mean softmax of a video's clips."""
-        share_bc = prediction.softmax(-1).unflatten(0, (-1, self.views)).mean(1)
-        label_b = target.unflatten(0, (-1, self.views)).amin(1)
-        best_bk = share_bc.topk(self.top, dim=-1).indices
-        hit_bk = best_bk == label_b[:, None]
-        score_bm = torch.stack([hit_bk[:, 0], hit_bk.any(1)], 1).double()
-        return Scored(score_bm=score_bm.masked_fill(label_b[:, None] < 0, torch.nan), predicted_b=best_bk[:, 0])
-
-    def first_output(self, summary: Tensor) -> float:
-        """Nothing: all classes are alike."""
-        return 0.0
+        share_vc = prediction.softmax(-1).unflatten(0, (-1, self.views)).mean(1)
+        label_v = of_videos(target, self.views)
+        best_vk = share_vc.topk(self.top, dim=-1).indices
+        hit_vk = best_vk == label_v[:, None]
+        score_vm = torch.stack([hit_vk[:, 0], hit_vk.any(1)], 1).double()
+        score_vm = score_vm.masked_fill(label_v[:, None] < 0, torch.nan)
+        return Scored(score_vm=score_vm, truth_v=label_v, predicted_v=best_vk[:, 0])
 
     def summary(self, target: Tensor) -> Tensor:
         """How often each class was seen, `[C]`."""
-        return torch.bincount(target[target >= 0], minlength=self.classes).double()
+        return torch.bincount(target[target >= 0], minlength=len(self.classes)).double()
 
     def constant_prediction(self, summary: Tensor, clips: int) -> Tensor:
         """Frequencies in place of logits: their order is what counts."""

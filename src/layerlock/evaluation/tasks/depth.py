@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from layerlock.data import Batch, crop_and_flip_depth
-from layerlock.data.index.cache import contents_of
-from layerlock.encoders import FrozenEncoder
+from layerlock.data import Batch
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.splits.split import Split
-from layerlock.evaluation.tasks.task import Metric, Scored, Shape, heads_of
-from layerlock.model.encoder import ClipShape
+from layerlock.evaluation.tasks.task import (
+    DEPTH,
+    TRAINING,
+    Augmentation,
+    Metric,
+    ReadoutTask,
+    Scored,
+    Shape,
+    heads_of,
+)
 from layerlock.model.patches import token_grid, unpatchify
+
+if TYPE_CHECKING:
+    from layerlock.encoders import FrozenEncoder
+    from layerlock.evaluation.config import EvaluateConfig
+    from layerlock.evaluation.splits.split import Splits
 
 NEAR, FAR = 0.001, 10.0
 """metres between which a depth counts"""
@@ -23,30 +34,25 @@ CLOSE = 1.25
 """a depth is close when the larger one of it and the truth is less than so many times the other"""
 
 
-def valid_depth(batch: Batch) -> Tensor:
-    """Metres `[B, T, size, size]` of the crops, 0 where they are not between NEAR and FAR."""
-    depth_bthw = crop_and_flip_depth(batch)
-    return depth_bthw.where((depth_bthw > NEAR) & (depth_bthw < FAR), 0.0)
-
-
-class DepthTask:
+class DepthTask(ReadoutTask):
     """Depth in metres `[B, T, H, W]`; 0 where nothing counts."""
 
     name = "depth"
+    target = DEPTH
+    fields = TRAINING | {"query_patch"}
+    augmentation = Augmentation(flip=True)
     constant = "mean depth image"
-    with_depth = True
-    views = 1
-    metrics: tuple[Metric, ...] = (
+    metrics = (
         Metric(name="AbsRel", higher_is_better=False),
         Metric(name="RMSE", higher_is_better=False),
         Metric(name="delta<1.25", higher_is_better=True, percent=True),
     )
 
-    def __init__(self, config: EvaluateConfig, clip: ClipShape) -> None:
+    def __init__(self, config: EvaluateConfig, splits: Splits, encoder: FrozenEncoder) -> None:
         self.patch = config.query_patch
         self.channels = config.channels or 1024
         self.heads = heads_of(config, self.channels)
-        self.size = (clip.frames, clip.size, clip.size)
+        self.size = (encoder.clip.frames, encoder.clip.size, encoder.clip.size)
         try:
             self.grid = token_grid(*self.size, self.patch)
         except ValueError as error:
@@ -69,13 +75,10 @@ class DepthTask:
         patch = (self.size[0] // grid[0], self.size[1] // grid[1], self.size[2] // grid[2])
         return Shape(outputs=patch[0] * patch[1] * patch[2], pooled=False, grid=grid, patch=patch)
 
-    def target(self, batch: Batch) -> Tensor:
-        """Metres, 0 where they are not between NEAR and FAR."""
-        return valid_depth(batch)
-
-    def fingerprint(self, split: Split) -> str:
-        """The files of depth."""
-        return repr([contents_of(path) for path in split.depths])
+    def target_of(self, clips: Batch) -> Tensor:
+        """Metres `[B, T, size, size]` of the crops, 0 where they are not between NEAR and FAR."""
+        depth_bthw = super().target_of(clips)
+        return depth_bthw.where((depth_bthw > NEAR) & (depth_bthw < FAR), 0.0)
 
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:
         """Metres `[B, T, H, W]`."""
@@ -99,8 +102,7 @@ class DepthTask:
             (close_bp & valid_bp).sum(1),
         )
         abs_rel_b, square_b, close_b = (total_b / count_b for total_b in sums)  # 0 / 0 is not a number
-        score_bm = torch.stack([abs_rel_b, square_b.sqrt(), close_b.double()], 1)
-        return Scored(score_bm=score_bm, predicted_b=torch.full_like(count_b, -1))
+        return Scored(score_vm=torch.stack([abs_rel_b, square_b.sqrt(), close_b.double()], 1))
 
     def first_output(self, summary: Tensor) -> float:
         """The mean depth: a readout that begins at zero metres spends its first thousand steps on coming there."""

@@ -1,18 +1,30 @@
-"""What every task says of itself."""
+"""What every task says of itself, and what it does with features."""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
-from layerlock.data import Batch
-from layerlock.encoders import FrozenEncoder
+from layerlock.data import Batch, crop_and_flip_depth
 from layerlock.errors import ConfigError
-from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.splits.split import Split
 from layerlock.model.patches import Grid
+
+if TYPE_CHECKING:
+    from layerlock.encoders import FrozenEncoder
+    from layerlock.evaluation.config import EvaluateConfig
+    from layerlock.evaluation.splits.split import Split, Splits
+
+ATTENTION = frozenset({"channels", "heads"})
+"""fields of the config that attention readouts have"""
+TRAINING = ATTENTION | {
+    *("lrs", "examples", "warmup", "end_lr", "weight_decay", "readout_seeds", "checkpoint_every"),
+    *("augment", "flip", "jitter", "grayscale", "cache", "cache_gb"),
+}
+"""fields of the config that say how readouts are trained"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +34,38 @@ class Metric:
     name: str
     higher_is_better: bool
     percent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is read, by its name in samples: a class or a number of each video, or a map, a number for each pixel of
+    each frame, which is cropped and flipped with its clip.
+    """
+
+    name: str
+    kind: Literal["class", "float", "map"]
+    missing: float
+    """the value where nothing is known, which counts in no loss and no metric"""
+    unit: str = ""
+
+    def known(self, x: Tensor) -> Tensor:
+        """Where values are known, bool."""
+        return ~x.isnan() if math.isnan(self.missing) else x != self.missing
+
+    def of(self, clips: Batch) -> Tensor:
+        """The target of cropped and flipped clips: `[B]`, of a map `[B, T, size, size]`."""
+        return crop_and_flip_depth(clips) if self.kind == "map" else clips.label_b
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What is drawn at random for training clips beside their crop, where the config does not say."""
+
+    flip: bool = False
+    jitter: float = 0.0
+    """probability of random colours"""
+    grayscale: float = 0.0
+    """probability of a grayscale clip"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,62 +85,103 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Figures of videos: `[B, M]`, a column for each metric; not a number where there is nothing to measure.
+    """Figures of videos, `[V, M]`, a column for each metric; not a number where there is nothing to measure.
 
-    `predicted_b` is the class that was predicted, -1 where there are no classes.
+    Where a target is one of each video, `truth_v` and `predicted_v` are the class numbers or values.
     """
 
-    score_bm: Tensor
-    predicted_b: Tensor
+    score_vm: Tensor
+    truth_v: Tensor | None = None
+    predicted_v: Tensor | None = None
 
 
-class Task(Protocol):
-    """A target, the shape of a readout, a loss, metrics."""
+class Task(ABC):
+    """A row of the table of tasks. An instance is one for a config, its data and its encoder.
 
-    name: str
+    The constructor raises ConfigError and LayerlockError where they do not suit it.
+    """
+
+    name: ClassVar[str]
+    target: ClassVar[Target]
+    readouts: ClassVar[tuple[str, ...]]
+    """kinds of readout that there are"""
+    fields: ClassVar[frozenset[str]] = frozenset()
+    """fields of the config that apply to this task and not to every one"""
+    augmentation: ClassVar[Augmentation] = Augmentation()
+    chosen_on: ClassVar[tuple[str, ...]] = ("validation",)
+    """splits that the block, and the learning rate where there is one, are chosen on"""
+    constant: ClassVar[str | None] = None
+    """what is predicted without any clip, as a row of the results"""
+
     metrics: tuple[Metric, ...]
     """the first one decides"""
-    constant: str
-    """what is predicted without looking at any clip, as a row of the results"""
-    with_depth: bool
-    views: int
+    views: int = 1
     """clips of a test video"""
+    classes: tuple[str, ...] = ()
 
-    def shape(self, kind: str, encoder: FrozenEncoder) -> Shape:
-        """The shape of an attention or a linear readout."""
-        ...
+    @abstractmethod
+    def __init__(self, config: EvaluateConfig, splits: Splits, encoder: FrozenEncoder) -> None: ...
 
-    def target(self, batch: Batch) -> Tensor:
-        """What is to be read from cropped and flipped clips `[B, ...]`."""
-        ...
+    def told(self, value: float) -> str:
+        """A target or a prediction of one video, in words."""
+        return self.classes[int(value)]
+
+    def target_of(self, clips: Batch) -> Tensor:
+        """The target of cropped and flipped clips `[B, ...]`."""
+        return self.target.of(clips)
 
     def fingerprint(self, split: Split) -> str:
-        """Another text where the targets of a split of the data differ."""
-        ...
+        """Another text where the targets of a split differ."""
+        return split.target_fingerprint(self.target.kind)
 
+
+class ReadoutTask(Task):
+    """A task of readouts that predict the target of one clip after the other."""
+
+    readouts = ("attention", "linear")
+    fields = TRAINING
+
+    @abstractmethod
+    def shape(self, kind: str, encoder: FrozenEncoder) -> Shape:
+        """The shape of a readout of one kind."""
+
+    @abstractmethod
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:
         """A readout's output in the target's terms, float32 `[B, ...]`."""
-        ...
 
+    @abstractmethod
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The mean loss of a batch; clips without a target do not count."""
-        ...
 
+    @abstractmethod
     def score(self, prediction: Tensor, target: Tensor) -> Scored:
         """Figures of B / views videos; the clips of one are consecutive."""
-        ...
+
+    @abstractmethod
+    def summary(self, target: Tensor) -> Tensor:
+        """What a constant prediction is made of, float64, to be added up over training batches."""
+
+    @abstractmethod
+    def constant_prediction(self, summary: Tensor, clips: int) -> Tensor:
+        """The constant prediction, in the target's terms, for so many clips."""
 
     def first_output(self, summary: Tensor) -> float:
         """What every output of a readout is near before it has learned anything, after a `summary` of one batch."""
-        ...
+        return 0.0
 
-    def summary(self, target: Tensor) -> Tensor:
-        """What a constant prediction is made of, float64, to be added up over training batches."""
-        ...
 
-    def constant_prediction(self, summary: Tensor, clips: int) -> Tensor:
-        """The constant prediction, in the target's terms, for so many clips."""
-        ...
+class FeatureTask(Task):
+    """A task that trains nothing: mean-pooled features of a whole split are scored as they are."""
+
+    left_out: ClassVar[str]
+    """what is said of a video that has features and no figure"""
+
+    @abstractmethod
+    def score_features(self, features_vd: Tensor, truth_v: Tensor, group_v: Tensor) -> tuple[Tensor, Scored]:
+        """Rows of the videos that have a figure, `[Q]`, and their figures; ValueError where no video has one.
+
+        Which videos have one depends on their targets and groups alone.
+        """
 
 
 def heads_of(config: EvaluateConfig, channels: int) -> int:
@@ -105,3 +190,12 @@ def heads_of(config: EvaluateConfig, channels: int) -> int:
     if channels % heads:
         raise ConfigError([f"heads: {heads} heads do not divide {channels} channels"])
     return heads
+
+
+def of_videos(x_b: Tensor, views: int) -> Tensor:
+    """Of the clips of each video, which have one value, that value: the least where one of them has none."""
+    return x_b.unflatten(0, (-1, views)).amin(1)
+
+
+LABEL = Target(name="label", kind="class", missing=-1)
+DEPTH = Target(name="depth", kind="map", missing=0.0, unit="m")

@@ -1,0 +1,58 @@
+"""Videos of the same class found by the cosine of mean-pooled features; nothing is trained.
+
+Training and validation split together are what the block is chosen on. In each split every video asks for those of its
+class among all others of the split that are not of its group.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from layerlock.errors import LayerlockError
+from layerlock.evaluation.tasks.task import LABEL, FeatureTask, Metric, Scored
+from layerlock.features.neighbours import leave_one_out
+
+if TYPE_CHECKING:
+    from layerlock.encoders import FrozenEncoder
+    from layerlock.evaluation.config import EvaluateConfig
+    from layerlock.evaluation.splits.split import Splits
+
+
+class RetrievalTask(FeatureTask):
+    """Leave-one-out retrieval of the class of a video."""
+
+    name = "retrieval"
+    target = LABEL
+    readouts = ("cosine",)
+    chosen_on = ("train", "validation")
+    left_out = "no other video of its class in the split that is not of its group"
+    metrics = (
+        Metric(name="mAP", higher_is_better=True, percent=True),
+        Metric(name="top-1", higher_is_better=True, percent=True),
+        Metric(name="top-5", higher_is_better=True, percent=True),
+    )
+
+    def __init__(self, config: EvaluateConfig, splits: Splits, encoder: FrozenEncoder) -> None:
+        self.classes = splits.classes
+        for split in (splits.together(self.chosen_on), splits.test):
+            groups = Counter(label for label, _ in set(zip(split.index.labels, split.groups, strict=True)))
+            if max(groups.values()) < 2:
+                role = "test" if split is splits.test else " and ".join(self.chosen_on)
+                raise LayerlockError(
+                    f"{split.index.root}: nothing to retrieve among {len(split)} videos of the {role} split: no two "
+                    "are of one class and of different groups (--test-share says how many are tested on)"
+                )
+
+    def score_features(self, features_vd: Tensor, truth_v: Tensor, group_v: Tensor) -> tuple[Tensor, Scored]:
+        """Average precision, and whether one of the first and of the first five neighbours is of the class."""
+        found = leave_one_out(features_vd, truth_v, ks=(), group_v=group_v)
+        hits = ((found.first_q < k).double() for k in (1, 5))
+        return found.query_q, Scored(
+            score_vm=torch.stack([found.average_precision_q, *hits], 1),
+            truth_v=truth_v[found.query_q],
+            predicted_v=truth_v[found.nearest_q],
+        )
