@@ -265,12 +265,12 @@ class Config:
         """
         asked = {(name, stage.blocks_of(name)) for stage in stages for name in stage.networks if name not in OWN}
         return [
-            f"{self._network_field(name)}: {problem}"
+            f"{self.network_field(name)}: {problem}"
             for name, blocks in sorted(asked)
             for problem in foreign_problems(name, blocks, self.clip.frames, fetch=fetch)
         ]
 
-    def _network_field(self, network: str) -> str:
+    def network_field(self, network: str) -> str:
         """Where a frozen encoder is named: by the plan that the config describes, or by one given in code."""
         return "plan.network" if getattr(self.plan, "network", None) == network else "stage.taps.target.network"
 

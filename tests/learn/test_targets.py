@@ -174,14 +174,14 @@ def test_a_network_computes_as_it_did_whatever_was_computed_in_before(tmp_path: 
     ("network", "block", "frames", "words"),
     [
         (FOURDS, 5, 8, "has 4 blocks, no block 5"),
-        (FOURDS, 1, 16, r"takes clips of 8 frames, not of 16; set clip\.frames"),
+        (FOURDS, 1, 16, r"takes clips of 8 frames .* not of 16 .*; set clip\.frames"),
         ("hf:MCG-NJU/videomae-base", 13, 16, "has 12 blocks, no block 13"),
         ("hf:MCG-NJU/videomae-base", 12, 32, "takes clips of 16 frames, not of 32"),
     ],
 )
 def test_networks_that_cannot_be_asked_are_problems(network: str, block: int, frames: int, words: str) -> None:
     (problem,) = foreign_problems(network, (block,), frames)
-    assert problem.startswith(f"{network}: ")
+    assert network.removeprefix("4ds:") in problem
     assert re.search(words, problem)
     assert not foreign_problems(FOURDS, (4, LAST), 8)
 

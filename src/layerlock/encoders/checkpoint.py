@@ -75,12 +75,19 @@ def fetch(name: str) -> Checkpoint:
     """The checkpoint of a local folder or, where there is none, of that repository on the Hub: `ORG/NAME`, or
     `ORG/NAME@REVISION` for a branch, a tag or a commit.
 
-    Raises LayerlockError where there is neither. Downloads nothing but JSON and safetensors.
+    Raises LayerlockError where there is neither, and for a model that runs by code of its own. Downloads nothing but
+    JSON and safetensors.
     """
     if Path(name).is_file():
         raise LayerlockError(f"hf:{name}: a file, where a folder or a repository of transformers is wanted")
     folder = Path(name) if Path(name).is_dir() else _download(name)
-    return Checkpoint(folder=folder, fields=_read_json(folder / "config.json"))
+    found = Checkpoint(folder=folder, fields=_read_json(folder / "config.json"))
+    if code := found.fields.get("auto_map"):
+        raise LayerlockError(
+            f"{found.config}: auto_map: the model runs by code that comes with it ({code}), which is refused; save it "
+            "as a VideoMAE or V-JEPA 2 of transformers"
+        )
+    return found
 
 
 def is_local(name: str) -> bool:

@@ -139,19 +139,15 @@ class Foreign:
 def open_frozen(name: str, frames: int) -> FrozenEncoder:
     """The encoder of that name (docs/encoders.md) for clips of so many frames.
 
-    Raises LayerlockError where there is none, and where it takes clips of another length alone.
+    Raises LayerlockError where there is none, and where it does not take such clips.
     """
     encoder = open_encoder(name)
-    if encoder.clip.frames != frames:
-        try:
-            encoder = open_encoder(name, clip=replace(encoder.clip, frames=frames))
-        except LayerlockError:
-            raise _other_frames(name, encoder.clip.frames, frames) from None
-    return encoder
-
-
-def _other_frames(name: str, own: int, frames: int) -> LayerlockError:
-    return LayerlockError(f"{name}: takes clips of {own} frames, not of {frames}; set clip.frames")
+    if encoder.clip.frames == frames:
+        return encoder
+    try:
+        return open_encoder(name, clip=replace(encoder.clip, frames=frames))
+    except LayerlockError as error:
+        raise LayerlockError(f"{error}; set clip.frames") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,8 +180,11 @@ def known_shape(name: str, frames: int) -> Shape | None:
         return opened(name, frames) if at_hand(name) else None
     clip, model = known.clip, known.model
     if clip.frames != frames and known.kind == "videomae":
-        raise _other_frames(name, clip.frames, frames)
-    return Shape(model=model, grid=token_grid(frames, clip.size, clip.size, model.patch))
+        raise LayerlockError(f"{name}: takes clips of {clip.frames} frames, not of {frames}; set clip.frames")
+    try:
+        return Shape(model=model, grid=token_grid(frames, clip.size, clip.size, model.patch))
+    except ValueError as error:
+        raise LayerlockError(f"{name}: {error}; set clip.frames") from None
 
 
 def opened(name: str, frames: int) -> Opened:

@@ -242,6 +242,8 @@ def check_clips(video_btchw: Tensor, indices: Sequence[int], clip: ClipShape, de
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
     """The encoder of a run folder or of an encoder folder. Raises LayerlockError where there is none."""
     path = Path(path)
+    if (path / "checkpoints").is_dir() and not (path / "encoder").is_dir():
+        raise LayerlockError(f"{path}: a run without an encoder yet; it is written when the run ends or is stopped")
     encoder = Encoder.from_pretrained(path / "encoder" if (path / "encoder").is_dir() else path, device=device)
     encoder.name = str(path)
     return encoder

@@ -34,7 +34,7 @@ class Identity:
             )
         found = differences(began.plan, self.plan)
         found += [
-            f"plan: the weights of {name} are not those whose features the run to resume predicted"
+            f"{config.network_field(name)}: the weights of {name} are not those that the run to resume began with"
             for name, weights in self.networks.items()
             if began.networks.get(name, weights) != weights
         ]
