@@ -56,7 +56,6 @@ def random_batch(clip: ClipConfig, count: int) -> Batch:
         video_btchw=video,
         crop_b4=torch.tensor(crops),
         flip_b=torch.arange(count) % 2 == 0,
-        label_b=torch.zeros(count, dtype=torch.int64),
         size=clip.size,
     )
 

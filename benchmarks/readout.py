@@ -17,6 +17,7 @@ import torch
 from measure import begin, options
 
 from layerlock.data.index import Index
+from layerlock.data.targets import Column
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.readouts import Candidate, candidates_of
 from layerlock.evaluation.splits.split import Split, Splits
@@ -78,7 +79,8 @@ def action(encoder: Encoder, video: torch.Tensor, label: torch.Tensor, count: in
 
 def task_of(config: EvaluateConfig, encoder: Encoder) -> ReadoutTask:
     """A task for data of so many classes."""
-    split = Split(index=Index(root="", layout="", videos=(), labels=(), classes=tuple(map(str, range(CLASSES)))))
+    label = Column(values=(), classes=tuple(map(str, range(CLASSES))))
+    split = Split(index=Index(root="", layout="", videos=(), targets={"label": label}))
     splits = Splits(train=split, validation=split, test=split, classes=split.index.classes, layout="", how="")
     task = TASKS[config.task](config, splits, encoder)
     assert isinstance(task, ReadoutTask)

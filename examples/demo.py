@@ -109,12 +109,12 @@ def write_videos(out: Path, seed: int, side: int) -> list[Path]:
 
 def read(folder: Path, clip: ClipConfig, patch: tuple[int, int, int]) -> Labelled:
     """The middle clip of every video, its class, and the depth of the same pixels."""
-    source = Views(open_source(str(folder), replace(clip, flip=False), seed=0))
+    source = Views(open_source(str(folder), replace(clip, flip=False), seed=0, targets=("label",)))
     assert source.source.classes == tuple(sorted(ACTIONS)), "a class without a video"
     videos, labels, depths = [], [], []
     for batch in batches(source, batch=20, start=0, stop=len(source) // 20, workers=2):
         videos.append(crop_and_flip(batch))
-        labels.append(batch.label_b)
+        labels.append(batch.targets["label"])
         for name, (top, left) in zip(batch.names, batch.crop_b4[:, :2].int().tolist(), strict=True):
             depth_thw = read_depth(name)
             span = clip.cut(0).span(RATE)

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data import ClipConfig, Sample, Source
+from layerlock.data.targets import Kind
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import RandomMasking
@@ -71,6 +72,10 @@ class Noise:
     skips: int = -1
     rejected: tuple[tuple[str, str], ...] = ()
     fingerprint: str = "noise"
+
+    @property
+    def targets(self) -> dict[str, Kind]:
+        return {}
 
     def __len__(self) -> int:
         return 1_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ from layerlock.budget import budget, in_words, total_flops, unknown_networks
 from layerlock.config import Config, load_config
 from layerlock.data.index import Index, build_index
 from layerlock.data.index.progress import IndexProgress
+from layerlock.data.targets import ColumnKind
 from layerlock.errors import LayerlockError, one_line
 from layerlock.files import write_whole
 from layerlock.learn.plan import Plan
@@ -263,18 +265,21 @@ def index(
     data: str | Path,
     *,
     data_root: str | Path | None = None,
+    targets: Mapping[str, ColumnKind | None] | None = None,
     workers: int | None = None,
     cache: bool = True,
     quiet: bool = False,
 ) -> Index:
     """What is in the videos of a data set: a folder, a list or a video, in any layout.
 
-    `data_root` is the folder that the paths of a list begin at, without one the list's. `workers` processes look into
-    the videos (None: one for each processor); with `cache` only into those that are new or
-    changed since an earlier call. Raises LayerlockError for data that are not there and where nothing can be used.
+    `data_root` is the folder that the paths of a list begin at, without one the list's. `targets` are columns of the
+    list to read beside `label`, each as "class", as "float", or, with None, as what its values are. `workers` processes
+    decode the beginning of each video (None: one for each processor); with `cache` only of those that are new or
+    changed since an earlier call. Raises LayerlockError for data that are not there, for columns that are not there or
+    not of their kind, and where nothing can be used.
     """
     with IndexProgress(quiet) as progress:
-        return build_index(data, workers, root=_text(data_root), progress=progress, cache=cache)
+        return build_index(data, workers, root=_text(data_root), targets=targets, progress=progress, cache=cache)
 
 
 @put_back()

@@ -18,6 +18,7 @@ from layerlock import api
 from layerlock.config import Config, load_config
 from layerlock.data.index.describe import describe, describe_rejected
 from layerlock.data.index.listing import NothingUsable, printable
+from layerlock.data.index.rows import declared
 from layerlock.errors import LayerlockError
 from layerlock.evaluation import words
 from layerlock.evaluation.config import EvaluateConfig
@@ -247,6 +248,7 @@ def index(
     data: tyro.conf.Positional[DataPath],
     *,
     data_root: DataPath | None = None,
+    targets: tuple[str, ...] = (),
     workers: int | None = None,
     cache: bool = True,
 ) -> None:
@@ -255,11 +257,13 @@ def index(
     Args:
         data: folder of videos, list of videos, or video.
         data_root: folder that the paths of a list begin at; without one the list's own.
+        targets: columns of the list to read besides `label`: `speed`, or with its kind `speed:float` or `room:class`.
         workers: processes; without a number one for each processor.
         cache: use what was found out before, and keep what is found out now.
     """
     try:
-        print(describe(api.index(data, data_root=data_root, workers=workers, cache=cache)))
+        wanted = dict(map(declared, targets))
+        print(describe(api.index(data, data_root=data_root, targets=wanted, workers=workers, cache=cache)))
     except NothingUsable as error:
         print("\n".join(describe_rejected(error.rejected)))
         raise LayerlockError("\n".join(filter(None, (error.summary, error.hint)))) from None

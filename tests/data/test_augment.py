@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import stats
 
 from layerlock import draws
-from layerlock.data import Batch, ClipConfig, Sample, collate, crop_and_flip, crop_and_flip_depth
+from layerlock.data import Batch, ClipConfig, Sample, collate, crop_and_flip, crop_and_flip_target
 from layerlock.data.augment import augment, random_box
 
 module = importlib.import_module("layerlock.data.augment")  # the package may name the function the same
@@ -34,7 +34,10 @@ def random_batch(count: int, seed: int) -> Batch:
             video_tchw=torch.from_numpy(generator.integers(0, 256, (FRAMES, 3, MARGIN, MARGIN), np.uint8)),
             crop=(*generator.integers(0, MARGIN - SIZE + 1, 2).tolist(), SIZE, SIZE),
             flip=bool(generator.integers(0, 2)),
-            depth_thw=torch.from_numpy(generator.random((FRAMES, MARGIN, MARGIN), np.float32)),
+            targets={
+                "depth": torch.from_numpy(generator.random((FRAMES, MARGIN, MARGIN), np.float32)),
+                "label": torch.tensor(i),
+            },
         )
         for i in range(count)
     ]
@@ -109,17 +112,16 @@ def jittered(frame_hwc: np.ndarray, u_4: Sequence[float]) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(5))
 def test_equals_a_loop_over_slices(seed: int) -> None:
     batch = random_batch(8, seed)
-    video, depth = crop_and_flip(batch), crop_and_flip_depth(batch)
+    video, depth = crop_and_flip(batch), crop_and_flip_target(batch, "depth")
     assert video.shape == (8, FRAMES, 3, SIZE, SIZE)
     assert video.dtype == torch.uint8
     assert video.is_contiguous()
     assert depth.shape == (8, FRAMES, SIZE, SIZE)
     assert depth.dtype == torch.float32
-    assert batch.depth_bthw is not None
     for i in range(8):
         how = (*batch.crop_b4[i, :2].int().tolist(), bool(batch.flip_b[i]))
         np.testing.assert_array_equal(video[i].numpy(), by_loop(batch.video_btchw[i].numpy(), *how))
-        np.testing.assert_array_equal(depth[i].numpy(), by_loop(batch.depth_bthw[i].numpy(), *how))
+        np.testing.assert_array_equal(depth[i].numpy(), by_loop(batch.targets["depth"][i].numpy(), *how))
 
 
 def test_no_depth_is_said() -> None:
@@ -127,8 +129,12 @@ def test_no_depth_is_said() -> None:
     without = collate(
         [Sample(index=0, name="", video_tchw=batch.video_btchw[0], crop=(0, 0, SIZE, SIZE), flip=False)], SIZE
     )
-    with pytest.raises(ValueError, match="no depth"):
-        crop_and_flip_depth(without)
+    with pytest.raises(ValueError, match="no target depth; it has: none"):
+        crop_and_flip_target(without, "depth")
+
+
+def test_targets_of_whole_clips_are_not_cropped() -> None:
+    assert crop_and_flip_target(random_batch(5, 0), "label").tolist() == [0, 1, 2, 3, 4]
 
 
 def test_without_colour_there_is_only_crop_and_flip(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,15 +169,14 @@ def test_random_size_crop_of_whole_pixels_is_a_plain_one() -> None:
 
 def test_depth_of_a_random_size_crop_is_that_of_the_nearest_pixels() -> None:
     batch = boxed(random_batch(12, 0))
-    found = crop_and_flip_depth(batch)
-    assert batch.depth_bthw is not None
+    found = crop_and_flip_target(batch, "depth")
     for i, (top, left, height, width) in enumerate(batch.crop_b4.tolist()):
         for y in range(SIZE):
             for x in range(SIZE):
                 row = math.floor(top + (y + 0.5) * height / SIZE)
                 column = math.floor(left + (x + 0.5) * width / SIZE)
                 at = SIZE - 1 - x if batch.flip_b[i] else x
-                assert torch.equal(found[i, :, y, at], batch.depth_bthw[i, :, row, column])
+                assert torch.equal(found[i, :, y, at], batch.targets["depth"][i, :, row, column])
 
 
 @pytest.mark.parametrize("values", [1, module.VALUES_AT_ONCE])

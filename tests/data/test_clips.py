@@ -15,8 +15,8 @@ def make(index: int, *, skipped: tuple[tuple[str, str], ...] = (), depth: bool =
         video_tchw=torch.full((2, 3, 9, 9), index, dtype=torch.uint8),
         crop=(index % 2, 1, 8, 8),
         flip=index % 2 == 0,
-        label=index + 5,
-        depth_thw=torch.full((2, 9, 9), float(index)) if depth else None,
+        targets={"label": torch.tensor(index + 5), "speed": torch.tensor(index / 4)}
+        | ({"depth": torch.full((2, 9, 9), float(index))} if depth else {}),
         skipped=skipped,
     )
 
@@ -52,18 +52,19 @@ def test_collate_stacks_in_order_and_gathers_what_was_skipped() -> None:
     assert batch.video_btchw.shape == (2, 2, 3, 9, 9)
     assert batch.crop_b4.tolist() == [[1, 1, 8, 8], [0, 1, 8, 8]]
     assert batch.flip_b.tolist() == [False, True]
-    assert batch.label_b.tolist() == [8, 9]
-    assert batch.depth_bthw is None
+    assert {name: target.tolist() for name, target in batch.targets.items()} == {"label": [8, 9], "speed": [0.75, 1.0]}
     assert batch.skipped == (("a.mp4", "empty"),)
     assert len(batch) == 2
     assert (batch.index_b.dtype, batch.crop_b4.dtype, batch.flip_b.dtype) == (torch.int64, torch.float32, torch.bool)
+    assert (batch.targets["label"].dtype, batch.targets["speed"].dtype) == (torch.int64, torch.float32)
 
 
 def test_slices_put_together_are_the_batch() -> None:
     batch = collate([make(i, depth=True, skipped=((f"{i}", "bad"),)) for i in range(5)], size=8)
     parts = [batch.slice(0, 2), batch.slice(2, 4), batch.slice(4, 5)]
     assert torch.equal(torch.cat([part.video_btchw for part in parts]), batch.video_btchw)
-    assert torch.equal(torch.cat([part.depth_bthw for part in parts]), batch.depth_bthw)
+    for name, target in batch.targets.items():
+        assert torch.equal(torch.cat([part.targets[name] for part in parts]), target)
     assert sum((part.names for part in parts), ()) == batch.names
     assert sum((part.skipped for part in parts), ()) == batch.skipped
 
@@ -72,12 +73,13 @@ def test_every_other_clip_is_a_batch_too() -> None:
     batch = collate([make(i, depth=True) for i in range(5)], size=8).slice(0, 5, 2)
     assert batch.names == ("video 0", "video 2", "video 4")
     assert batch.index_b.tolist() == [0, 2, 4]
-    assert len(batch.video_btchw) == len(batch.depth_bthw) == len(batch.crop_b4) == 3
+    assert batch.targets["label"].tolist() == [5, 7, 9]
+    assert len(batch.video_btchw) == len(batch.targets["depth"]) == len(batch.crop_b4) == 3
 
 
 def test_batch_moves_and_pickles() -> None:
     batch = collate([make(1, depth=True)], size=8)
     assert batch.to("meta").video_btchw.device.type == "meta"
-    assert batch.to("meta").depth_bthw.device.type == "meta"
+    assert batch.to("meta").targets["depth"].device.type == "meta"
     again: Batch = pickle.loads(pickle.dumps(batch))
     assert torch.equal(again.video_btchw, batch.video_btchw)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -11,7 +12,7 @@ import torch
 from tiny import sample_of
 from video_files import number_of, tag_rotation, write_video
 
-from layerlock.data import ClipConfig, Source, collate, crop_and_flip, open_source
+from layerlock.data import ClipConfig, Source, Views, batches, collate, crop_and_flip, open_source
 from layerlock.data.decode import read_clips
 from layerlock.data.decode.video import Clips
 from layerlock.data.folder import FolderSource
@@ -32,8 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def source_of(folder: Path, seed: int = 0, clip: ClipConfig = CLIP) -> FolderSource:
-    return FolderSource(build_index(folder, 0), clip, seed)
+def source_of(folder: Path, seed: int = 0, clip: ClipConfig = CLIP, targets: tuple[str, ...] = ()) -> FolderSource:
+    return FolderSource(build_index(folder, 0), clip, seed, targets=targets)
 
 
 def test_sample_is_as_promised(folder: Path) -> None:
@@ -47,7 +48,7 @@ def test_sample_is_as_promised(folder: Path) -> None:
         assert sample.video_tchw.dtype == torch.uint8
         assert 0 <= sample.crop[0] <= 8
         assert 0 <= sample.crop[1] <= 8
-        assert sample.label == -1
+        assert sample.targets == {}
         assert sample.skipped == ()
     assert {sample_of(source, index).name for index in range(6)} == {video.path for video in source.index.videos}
 
@@ -175,16 +176,49 @@ def test_a_random_size_crop_sees_the_whole_picture(folder: Path, flip: bool) -> 
 def test_labels_are_class_folders(tmp_path: Path) -> None:
     for name in ("zebra", "ant"):
         write_video(tmp_path / name / "a.mp4", frames=2)
-    source = source_of(tmp_path)
-    assert source.classes == ("ant", "zebra")
-    assert {(Path(s.name).parent.name, s.label) for s in (sample_of(source, index) for index in range(2))} == {
-        ("ant", 0),
-        ("zebra", 1),
-    }
+    source = source_of(tmp_path, targets=("label",))
+    assert source.index.classes == ("ant", "zebra")
+    samples = [sample_of(source, index) for index in range(2)]
+    assert {(Path(s.name).parent.name, s.targets["label"].item()) for s in samples} == {("ant", 0), ("zebra", 1)}
     write_video(tmp_path / "loose.mp4", frames=2)
-    source = source_of(tmp_path)
-    assert source.classes == ()
-    assert sample_of(source, 0).label == -1
+    with pytest.raises(LayerlockError, match=r"\(folder\): there is no target label; there is: depth"):
+        source_of(tmp_path, targets=("label",))
+
+
+def test_columns_of_a_list_are_targets_of_its_clips(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write_video(tmp_path / name, frames=4)
+    rows = "file_name,speed,room,note\na.mp4,0.5,hall,x\nb.mp4,,attic,y\nc.mp4,-2,,z\n"
+    (tmp_path / "list.csv").write_text(rows)
+    source = open_source(
+        str(tmp_path / "list.csv"), replace(CLIP, per_decode=2), 0, workers=0, targets=("speed", "room")
+    )
+    assert source.targets == {"speed": "float", "room": "class"}
+    expected = {"a.mp4": (0.5, 1), "b.mp4": (math.nan, 0), "c.mp4": (-2.0, -1)}
+    for sample in (sample for group in range(3) for sample in source.samples(group)):
+        found = (sample.targets["speed"].item(), sample.targets["room"].item())
+        assert repr(found) == repr(expected[Path(sample.name).name])
+    views = Views(source)
+    (tmp_path / "a.mp4").unlink()
+    (batch,) = batches(views, batch=3, start=0, stop=1, workers=0)
+    assert repr(batch.targets["speed"].tolist()) == "[nan, nan, -2.0]"
+    assert (batch.targets["room"].tolist(), batch.targets["room"].dtype) == ([-1, 0, -1], torch.int64)
+
+
+def test_fingerprints_tell_targets_from_videos(tmp_path: Path) -> None:
+    def opened(speed: float, targets: tuple[str, ...]) -> FolderSource:
+        (tmp_path / "list.csv").write_text(f"file_name,speed:float,label\na.mp4,{speed},3\n")
+        return source_of(tmp_path / "list.csv", targets=targets)
+
+    write_video(tmp_path / "a.mp4", frames=4)
+    plain, faster = opened(1, ("speed",)), opened(2, ("speed",))
+    assert plain.fingerprint == faster.fingerprint
+    assert plain.target_fingerprint != faster.target_fingerprint
+    assert opened(1, ("label",)).target_fingerprint == opened(2, ("label",)).target_fingerprint
+    before = opened(1, ("depth",)).target_fingerprint
+    (tmp_path.parent / "depth" / tmp_path.name).mkdir(parents=True)
+    (tmp_path.parent / "depth" / tmp_path.name / "a.npz").write_bytes(b"new")
+    assert opened(1, ("depth",)).target_fingerprint != before
 
 
 def test_a_vanished_file_is_replaced_and_named(folder: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from video_files import write_video
 
 from layerlock.data import Batch, ClipConfig, Sample, Source, Views, batches, crop_and_flip, loader, open_source
 from layerlock.data.clips import ATTEMPTS
+from layerlock.data.targets import Kind
 from layerlock.errors import LayerlockError
 
 CLIP = ClipConfig(frames=2, stride=1, size=8, resize=1.25)
@@ -33,10 +34,14 @@ class Numbers:
     at: int = 13
     wordy: int = 0
     clip: ClipConfig = CLIP
-    depth: bool = False
+    maps: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return 5
+
+    @property
+    def targets(self) -> dict[str, Kind]:
+        return {"speed": "float"} | dict.fromkeys(self.maps, "map")
 
     @property
     def rejected(self) -> tuple[tuple[str, str], ...]:
@@ -70,8 +75,10 @@ class Numbers:
             video_tchw=torch.full((2, 3, 10, 10), (index + 100 * attempt) % 256, dtype=torch.uint8),
             crop=(index % 3, 1, self.clip.size, self.clip.size),
             flip=False,
-            label=index % 5,
-            depth_thw=torch.full((2, 10, 10), index / 7) if self.depth else None,
+            targets={
+                name: torch.full((2, 10, 10), index / 7 + n) if kind == "map" else torch.tensor(index / (n + 1))
+                for n, (name, kind) in enumerate(self.targets.items())
+            },
             skipped=(("bad.mp4", "it is empty"),) if index % 4 == 0 else (),
         )
 
@@ -92,8 +99,8 @@ def digest(found: list[Batch]) -> str:
     for batch in found:
         total.update(repr((batch.index_b.tolist(), batch.names, batch.crop_b4.tolist(), batch.skipped)).encode())
         total.update(crop_and_flip(batch).numpy().tobytes())
-        if batch.depth_bthw is not None:
-            total.update(batch.depth_bthw.numpy().tobytes())
+        for name, target in sorted(batch.targets.items()):
+            total.update(name.encode() + target.numpy().tobytes())
     return total.hexdigest()
 
 
@@ -108,11 +115,12 @@ def test_no_steps_are_no_batches() -> None:
     assert list(batches(Numbers(), batch=4, start=5, stop=5, workers=2)) == []
 
 
-@pytest.mark.parametrize("depth", [False, True])
-def test_any_number_of_workers_gives_the_same(depth: bool) -> None:
-    source = Numbers(depth=depth)
+@pytest.mark.parametrize("maps", [(), ("depth",), ("depth", "flow")])
+def test_any_number_of_workers_gives_the_same(maps: tuple[str, ...]) -> None:
+    source = Numbers(maps=maps)
     expected = list(batches(source, batch=3, start=1, stop=12, workers=0))
-    assert (expected[0].depth_bthw is not None) == depth
+    assert expected[0].targets.keys() == {"speed", *maps}
+    assert expected[0].targets["speed"].tolist() == [3, 4, 5]
     for workers in (1, 2, 4):
         assert digest(list(batches(source, batch=3, start=1, stop=12, workers=workers))) == digest(expected)
 
@@ -199,13 +207,15 @@ def test_trouble_in_the_middle_of_a_large_batch_costs_a_candidate(no_hang: None,
 @pytest.mark.parametrize("trouble", ["", "exits"])
 def test_less_memory_ahead_than_a_batch_takes(monkeypatch: pytest.MonkeyPatch, together: int, trouble: str) -> None:
     monkeypatch.setattr(loader, "_BYTES_AHEAD", 5 * 2 * 3 * 10 * 10)
-    source = Numbers(trouble, clip=replace(CLIP, per_decode=together), depth=True)
+    source = Numbers(trouble, clip=replace(CLIP, per_decode=together), maps=("depth", "flow"))
     found = list(batches(source, batch=16, start=0, stop=4, workers=2))
     assert torch.equal(torch.cat([batch.index_b for batch in found]), torch.arange(64))
     replaced = range(13 // together * together, 14) if trouble else ()
     values = [index + 100 * (index in replaced) for index in range(64)]
     assert torch.cat([batch.video_btchw for batch in found])[:, 1, 2, 9, 9].tolist() == values
-    assert torch.equal(torch.cat([batch.depth_bthw for batch in found])[:, 1, 9, 9], torch.arange(64) / 7)
+    for n, name in enumerate(source.maps, 1):
+        value_b = torch.cat([batch.targets[name] for batch in found])[:, 1, 9, 9]
+        assert torch.equal(value_b, torch.tensor([index / 7 + n for index in range(64)]))
 
 
 def test_what_is_made_ahead_fits_into_its_memory() -> None:

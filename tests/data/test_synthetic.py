@@ -18,6 +18,7 @@ from layerlock.data.motion import ACTIONS, State, labels, mirrored, perform
 from layerlock.data.render import TAN_HALF_VIEW, render
 from layerlock.data.scene import Body, Scene, Texture, build_scene
 from layerlock.data.synthetic import SyntheticSource, render_clip
+from layerlock.errors import LayerlockError
 
 GOLDEN = Path(__file__).parent / "golden_world.npz"
 STATE = State(
@@ -216,30 +217,31 @@ def test_the_nearer_body_hides_the_farther_one(turned_around: bool) -> None:
 
 
 def test_the_source_is_picklable_and_pure() -> None:
-    source = SyntheticSource(clip=ClipConfig(frames=4, size=24), seed=5, videos=100, with_depth=True)
+    source = SyntheticSource(clip=ClipConfig(frames=4, size=24), seed=5, videos=100, targets=("depth", "label"))
     assert isinstance(source, Source)
     assert len(source) == 100
     sample, again = sample_of(source, 42), sample_of(pickle.loads(pickle.dumps(source)), 42)
     assert torch.equal(sample.video_tchw, again.video_tchw)
-    assert sample.label == again.label
+    assert sample.targets["label"] == again.targets["label"]
     assert (sample.crop, sample.flip) == (again.crop, again.flip)
     side = source.clip.margin
     assert sample.video_tchw.shape == (4, 3, side, side)
     assert sample.video_tchw.dtype == torch.uint8
-    assert sample.depth_thw is not None
-    assert sample.depth_thw.shape == (4, side, side)
+    assert sample.targets["depth"].shape == (4, side, side)
     assert torch.equal(sample_of(source, 142).video_tchw, sample.video_tchw)
-    assert sample_of(SyntheticSource(clip=source.clip, seed=5), 42).depth_thw is None
+    assert sample_of(SyntheticSource(clip=source.clip, seed=5), 42).targets == {}
+    with pytest.raises(LayerlockError, match="no target speed; it has label and depth"):
+        SyntheticSource(clip=source.clip, seed=5, targets=("speed",))
 
 
 def test_crops_stay_inside_and_flips_keep_labels_true() -> None:
-    source = SyntheticSource(clip=ClipConfig(frames=1, size=20), seed=5)
+    source = SyntheticSource(clip=ClipConfig(frames=1, size=20), seed=5, targets=("label",))
     samples = [sample_of(source, index) for index in range(60)]
     room = source.clip.margin - 20
     assert {sample.crop[0] for sample in samples} == {sample.crop[1] for sample in samples} == set(range(room + 1))
     assert 15 < sum(sample.flip for sample in samples) < 45
     true_b = labels(5, torch.arange(60)).tolist()
     for sample, label in zip(samples, true_b, strict=True):
-        assert sample.label == (mirrored(label) if sample.flip else label)
+        assert sample.targets["label"] == (mirrored(label) if sample.flip else label)
     plain = SyntheticSource(clip=ClipConfig(frames=1, size=20, flip=False), seed=5)
     assert not any(sample_of(plain, index).flip for index in range(20))

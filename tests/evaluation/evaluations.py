@@ -10,6 +10,7 @@ from tiny import MODEL
 
 from layerlock.data.decode.video import VideoInfo
 from layerlock.data.index import Index
+from layerlock.data.targets import Column
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.splits.split import Split, Splits
 from layerlock.evaluation.tasks import TASKS
@@ -60,7 +61,9 @@ def index(labels: list[int], classes: int = 0, *, root: str = "/data", **facts: 
         for row in range(len(labels))
     )
     names = tuple(f"class {number}" for number in range(classes))
-    return Index(root=root, layout="class folders", videos=videos, labels=tuple(labels), classes=names)
+    return Index(
+        root=root, layout="class folders", videos=videos, targets={"label": Column(values=tuple(labels), classes=names)}
+    )
 
 
 def clips(count: int, seed: int = 0) -> torch.Tensor:

@@ -11,6 +11,7 @@ import pytest
 from evaluations import index
 
 from layerlock.data.index import Index
+from layerlock.data.targets import Column
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.splits.cut import Cutting
 from layerlock.evaluation.splits.open import open_splits
@@ -50,7 +51,7 @@ def test_splits_depend_on_the_seed_and_the_names_alone() -> None:
     first = opened(data)
     moved = index([0] * 30 + [1] * 30, 2, root="/elsewhere")
     assert {p.replace("/elsewhere", "/data") for p in paths(opened(moved).test)} == paths(first.test)
-    shuffled = replace(data, videos=data.videos[::-1], labels=data.labels[::-1])
+    shuffled = data.take(range(60)[::-1])
     assert paths(opened(shuffled).test) == paths(first.test)
     assert paths(opened(data, replace(CUTTING, seed=1)).test) != paths(first.test)
 
@@ -89,7 +90,7 @@ def test_one_scene_is_cut_in_time_with_a_clip_between_the_splits() -> None:
 
 def test_test_data_of_its_own_is_the_test_split_and_its_classes_are_told_by_name() -> None:
     train, test = index([0] * 10 + [1] * 10, 2), index([0, 1, 1], 2, root="/test")
-    test = replace(test, classes=("class 1", "class 0"))
+    test = replace(test, targets={"label": replace(test.targets["label"], classes=("class 1", "class 0"))})
     splits = opened({"/data": train, "/test": test}, test_data="/test")
     assert splits.test.index.labels == (1, 0, 0)
     assert len(splits.train) + len(splits.validation) == 20
@@ -100,7 +101,11 @@ def test_test_data_of_its_own_is_the_test_split_and_its_classes_are_told_by_name
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        (index([0] * 9, 1), replace(index([0], 1, root="/t"), classes=("dog",)), "no training video has.*dog"),
+        (
+            index([0] * 9, 1),
+            replace(index([0], 1, root="/t"), targets={"label": Column(values=(0,), classes=("dog",))}),
+            "no training video has.*dog",
+        ),
         (index([0] * 9, 2), index([1], 2, root="/t"), "classes of the test split that no training video has: class 1"),
         (index([0] * 9, 1), index([0], 1), "/data/000.mp4: in the train and in the test split"),
         (index([-1] * 9), index([0], 1, root="/t"), "no video has a label"),

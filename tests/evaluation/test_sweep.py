@@ -45,9 +45,8 @@ def depth_batch(count: int) -> Batch:
         video_btchw=clips(count),
         crop_b4=torch.tensor([[0.0, 0.0, 24.0, 24.0]]).expand(count, 4),
         flip_b=torch.zeros(count, dtype=torch.bool),
-        label_b=torch.full((count,), -1),
         size=24,
-        depth_bthw=depth_bthw,
+        targets={"depth": depth_bthw},
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from layerlock.data.augment import crop_and_flip, crop_and_flip_depth
+from layerlock.data.augment import crop_and_flip, crop_and_flip_target
 from layerlock.data.clips import Batch, ClipConfig, Sample, Source, collate
 from layerlock.data.loader import batches
 from layerlock.data.views import Views
@@ -21,7 +21,7 @@ __all__ = [
     "batches",
     "collate",
     "crop_and_flip",
-    "crop_and_flip_depth",
+    "crop_and_flip_target",
     "open_source",
     "save_source",
     "short_name",
@@ -36,7 +36,7 @@ def open_source(
     root: str | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    with_depth: bool = False,
+    targets: Sequence[str] = (),
     clips: int = 0,
     store_bytes: int = 0,
     saved: Path | None = None,
@@ -52,18 +52,18 @@ def open_source(
     the decoder that `clip` names is not there. Those that cannot be used are in the source's `rejected`, as
     (path, reason).
 
-    `with_depth` asks for depth too, which the synthetic world and folders of colour and depth pictures have. Where
-    `clips`, the number that will be asked for, is worth it, and the frames of all videos fit into `store_bytes` of
-    temporary file, decoded frames are kept there.
+    `targets` are the names of those that samples carry: `label`, another column of a list, or `depth`, which the
+    synthetic world and folders of colour and depth pictures have. Where `clips`, the number that will be asked for, is
+    worth it, and the frames of all videos fit into `store_bytes` of temporary file, decoded frames are kept there.
     """
     if data == "synthetic":
         if root is not None:
             raise LayerlockError("data_root: the synthetic world is no list of paths")
         from layerlock.data.synthetic import SyntheticSource
 
-        return SyntheticSource(clip=clip, seed=seed, with_depth=with_depth)
+        return SyntheticSource(clip=clip, seed=seed, targets=targets)
     from layerlock.data.decode.torchcodec import check_torchcodec
-    from layerlock.data.folder import FolderSource
+    from layerlock.data.folder import MAPS, FolderSource
     from layerlock.data.index import build_index
     from layerlock.data.index.saved import load_index
     from layerlock.data.store import store_for
@@ -75,8 +75,9 @@ def open_source(
             raise LayerlockError(f"{data}: the data are not there any more; say with --data where they were moved to")
         index = load_index(saved, data, root)
     else:
-        index = build_index(data, workers, root=root, progress=progress)
-    source = FolderSource(index, clip, seed, with_depth=with_depth)
+        columns = dict.fromkeys(name for name in targets if name not in MAPS)
+        index = build_index(data, workers, root=root, targets=columns, progress=progress)
+    source = FolderSource(index, clip, seed, targets=targets)
     if clip.backend == "pyav":  # which is what fills the store
         openings = clips // clip.per_decode
         source.store = store_for(index.videos, source.read_sizes(), budget=store_bytes, openings=openings)

@@ -62,14 +62,15 @@ def crop_and_flip(batch: Batch) -> Tensor:
     return _take(batch.video_btchw, batch)
 
 
-def crop_and_flip_depth(batch: Batch) -> Tensor:
-    """The depth of the same crops, by nearest pixels: float32 metres `[B, T, size, size]`.
+def crop_and_flip_target(batch: Batch, name: str) -> Tensor:
+    """A target of the same crops: of a map the nearest pixels `[B, T, size, size]`, any other as it is `[B]`.
 
-    Depth is not averaged: there is nothing half-way between two things. ValueError if the batch has none.
+    Maps are not averaged: there is no depth half-way between two things. ValueError if the batch has no such target.
     """
-    if batch.depth_bthw is None:
-        raise ValueError("this batch carries no depth")
-    return _take(batch.depth_bthw[:, :, None], batch)[:, :, 0]
+    if name not in batch.targets:
+        raise ValueError(f"this batch has no target {name}; it has: {', '.join(batch.targets) or 'none'}")
+    target = batch.targets[name]
+    return target if target.ndim == 1 else _take(target[:, :, None], batch)[:, :, 0]
 
 
 def random_box(u_4: Sequence[float], height: int, width: int, clip: ClipConfig) -> tuple[float, float, float, float]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from layerlock.data.decode.video import Cut
+from layerlock.data.targets import Kind
 
 ATTEMPTS = 20
 """candidates for one sample, at most: the videos tried before giving up"""
@@ -99,10 +100,8 @@ class Sample:
     crop: Crop
     """what the model will see of the window"""
     flip: bool
-    label: int = -1
-    """class, where the source knows it"""
-    depth_thw: Tensor | None = None
-    """float32 metres [T, R, R]; None unless asked for"""
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
+    """those of the source, by name: int64 [] for a class, float32 [] for a number, float32 [T, R, R] for a map"""
     skipped: tuple[tuple[str, str], ...] = ()
     """(file, reason) of the files tried before this one and found unusable"""
 
@@ -120,11 +119,9 @@ class Batch:
     """float32 [B, 4]: top, left, height, width"""
     flip_b: Tensor
     """bool [B]"""
-    label_b: Tensor
-    """int64 [B]"""
     size: int
-    depth_bthw: Tensor | None = None
-    """float32 metres [B, T, R, R]"""
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
+    """int64 [B], float32 [B] or float32 [B, T, R, R], by name"""
     skipped: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
@@ -142,9 +139,8 @@ class Batch:
             video_btchw=move(self.video_btchw),
             crop_b4=move(self.crop_b4),
             flip_b=move(self.flip_b),
-            label_b=move(self.label_b),
             size=self.size,
-            depth_bthw=None if self.depth_bthw is None else move(self.depth_bthw),
+            targets={name: move(target) for name, target in self.targets.items()},
             skipped=self.skipped,
         )
 
@@ -157,9 +153,8 @@ class Batch:
             video_btchw=self.video_btchw[chosen],
             crop_b4=self.crop_b4[chosen],
             flip_b=self.flip_b[chosen],
-            label_b=self.label_b[chosen],
             size=self.size,
-            depth_bthw=None if self.depth_bthw is None else self.depth_bthw[chosen],
+            targets={name: target[chosen] for name, target in self.targets.items()},
             skipped=self.skipped if start == 0 else (),
         )
 
@@ -169,16 +164,14 @@ def collate(samples: Sequence[Sample], size: int, video_btchw: Tensor | None = N
 
     Pixels are copied into a new tensor, but where `video_btchw` holds them already.
     """
-    depths = [sample.depth_thw for sample in samples if sample.depth_thw is not None]
     return Batch(
         index_b=torch.tensor([sample.index for sample in samples]),
         names=tuple(sample.name for sample in samples),
         video_btchw=torch.stack([sample.video_tchw for sample in samples]) if video_btchw is None else video_btchw,
         crop_b4=torch.tensor([sample.crop for sample in samples], dtype=torch.float32),
         flip_b=torch.tensor([sample.flip for sample in samples]),
-        label_b=torch.tensor([sample.label for sample in samples]),
         size=size,
-        depth_bthw=torch.stack(depths) if len(depths) == len(samples) else None,
+        targets={name: torch.stack([sample.targets[name] for sample in samples]) for name in samples[0].targets},
         skipped=tuple(entry for sample in samples for entry in sample.skipped),
     )
 
@@ -198,8 +191,13 @@ class Source(Protocol):
         ...
 
     @property
+    def targets(self) -> Mapping[str, Kind]:
+        """What every sample carries, by name."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
-        """A short text that differs where the samples do, for reasons other than the clip's shape and the seed."""
+        """A short text that differs where the clips do, for reasons other than their shape and the seed."""
         ...
 
     def __len__(self) -> int:

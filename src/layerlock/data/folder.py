@@ -15,12 +15,17 @@ from torch import Tensor
 from layerlock import draws
 from layerlock.data.augment import random_box
 from layerlock.data.clips import ATTEMPTS, ClipConfig, Crop, Sample
-from layerlock.data.decode import read_clips, read_depth
+from layerlock.data.decode import depth_place, read_clips, read_depth
 from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
 from layerlock.data.index import Index
+from layerlock.data.index.cache import contents_of
 from layerlock.data.order import videos_from
 from layerlock.data.store import FrameStore
+from layerlock.data.targets import Kind
 from layerlock.errors import LayerlockError
+
+MAPS = {"depth": read_depth}
+"""what reads a target that has a number for every pixel"""
 
 
 class FolderSource:
@@ -30,9 +35,10 @@ class FolderSource:
     stretch of it: as long as that many clips one after the other, or the whole video where that is shorter.
 
     A video that cannot be decoded is replaced by the next one in the order of its epoch, and listed in
-    `Sample.skipped`. Labels are the index's, -1 where there is none. `with_depth` asks for depth, which not all videos
-    have. `store` keeps decoded frames; the clips are the same without it. `stretches` are, for each video, the first
-    frame of the part of it that clips are cut from, and the one after its last.
+    `Sample.skipped`. `targets` are the names of those that samples carry: columns of the index, or `depth`, which not
+    all videos have; LayerlockError for a name that is neither. `store` keeps decoded frames; the clips are the same
+    without it. `stretches` are, for each video, the first frame of the part of it that clips are cut from, and the one
+    after its last.
     """
 
     def __init__(
@@ -41,7 +47,7 @@ class FolderSource:
         clip: ClipConfig,
         seed: int,
         *,
-        with_depth: bool = False,
+        targets: Sequence[str] = (),
         store: FrameStore | None = None,
         stretches: Sequence[tuple[int, int]] | None = None,
     ) -> None:
@@ -49,7 +55,7 @@ class FolderSource:
         self.stretches = stretches
         self.clip = clip
         self.seed = seed
-        self.with_depth = with_depth
+        self.targets: dict[str, Kind] = {name: _kind(index, name) for name in targets}
         self.store = store
 
     def read_sizes(self) -> list[tuple[int, int]]:
@@ -59,11 +65,6 @@ class FolderSource:
     def _read_size(self, video: VideoInfo) -> tuple[int, int]:
         margin = self.clip.margin
         return (margin, margin) if self.clip.area else video.resized(margin)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes; () where there are no labels."""
-        return self.index.classes
 
     @property
     def rejected(self) -> tuple[tuple[str, str], ...]:
@@ -78,6 +79,18 @@ class FolderSource:
             place = video.path.removeprefix(self.index.root)
             facts = (video.frames, video.fps, video.height, video.width, video.codec, video.rotation, video.bytes)
             total.update(f"{place}\0{facts}\n".encode(errors="surrogateescape"))
+        return total.hexdigest()
+
+    @cached_property
+    def target_fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the targets: of columns their values, of maps the state of their files."""
+        total = hashlib.blake2b(digest_size=8)
+        for name, kind in self.targets.items():
+            if kind == "map":
+                facts = [contents_of(depth_place(video)) for video in self.index.videos]
+                total.update(f"{name}\0{facts}\n".encode())
+            else:
+                total.update(f"{name}\0{self.index.targets[name]}\n".encode(errors="surrogateescape"))
         return total.hexdigest()
 
     def __len__(self) -> int:
@@ -166,7 +179,8 @@ class FolderSource:
         chosen, side = self.index.videos[video], self.clip.margin
         cuts = [self.clip.cut(start) for start in starts]
         video_nthwc = self._read(video, cuts, size)
-        depth_nthw = read_depth(chosen, cuts, size=size) if self.with_depth else None
+        maps_nthw = {name: MAPS[name](chosen, cuts, size=size) for name, kind in self.targets.items() if kind == "map"}
+        known = {name: self.index.targets[name].sample(video) for name in self.targets.keys() - maps_nthw.keys()}
         return [
             Sample(
                 index=index,
@@ -174,8 +188,7 @@ class FolderSource:
                 video_tchw=_tensor(place.window(video_nthwc[i], side).transpose(0, 3, 1, 2)),
                 crop=place.crop,
                 flip=flip,
-                label=self.index.labels[video],
-                depth_thw=None if depth_nthw is None else _tensor(place.window(depth_nthw[i], side)),
+                targets=known | {name: _tensor(place.window(x_nthw[i], side)) for name, x_nthw in maps_nthw.items()},
                 skipped=() if i else skipped,
             )
             for i, (index, place, flip) in enumerate(zip(indices, places, flips, strict=True))
@@ -194,6 +207,17 @@ def video_name(index: Index, row: int, stretches: Sequence[tuple[int, int]] | No
     """
     path = index.videos[row].path
     return path if stretches is None else f"{path}, frames {stretches[row][0]} to {stretches[row][1] - 1}"
+
+
+def _kind(index: Index, name: str) -> Kind:
+    """The kind of a target; a column goes before a map of the same name."""
+    if name in index.targets:
+        return index.targets[name].kind
+    if name not in MAPS:
+        raise LayerlockError(
+            f"{index.root} ({index.layout}): there is no target {name}; there is: {', '.join([*index.targets, *MAPS])}"
+        )
+    return "map"
 
 
 class _Place(NamedTuple):

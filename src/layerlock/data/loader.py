@@ -20,7 +20,7 @@ SAMPLE_SECONDS = 120.0
 _BATCHES_AHEAD = 2
 
 _BYTES_AHEAD = 2 * 1024**3
-"""of video that is made before it is asked for; depth, where a source gives it, takes 4 / 3 of that more"""
+"""of video that is made before it is asked for; each map of a source takes 4 / 3 of that more"""
 
 
 def batches(
@@ -82,7 +82,9 @@ def _batches_here(source: Source, share: _Share, count: int) -> Generator[Batch]
 
 def _batches_of_workers(source: Source, share: _Share, count: int, workers: int, seconds: float) -> Generator[Batch]:
     clip, ahead = source.clip, _groups_ahead(source.clip, share.each, workers)
-    maker = _Maker(source, share, Ring(slots=ahead * clip.per_decode, frames=clip.frames, side=clip.margin))
+    maps = [name for name, kind in source.targets.items() if kind == "map"]
+    ring = Ring(slots=ahead * clip.per_decode, frames=clip.frames, side=clip.margin, maps=maps)
+    maker = _Maker(source, share, ring)
     places = range(count * share.each)
     results = run_in_processes(
         maker, places, workers=workers, seconds=seconds, ahead=ahead, needs_main=_is_from_main(source)

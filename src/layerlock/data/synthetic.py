@@ -1,7 +1,8 @@
-"""The synthetic world as clips: rendered on demand, labelled with an action, with metric depth for every pixel."""
+"""The synthetic world as clips: rendered on demand, with an action as label and metric depth for every pixel."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from layerlock.data.clips import ClipConfig, Crop, Sample
 from layerlock.data.motion import ACTIONS, mirrored
 from layerlock.data.render import render
 from layerlock.data.scene import build_scene
+from layerlock.data.targets import LABEL, Kind
+from layerlock.errors import LayerlockError
 
 __all__ = ["ACTIONS", "RATE", "SyntheticClip", "SyntheticSource", "render_clip"]
 
@@ -47,14 +50,15 @@ class SyntheticSource:
 
     The world has no frame rate of its own: whatever `clip.stride`, the frames of a clip are 1/16 s apart, so that 16 of
     them hold the whole action, or 1 / `clip.fps` s. Each clip is of a scene of its own, also within a group. A flipped
-    clip's label is that of its mirror image (left and right change places).
+    clip's label is that of its mirror image (left and right change places). `targets` are `label` and `depth`, or none;
+    LayerlockError for another.
     """
 
-    def __init__(self, *, clip: ClipConfig, seed: int, videos: int = 1 << 31, with_depth: bool = False) -> None:
+    def __init__(self, *, clip: ClipConfig, seed: int, videos: int = 1 << 31, targets: Sequence[str] = ()) -> None:
         self.clip = clip
         self.seed = seed
         self.videos = videos
-        self.with_depth = with_depth
+        self.targets: dict[str, Kind] = {name: _kind(name) for name in targets}
         self.rejected: tuple[tuple[str, str], ...] = ()
         self.fingerprint = FINGERPRINT
 
@@ -62,7 +66,7 @@ class SyntheticSource:
         return self.videos
 
     def samples(self, group: int, attempt: int = 0) -> list[Sample]:
-        """The clips of a group, each of its own scene, with labels and, if asked for, depth `[T, R, R]`.
+        """The clips of a group, each of its own scene.
 
         No scene is unusable: all candidates are the same.
         """
@@ -95,12 +99,20 @@ class SyntheticSource:
         side = self.clip.margin
         rate = self.clip.fps or RATE
         clip = render_clip(self.seed, video, frames=self.clip.frames, height=side, width=side, fps=rate)
+        label = torch.tensor(mirrored(clip.label) if flip else clip.label)
+        known = {LABEL: label, "depth": clip.depth_thw}
         return Sample(
             index=index,
             name=self.video_name(video),
             video_tchw=clip.video_tchw,
             crop=crop,
             flip=flip,
-            label=mirrored(clip.label) if flip else clip.label,
-            depth_thw=clip.depth_thw if self.with_depth else None,
+            targets={name: known[name] for name in self.targets},
         )
+
+
+def _kind(name: str) -> Kind:
+    kinds: dict[str, Kind] = {LABEL: "class", "depth": "map"}
+    if name not in kinds:
+        raise LayerlockError(f"the synthetic world has no target {name}; it has label and depth")
+    return kinds[name]

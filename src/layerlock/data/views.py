@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from layerlock.data.clips import ClipConfig, Sample, Source
 from layerlock.data.decode.video import UnreadableVideo
+from layerlock.data.targets import Kind, unknown
 
 
 class Views:
@@ -32,6 +33,11 @@ class Views:
     def fingerprint(self) -> str:
         """As the source's."""
         return self.source.fingerprint
+
+    @property
+    def targets(self) -> Mapping[str, Kind]:
+        """As the source's; unknown of a black clip."""
+        return self.source.targets
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -68,5 +74,6 @@ class Views:
             video_tchw=torch.zeros(clip.frames, 3, clip.margin, clip.margin, dtype=torch.uint8),
             crop=(0, 0, clip.size, clip.size),
             flip=False,
+            targets={name: unknown(kind, frames=clip.frames, side=clip.margin) for name, kind in self.targets.items()},
             skipped=skipped,
         )

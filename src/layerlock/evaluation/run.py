@@ -108,7 +108,7 @@ def _cached(setup: Setup, views: SpreadViews, reader: Reader) -> Cached:
             setup.encoders,
             reader.places,
             task.target_of,
-            target_key=f"{task.name} {task.fingerprint(setup.splits.train)}",
+            target_key=task.name,
             precision=config.precision,
             device=setup.device,
             batch=config.batch,

@@ -53,7 +53,7 @@ class Setup:
 
     def source(self, split: Split, clip: ClipConfig) -> FolderSource:
         """Clips of a split, with the task's target."""
-        return split.source(clip, self.config.seed, with_depth=self.task.target.kind == "map")
+        return split.source(clip, self.config.seed, (self.task.target.name,))
 
     def progress(self, doing: str) -> IndexProgress:
         """A bar for a piece of work."""
@@ -93,10 +93,16 @@ def set_up(
         span=clip.cut(0).span,
     )
     with IndexProgress(quiet) as progress:
-        read = partial(build_index, root=config.data_root, workers=config.workers or None, progress=progress)
+        read = partial(
+            build_index,
+            root=config.data_root,
+            targets=None if row.target.kind == "map" else {row.target.name: row.target.kind},
+            workers=config.workers or None,
+            progress=progress,
+        )
         splits = open_splits(str(Path(config.data)), config.test_data, cutting, read)
     task = row(config, splits, ours)
     folder.begin(config, resume=resume)
-    folder.bind(config, {"encoder": weights, **splits.fingerprints(clip, task.fingerprint)})
+    folder.bind(config, {"encoder": weights, **splits.fingerprints(clip, row.target.name)})
     encoders = {OURS: ours, **others}
     return Setup(config=config, folder=folder, device=device, encoders=encoders, splits=splits, task=task, quiet=quiet)

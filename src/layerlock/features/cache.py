@@ -66,15 +66,15 @@ def cached_features(
 ) -> Cached:
     """The features of all clips of `views` at `places`, and their targets; those that are missing are made first.
 
-    `target_key` differs where targets do, `precision` where what the encoders compute in does. Raises LayerlockError
-    where the features take more than `most_gigabytes` or the disk has.
+    `target_key` says what `target_of` makes of the targets of the clips, `precision` what the encoders compute in.
+    Raises LayerlockError where the features take more than `most_gigabytes` or the disk has.
     """
-    root, clips = cache_folder() / "features", _clips(views, target_key)
+    root, clips = cache_folder() / "features", _clips(views)
     keys: dict[Name, Sequence[str]] = {
         (name, block): (*clips, fingerprint(encoders[name]), str(block), precision, str(device))
         for name, block in places
     }
-    keys[TARGET] = (*clips, target_key)
+    keys[TARGET] = (*clips, views.folder.target_fingerprint, target_key)
     arrays = {name: Array(root / _digest(facts), len(views)) for name, facts in keys.items()}
     missing = {name: array for name, array in arrays.items() if not array.use()}
     if missing:
@@ -97,12 +97,12 @@ def cached_features(
     return Cached(views=views, arrays=arrays)
 
 
-def _clips(views: SpreadViews, target_key: str) -> list[str]:
-    """What the pictures of the clips depend on; a clip is black where it lacks the depth that it is read with."""
+def _clips(views: SpreadViews) -> list[str]:
+    """What the pictures of the clips depend on; a clip is black where it lacks a map that it is read with."""
     facts = [views.source.fingerprint, repr(views.clip), repr(views.folder.stretches)]
     # folders of frames in two places can be alike in all that an index says of them
     facts += [f"{video.path} {contents_of(video.path)}" for video in views.folder.index.videos]
-    return [*facts, target_key] if views.folder.with_depth else facts
+    return [*facts, views.folder.target_fingerprint] if "map" in views.targets.values() else facts
 
 
 def _digest(facts: Sequence[str]) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from layerlock.data import ClipConfig, Sample, Views
 from layerlock.data.decode.video import UnreadableVideo
 from layerlock.data.folder import FolderSource
@@ -51,11 +49,6 @@ class SpreadViews(Views):
 
     def _video(self, index: int) -> int:
         return self.numbers[index // self.views % len(self.numbers)]
-
-    def _blank(self, index: int, skipped: tuple[tuple[str, str], ...]) -> Sample:
-        blank = super()._blank(index, skipped)
-        frames, _, height, width = blank.video_tchw.shape
-        return replace(blank, depth_thw=torch.zeros(frames, height, width) if self.folder.with_depth else None)
 
 
 class RepeatedViews(SpreadViews):

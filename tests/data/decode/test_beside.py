@@ -35,11 +35,10 @@ def test_the_depth_of_a_clip_is_that_of_its_frames(written: Path) -> None:
 
 def test_a_source_gives_it_with_its_clips(written: Path) -> None:
     clip = ClipConfig(frames=4, stride=2, size=16, resize=1.0)
-    source = open_source(str(written.parent.parent), clip, 0, workers=1, with_depth=True)
+    source = open_source(str(written.parent.parent), clip, 0, workers=1, targets=("depth",))
     whole = read_whole_depth(source.video_name(0))
     view = source.view(0)
-    assert view.depth_thw is not None
-    assert view.depth_thw.equal(whole[1:8:2])
+    assert view.targets["depth"].equal(whole[1:8:2])
 
 
 def written_as(save: Callable[..., None], *given: np.ndarray, **named: np.ndarray) -> bytes:

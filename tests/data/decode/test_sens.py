@@ -59,11 +59,10 @@ def test_colour_and_depth_of_any_frame_are_read(tmp_path: Path) -> None:
 def test_a_folder_of_scans_is_a_source_with_depth(tmp_path: Path) -> None:
     for scene in range(2):
         write_sens(tmp_path / f"scene000{scene}_00" / f"scene000{scene}_00.sens")
-    source = open_source(str(tmp_path), ClipConfig(frames=4, stride=1, size=16), 0, workers=1, with_depth=True)
+    source = open_source(str(tmp_path), ClipConfig(frames=4, stride=1, size=16), 0, workers=1, targets=("depth",))
     assert len(source) == 2
     (sample,) = source.samples(0)
-    assert sample.depth_thw is not None
-    assert sample.depth_thw.shape == (4, 18, 18)
+    assert sample.targets["depth"].shape == (4, 18, 18)
 
 
 @pytest.mark.parametrize("cut", [4, 60, 340, 1500, -30])

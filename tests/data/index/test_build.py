@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from layerlock.data.index.layouts import list_videos
 from layerlock.data.index.listing import NothingUsable
 from layerlock.data.index.progress import IndexProgress
 from layerlock.data.pool import Failure
+from layerlock.data.targets import Column
 from layerlock.errors import LayerlockError
 
 INFO = VideoInfo(path="/a.mp4", frames=3, fps=25.0, width=4, height=2, seconds=0.12, codec="h264", rotation=1, bytes=9)
@@ -485,8 +487,10 @@ def test_an_index_in_words() -> None:
         root="/",
         layout="odd\n\udce9.csv",
         videos=tuple(videos),
-        labels=(1, 1, 0, -1, 1, 1),
-        classes=("ant", "b\nee", "cat"),
+        targets={
+            "label": Column(values=(1, 1, 0, -1, 1, 1), classes=("ant", "b\nee", "cat")),
+            "speed": Column(values=(0.5, math.nan, 2.5, 3.0, 3.0, 1.0)),
+        },
         rejected=(("/odd\n\x1b[31m\udce9é name.mp4", "it is empty"),),
     )
     assert describe(index).splitlines() == [
@@ -505,11 +509,14 @@ def test_an_index_in_words() -> None:
         "         1  15",
         "width x height",
         "         6  4 x 2",
-        "3 classes",
+        "label: 3 classes",
         "         1  ant",
         r"         4  b\nee",
         "         0  cat",
         "         1  without a class",
+        "speed: numbers",
+        "         5  0.5 to 3, mean 2",
+        "         1  without a number",
         "cannot be used",
         r"  /odd\n\x1b[31m\udce9é name.mp4: it is empty",
     ]
@@ -518,7 +525,7 @@ def test_an_index_in_words() -> None:
 @pytest.mark.parametrize(("sizes", "lines"), [(20, 20), (21, 20), (500, 20)])
 def test_long_tables_are_summed_up(sizes: int, lines: int) -> None:
     videos = tuple(video(number, width=100 + number) for number in range(sizes))
-    text = describe(Index(root="/", layout="folder", videos=videos, labels=(-1,) * sizes)).splitlines()
+    text = describe(Index(root="/", layout="folder", videos=videos)).splitlines()
     table = text[text.index("width x height") + 1 :]
     assert len(table) == lines
     assert sum(int(line.split()[0]) for line in table) == sizes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from layerlock.data.index.layouts import list_videos
 from layerlock.data.index.listing import Listing, NothingUsable
+from layerlock.data.targets import Column
 from layerlock.errors import LayerlockError
 
 
@@ -349,6 +351,73 @@ def test_separators_of_named_columns_and_spaces_around_them(tmp_path: Path, text
     assert labelled(listing, tmp_path) == {"a.mp4": "run", "b.mp4": "sit up"}
 
 
+COLUMNS = [
+    {"file_name": "a.mp4", "speed": 0.5, "age": 3, "room": "hall", "mass:float": 7, "size:class": 0.5, "seen": True},
+    {"file_name": "b.mp4", "speed": None, "age": None, "room": "attic", "mass:float": None, "size:class": None},
+    {"file_name": "c.mp4", "speed": -2.0, "age": 0, "room": None, "mass:float": 1.5, "size:class": 1.25, "seen": None},
+]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_columns_are_targets(tmp_path: Path, ending: str) -> None:
+    """Those with a kind always; others when they are asked for, as what they are or as numbers."""
+    write_metadata(tmp_path, ending, COLUMNS)
+    sizes = Column(values=(0, -1, 1), classes=("0.5", "1.25"))
+    always = {"mass": Column(values=(7.0, math.nan, 1.5)), "size": sizes}
+    assert repr(list_videos(tmp_path).targets) == repr(always)
+    found = list_videos(tmp_path, wanted={"speed": None, "age": None, "room": "class"}).targets
+    assert repr(found["speed"]) == repr(Column(values=(0.5, math.nan, -2.0)))
+    assert found["age"] == Column(values=(3, -1, 0), classes=("0", "1", "2", "3"))
+    assert found["room"] == Column(values=(1, 0, -1), classes=("attic", "hall"))
+    ages = list_videos(tmp_path, wanted={"age": "float"}).targets["age"]
+    assert repr(ages) == repr(Column(values=(3.0, math.nan, 0.0)))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"sped": None}, r"metadata.csv: there is no column sped; its columns are: file_name, speed, age, room"),
+        ({"speed": "class"}, r"metadata.csv, line 2: speed is 0.5, which is no class; .* call the column speed:class"),
+        ({"room": "float"}, r"metadata.csv, line 2: room is 'hall'; it has to be a number"),
+        ({"mass": "class"}, r"metadata.csv: the column mass:float is no class"),
+    ],
+)
+def test_columns_that_are_not_what_is_wanted(tmp_path: Path, wanted: Any, words: str) -> None:
+    write_metadata(tmp_path, "csv", COLUMNS)
+    with pytest.raises(LayerlockError, match=words):
+        list_videos(tmp_path, wanted=wanted)
+
+
+def test_columns_of_published_lists_are_targets(tmp_path: Path) -> None:
+    touch(tmp_path, "a_000001_000011.mp4", "1.webm")
+    kinetics = write(tmp_path / "k.csv", "label,youtube_id,time_start,time_end,split\ncat,a,1,11,val\n")
+    assert list_videos(kinetics, wanted={"split": None}).targets["split"] == Column(values=(0,), classes=("val",))
+    something = write(tmp_path / "s.json", json.dumps([ssv2(1, seconds=2.5)]))
+    found = list_videos(something, wanted={"seconds": None, "label": "class"})
+    assert found.targets["seconds"] == Column(values=(2.5,))
+    assert found.classes == ("Holding something",)
+
+
+def test_what_is_no_list_has_no_columns(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    for data in (tmp_path, tmp_path / "a.mp4"):
+        assert list_videos(data, wanted={"label": None}).targets == {}
+        with pytest.raises(LayerlockError, match="it is no list, and has no column speed"):
+            list_videos(data, wanted={"speed": None})
+
+
+@pytest.mark.parametrize("text", ["a.mp4 0.37\nb.mp4 2\nc.mp4 nan\n", "path,label\na.mp4,0.37\nb.mp4,2\nc.mp4,\n"])
+def test_labels_with_a_fraction_are_numbers(tmp_path: Path, text: str) -> None:
+    listing = list_videos(write(tmp_path / "list.csv", text))
+    assert repr(listing.targets) == repr({"label": Column(values=(0.37, 2.0, math.nan))})
+    assert (listing.labels, listing.classes) == ((-1, -1, -1), ())
+
+
+def test_class_names_that_are_numbers_stay_as_they_are_written(tmp_path: Path) -> None:
+    listing = list_videos(write(tmp_path / "list.csv", "path,label:class\na.mp4,1.50\nb.mp4,007\nc.mp4,1e3\n"))
+    assert labelled(listing, tmp_path) == {"a.mp4": "1.50", "b.mp4": "007", "c.mp4": "1e3"}
+
+
 def test_metadata_without_labels(tmp_path: Path) -> None:
     write(tmp_path / "metadata.csv", "file_name\na.mp4\n")
     assert (list_videos(tmp_path).labels, list_videos(tmp_path).classes) == ((-1,), ())
@@ -485,19 +554,17 @@ def test_kinetics_prefers_the_cut_video_and_the_nearer_folder(tmp_path: Path) ->
     [
         ("list.csv", "", "list.csv: it lists no videos"),
         ("list.txt", "\n \n", "list.txt: it lists no videos"),
-        ("list.csv", "a.mp4 1\nb.mp4 two\n", "list.csv, line 2: the label 'two' is no whole number"),
+        ("list.csv", "a.mp4 1\nb.mp4 two\n", "list.csv, line 2: the label 'two' is no number"),
         ("list.csv", "a.mp4 1\nb.mp4\n", "list.csv, line 2: there is no label, and the first line has one"),
         ("list.csv", "a.mp4\n\nb.mp4 3\n", "list.csv, line 3: there is a label, 3, and the first line has none"),
-        ("list.csv", "a.mp4 1.5\n", "line 1: the label '1.5' is no whole number"),
-        ("list.csv", "a.mp4 -2\n", "line 1: the label -2 is no class number"),
-        ("list.csv", "a.mp4 1\nb.mp4 1000000\n", "line 2: the label 1000000 is no class number"),
+        ("list.csv", "a.mp4 -2\n", "line 1: label is -2, which is no class number .* call the column label:float"),
+        ("list.csv", "a.mp4 1\nb.mp4 1000000\n", "line 2: label is 1000000, which is no class number"),
         (
             "list.csv",
             "name,label\na.mp4,1\n",
             "line 1: the label 'label' is no .*; .* none is called file_name.*: name,la",
         ),
-        ("list.csv", "a.mp4 0.37\n", "line 1: the label '0.37' is no whole number: quantities .*: a.mp4 0.37"),
-        ("list.csv", "a.mp4 1\nb.mp4 1e-3\n", "line 2: the label '1e-3' is no whole number: quantities"),
+        ("list.csv", "a.mp4 0.5\nb.mp4 1e999\n", "line 2: the label '1e999' is no number"),
         (
             "list.csv",
             "a.mp4 250 1\nb.mp4 1\n",
@@ -506,9 +573,15 @@ def test_kinetics_prefers_the_cut_video_and_the_nearer_folder(tmp_path: Path) ->
         ("list.csv", "a.mp4 0 250 1\n", "line 1: there are more than three columns; a line is .*: a.mp4 0 250 1"),
         (
             "list.csv",
-            "path,label\na.mp4,0.37\n",
-            "line 2: label is 0.37; it has to be a name or a whole number: quantit",
+            "path,label\na.mp4,0.37\nb.mp4,cat\n",
+            "list.csv, line 3: label is 'cat', and 0.37 in line 2: .* call it label:class",
         ),
+        (
+            "list.csv",
+            "path,label:float\na.mp4,3\nb.mp4,cat\n",
+            "list.csv, line 3: label is 'cat'; it has to be a number",
+        ),
+        ("list.csv", "path,label\na.mp4,0.5\na.mp4,1.5\n", "line 3: .* has the label 1.5, and 0.5 in line 2"),
         ("list.csv", "a.mp4\nb.mp4 cat\n", "list.csv, line 2: there is a label, cat, and the first line has none"),
         ("set.csv", "file_name, label, label\na.mp4,1,2\n", "set.csv: 2 columns are called label"),
         ("set.csv", "file_name;label\na.mp4;1;2\n", "set.csv, line 2: 3 fields, where the first line names 2"),
@@ -528,7 +601,11 @@ def test_kinetics_prefers_the_cut_video_and_the_nearer_folder(tmp_path: Path) ->
         ("metadata.jsonl", '["a.mp4"]\n', "line 1: it is no json object"),
         ("metadata.jsonl", '{"file_name": 3}\n', "line 1: file_name is 3; it has to be a path"),
         ("metadata.jsonl", '{"file_name": "a.mp4", "label": [1]}\n', r"line 1: label is \[1\]; it has to be a name or"),
-        ("metadata.jsonl", '{"file_name": "a.mp4", "label": 1.5}\n', "line 1: label is 1.5; it has to be a name or"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.mp4", "label": Infinity}\n',
+            "line 1: label is inf; it has to be a name or",
+        ),
         ("metadata.jsonl", '{"file_name": "a.mp4", "label": true}\n', "line 1: label is True; it has to be a name or"),
         ("train.json", "[{", "train.json, line 1: it is no json"),
         ("train.json", '[\n{"id": "1"},\n]', "train.json, line [23]: it is no json"),

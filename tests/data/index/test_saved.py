@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,6 +13,7 @@ import pytest
 from layerlock.data.decode.video import VideoInfo
 from layerlock.data.index import Index
 from layerlock.data.index.saved import load_index, save_index
+from layerlock.data.targets import Column
 from layerlock.errors import LayerlockError
 
 KINDS: dict[str, Any] = get_type_hints(VideoInfo)
@@ -34,8 +36,10 @@ def index_of(root: str) -> Index:
         root=root,
         layout="list of paths and labels",
         videos=tuple(replace(INFO, path=path) for path in paths),
-        labels=(0, -1, 1, 1),
-        classes=("ant", "b\nee"),
+        targets={
+            "label": Column(values=(0, -1, 1, 1), classes=("ant", "b\nee")),
+            "speed": Column(values=(0.5, math.nan, -1.0, 1e9)),
+        },
         rejected=((f"{root}/bad\x1b.mp4", "it is empty"), (root, "the folder cannot be searched")),
     )
 
@@ -62,10 +66,13 @@ def test_an_index_comes_back_as_it_was(tmp_path: Path, root: str, below: str) ->
         {"videos": [{"path": "a.mp4"}] * 4},
         {"videos": [3] * 4},
         {"videos": []},
-        {"labels": [0, -1, 1]},
-        {"labels": [0, -1, 1, 2]},
-        {"labels": [0, -1, 1, 1.0]},
-        {"classes": [1, 2]},
+        {"targets": {"label": {"values": [0, -1, 1], "classes": ["a", "b"]}}},
+        {"targets": {"label": {"values": [0, -1, 1, 2], "classes": ["a", "b"]}}},
+        {"targets": {"label": {"values": [0, -1, 1, 1.0], "classes": ["a", "b"]}}},
+        {"targets": {"label": {"values": [0, -1, 1, 1], "classes": [1, 2]}}},
+        {"targets": {"speed": {"values": [0.5, None, 1.0, "2"], "classes": None}}},
+        {"targets": {"speed": {"values": [0.5, None, 1.0, 2.0]}}},
+        {"targets": [0, -1, 1, 1]},
         {"rejected": [["a"]]},
         {"rejected": [["a", None]]},
     ],

@@ -45,6 +45,12 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[l
     return pyav.read_whole(video, size=size, most=most)
 
 
+def depth_place(video: VideoInfo) -> str:
+    """Where the depth of a video is: in a file beside it, or in the video itself, a folder of frames or a scan."""
+    path = str(beside.depth_path(video.path))
+    return path if os.path.exists(path) else video.path
+
+
 def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) -> np.ndarray:
     """Depth of the same clips: float32 metres `[N, T, H, W]`, 0 where nothing was measured.
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from layerlock.data.decode import probe
 from layerlock.data.decode.images import folder_of
 from layerlock.data.decode.video import UnreadableVideo, VideoInfo
 from layerlock.data.index.cache import IndexCache, Stamp, stamp_of
+from layerlock.data.index.columns import Wanted
 from layerlock.data.index.layouts import list_videos
 from layerlock.data.index.listing import Listing, NothingUsable
 from layerlock.data.pool import Failure, run_in_processes
+from layerlock.data.targets import Column, Labelled
 
 PROBE_SECONDS = 240.0
 """a file whose probe takes longer is rejected"""
@@ -23,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Index:
+class Index(Labelled):
     """What a data set holds."""
 
     root: str
@@ -32,10 +34,8 @@ class Index:
     """what the data set was recognized as, in words"""
     videos: tuple[VideoInfo, ...]
     """usable; those of a folder sorted by path, those of a list in its order"""
-    labels: tuple[int, ...]
-    """class of each video, -1 where there is none"""
-    classes: tuple[str, ...] = ()
-    """names of the classes by number, () where there are no labels"""
+    targets: Mapping[str, Column] = field(default_factory=dict)
+    """what is known of each video, by name: `label` and columns of the list"""
     groups: tuple[str, ...] = ()
     """what each video belongs to (recording, room, subject), "" for itself alone; () where nothing says so"""
     rejected: tuple[tuple[str, str], ...] = ()
@@ -44,23 +44,36 @@ class Index:
     def __len__(self) -> int:
         return len(self.videos)
 
+    def take(self, rows: Sequence[int]) -> Index:
+        """The videos at some positions; nothing of what was rejected."""
+        return replace(
+            self,
+            videos=tuple(self.videos[row] for row in rows),
+            targets={name: column.take(rows) for name, column in self.targets.items()},
+            groups=tuple(self.groups[row] for row in rows) if self.groups else (),
+            rejected=(),
+        )
+
 
 def build_index(
     data: str | os.PathLike[str] | Listing,
     workers: int | None = None,
     *,
     root: str | None = None,
+    targets: Wanted | None = None,
     only: Sequence[int] | None = None,
     progress: Progress | None = None,
     cache: bool = True,
 ) -> Index:
     """Look into every video of a data set in `workers` processes (None: one for each processor).
 
-    The paths of a list begin at `root`, without one at the list's folder. `only` are the positions in the listing that
+    The paths of a list begin at `root`, without one at the list's folder. `targets` are columns of a list to read, each
+    as a class, as a float or, where its kind is None, as what its values are; `label` and columns with a kind in their
+    name are read without being asked for. `only` are the positions in the listing that
     are wanted; None is all. What earlier calls found out about files that have not changed since is used where `cache`
     says so. Raises LayerlockError as `list_videos` does, and when none of the videos can be used.
     """
-    listing = data if isinstance(data, Listing) else list_videos(data, root)
+    listing = data if isinstance(data, Listing) else list_videos(data, root, targets)
     chosen = range(len(listing)) if only is None else only
     with closing(IndexCache(listing.data if cache else None)) as known:
         found = _look_into(listing, chosen, workers, known, progress or (lambda done, count: None))
@@ -72,13 +85,13 @@ def build_index(
         rejected = [*listing.rejected, *rejected]
     if not usable:
         raise NothingUsable(listing.data, rejected, hint=listing.hint)
+    rows = [n for n, _ in usable]
     return Index(
         root=listing.root,
         layout=listing.layout,
         videos=tuple(video for _, video in usable),
-        labels=tuple(listing.labels[n] for n, _ in usable),
-        classes=listing.classes,
-        groups=tuple(listing.groups[n] for n, _ in usable) if listing.groups else (),
+        targets={name: column.take(rows) for name, column in listing.targets.items()},
+        groups=tuple(listing.groups[n] for n in rows) if listing.groups else (),
         rejected=tuple(rejected),
     )
 

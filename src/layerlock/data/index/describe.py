@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -26,7 +27,7 @@ def describe(index: Index) -> str:
         *_counted("codecs", (video.codec for video in index.videos)),
         *_counted("frames a second", (_rate(video.fps) for video in index.videos)),
         *_counted("width x height", (f"{video.width} x {video.height}" for video in index.videos)),
-        *_classes(index),
+        *_targets(index),
         *describe_rejected(index.rejected),
     ]
     return "\n".join(lines)
@@ -43,14 +44,26 @@ def _counted(title: str, values: Iterable[str]) -> Iterator[str]:
     return _table(title, Counter(values).most_common())
 
 
-def _classes(index: Index) -> Iterator[str]:
-    """The classes and how many videos each has, by number."""
-    if not index.classes:
-        return
-    count_of = Counter(index.labels)
-    yield from _table(f"{len(index.classes):,} classes", [(name, count_of[n]) for n, name in enumerate(index.classes)])
-    if count_of[-1]:
-        yield f"{count_of[-1]:10,}  without a class"
+def _targets(index: Index) -> Iterator[str]:
+    """Of each target its classes, by number, with how many videos each has, or the range of its values."""
+    for name, column in index.targets.items():
+        known = [value for value in column.values if not math.isnan(value)]
+        if column.classes is None:
+            yield f"{printable(name)}: numbers"
+            if known:
+                yield f"{len(known):10,}  {min(known):g} to {max(known):g}, mean {sum(known) / len(known):g}"
+            if len(known) < len(index):
+                yield f"{len(index) - len(known):10,}  without a number"
+        elif column.classes:
+            count_of = Counter(column.values)
+            rows = [(each, count_of[number]) for number, each in enumerate(column.classes)]
+            yield from _table(f"{printable(name)}: {_classes(len(rows))}", rows)
+            if count_of[-1]:
+                yield f"{count_of[-1]:10,}  without a class"
+
+
+def _classes(count: int) -> str:
+    return f"{count:,} class{'es' * (count != 1)}"
 
 
 def _table(title: str, rows: list[tuple[str, int]]) -> Iterator[str]:

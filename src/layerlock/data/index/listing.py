@@ -1,4 +1,4 @@
-"""The videos and labels of a data set before any video is opened, and how the rows of a list become that."""
+"""The videos of a data set before any is opened, and how the rows of a list become that."""
 
 from __future__ import annotations
 
@@ -6,26 +6,20 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
 
-from layerlock.data.index.rows import Rows
+from layerlock.data.index.columns import Wanted, read_columns
+from layerlock.data.index.rows import Entry, Rows
+from layerlock.data.targets import Column, Labelled
 from layerlock.errors import LayerlockError
 
-MOST_CLASSES = 1_000_000
-"""a larger class number is taken for a mistake"""
-
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
-
-_WHOLE = re.compile(r"(?P<digits>[+-]?[0-9]{1,18})(?:\.0*)?")
-
-_REAL = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.?[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 _SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
+class Listing(Labelled):
     """The videos of a data set, before any is looked into; at least one."""
 
     data: str
@@ -36,10 +30,8 @@ class Listing:
     """what was recognized, in words"""
     paths: tuple[str, ...]
     """absolute; of a folder sorted, of a list in its order"""
-    labels: tuple[int, ...]
-    """class of each path, -1 where there is none"""
-    classes: tuple[str, ...] = ()
-    """names of the classes by number, () where there are no labels"""
+    targets: Mapping[str, Column] = field(default_factory=dict)
+    """what is known of each path, by name: `label` and columns of the list"""
     groups: tuple[str, ...] = ()
     """what each path belongs to, "" where the list does not say; () where it has no such column"""
     rejected: tuple[tuple[str, str], ...] = ()
@@ -77,62 +69,51 @@ class NothingUsable(LayerlockError):
         super().__init__("\n".join(lines))
 
 
-class Entry(NamedTuple):
-    """A video as a list names it."""
-
-    row: int
-    path: str
-    """absolute"""
-    label: int | str | None
-    there: bool = True
-    """False: it was searched for in vain"""
-    group: str = ""
-    """of a column `group`: the recording, room or subject that it belongs to"""
-
-
 def listing_of(
     rows: Rows,
     entries: Sequence[Entry],
     *,
     root: str,
     layout: str,
+    wanted: Wanted,
     data: str = "",
     classes: Sequence[str] | None = None,
     closed: Sequence[tuple[str, str]] = (),
 ) -> Listing:
-    """The listing of a list's entries; `classes` are their names by number where a file beside the list gives them.
+    """The listing of a list's entries, with the columns `wanted` as targets (`read_columns` says which others).
 
-    `closed` are the (path, reason) of folders in which the entries could not be searched for.
+    `classes` are names of labels by number where a file beside the list gives them, `closed` the (path, reason) of
+    folders in which the entries could not be searched for.
 
-    Labels that are all whole numbers stay those numbers; else the classes are the sorted names. Files that are not
-    there count too, so that numbers do not depend on what was downloaded. A file that is listed again is left out.
-    Raises LayerlockError where there is no entry, for a label that cannot be, and for a file with two labels.
+    Files that are not there count for class numbers, so that these do not depend on what was downloaded. A file that is
+    listed again is left out. Raises LayerlockError where there is no entry, for a value that is not of its column's
+    kind, and for a file with two values in one column.
     """
     if not entries:
         raise LayerlockError(f"{rows.path}: it lists no videos")
-    number_of, names = _numbered(rows, entries, classes)
-    kept = _without_repeats(rows, entries, number_of)
-    there = [entry for entry in kept if entry.there]
+    targets = read_columns(rows, entries, wanted, classes)
+    once = _without_repeats(rows, entries, targets)
+    kept = [n for n in once if entries[n].there]
     missing = [
-        (entry.path, f"no such file below {root}; listed in {rows.place(entry.row)}")
-        for entry in kept
-        if not entry.there
+        (entries[n].path, f"no such file below {root}; listed in {rows.place(entries[n].row)}")
+        for n in once
+        if not entries[n].there
     ]
     rejected = (*closed, *missing)
     hint = f"Paths begin at {printable(root)}; --data-root names another folder."
-    if not there:
+    if not kept:
         raise NothingUsable(rows.path, rejected, hint=hint)
+    groups = tuple(_group(entries[n]) for n in kept)
     return Listing(
         data=data or rows.path,
         root=root,
         layout=layout,
-        paths=tuple(entry.path for entry in there),
-        labels=tuple(number_of[entry.label] for entry in there),
-        classes=names,
-        groups=tuple(entry.group for entry in there) if any(entry.group for entry in there) else (),
+        paths=tuple(entries[n].path for n in kept),
+        targets={name: column.take(kept) for name, column in targets.items()},
+        groups=groups if any(groups) else (),
         rejected=rejected,
         list_name=rows.name,
-        rows=tuple(entry.row for entry in there),
+        rows=tuple(entries[n].row for n in kept),
         hint=hint,
     )
 
@@ -145,36 +126,9 @@ def listed_path(root: str, name: str) -> str:
     return path
 
 
-def whole(text: str) -> int | None:
-    """The whole number that a label is, `3` or `3.0`; None where it is none."""
-    found = _WHOLE.fullmatch(text)
-    return int(found["digits"]) if found else None
-
-
-def is_real(label: str) -> bool:
-    """Whether a label is a number with a fraction."""
-    return bool(_REAL.fullmatch(label)) and whole(label) is None
-
-
-def label_of(rows: Rows, row: int, values: Mapping[str, Any]) -> int | str | None:
-    """The label of a row: a name or a whole number, None where it is left empty."""
-    label = values.get("label")
-    if isinstance(label, str):
-        label = label.strip()
-    if isinstance(label, float):  # a column of whole numbers with gaps: nan where there is none
-        label = None if math.isnan(label) else int(label) if label.is_integer() else label
-    if label is None or label == "":
-        return None
-    if isinstance(label, bool) or not isinstance(label, int | str):
-        raise rows.problem(row, f"label is {label!r}; it has to be a name or a whole number")
-    if isinstance(label, str) and is_real(label):
-        raise rows.problem(row, f"label is {label}; it has to be a name or a whole number: quantities are not learned")
-    return label
-
-
-def group_of(values: Mapping[str, Any]) -> str:
-    """The group of a row, by a column `group`: any name or number; empty where there is none."""
-    group = values.get("group")
+def _group(entry: Entry) -> str:
+    """What a column `group`, of any names or numbers, says of an entry; empty where it says nothing."""
+    group = entry.values.get("group")
     return "" if group is None or (isinstance(group, float) and math.isnan(group)) else str(group).strip()
 
 
@@ -183,36 +137,20 @@ def printable(name: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
-def _numbered(
-    rows: Rows, entries: Sequence[Entry], classes: Sequence[str] | None
-) -> tuple[Mapping[int | str | None, int], tuple[str, ...]]:
-    """The number of each label, and the names of the classes by number."""
-    first: dict[int | str | None, int] = {}
-    for entry in entries:
-        first.setdefault(entry.label, entry.row)
-    labels = [label for label in first if label is not None]
-    found = {label: whole(str(label)) for label in labels} if classes is None else {None: None}
-    numbers: dict[int | str | None, int] = {label: number for label, number in found.items() if number is not None}
-    if len(numbers) == len(found):
-        for label, number in numbers.items():
-            if not -1 <= number < MOST_CLASSES:
-                raise rows.problem(first[label], f"the label {label} is no class number (0 to {MOST_CLASSES - 1:,})")
-        return {None: -1, **numbers}, tuple(map(str, range(max(numbers.values(), default=-1) + 1)))
-    names = sorted(map(str, labels)) if classes is None else classes
-    number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    for label in labels:
-        if str(label) not in number_of:
-            raise rows.problem(first[label], f"the class {label!r} is not among the {len(number_of)} numbered ones")
-    return {label: -1 if label is None else number_of[str(label)] for label in first}, tuple(number_of)
+def _without_repeats(rows: Rows, entries: Sequence[Entry], targets: Mapping[str, Column]) -> list[int]:
+    """Positions of the entries that name a file for the first time."""
+    first: dict[str, int] = {}
+    for n, entry in enumerate(entries):
+        before = first.setdefault(entry.path, n)
+        for name, column in targets.items():
+            if column.values[before] != column.values[n] and not (_is_nan(column, before) and _is_nan(column, n)):
+                value, other = entry.values.get(name), entries[before].values.get(name)
+                raise rows.problem(
+                    entry.row,
+                    f"{printable(entry.path)} has the {name} {value}, and {other} in {rows.unit} {entries[before].row}",
+                )
+    return list(first.values())
 
 
-def _without_repeats(rows: Rows, entries: Sequence[Entry], number_of: Mapping[int | str | None, int]) -> list[Entry]:
-    kept: dict[str, Entry] = {}
-    for entry in entries:
-        before = kept.setdefault(entry.path, entry)
-        if number_of[before.label] != number_of[entry.label]:
-            raise rows.problem(
-                entry.row,
-                f"{printable(entry.path)} has the label {entry.label}, and {before.label} in {rows.unit} {before.row}",
-            )
-    return list(kept.values())
+def _is_nan(column: Column, row: int) -> bool:
+    return math.isnan(column.values[row])

@@ -1,4 +1,5 @@
-"""Text files with a path in each line, or with a path and the number of its class (as VideoMAE and V-JEPA have them).
+"""Text files with a path in each line, or with a path and its label: the number of its class (as VideoMAE and V-JEPA
+have them), or a quantity.
 
 Between the two may be a number of frames (as in lists of folders of frames of mmaction2 and TSN), which is not used:
 frames are counted. Columns are separated by a space, a tab, a comma or a semicolon; the first line, and for numbers of
@@ -16,8 +17,10 @@ from typing import NamedTuple
 
 from layerlock.data.decode.images import folder_of
 from layerlock.data.decode.video import has_video_ending
-from layerlock.data.index.listing import Entry, Listing, is_real, listed_path, listing_of, printable, whole
-from layerlock.data.index.rows import Rows
+from layerlock.data.index.columns import Wanted, number
+from layerlock.data.index.listing import Listing, listed_path, listing_of, printable
+from layerlock.data.index.rows import Entry, Rows
+from layerlock.data.targets import LABEL
 
 _QUOTED = re.compile(
     r'"(?P<path>(?:[^"]|"")*)"'
@@ -39,10 +42,12 @@ class _Line(NamedTuple):
     """the path where the number before the label is one of frames"""
 
 
-_EXPECTED = "a line is a path, a path and the number of its class, or a path, a number of frames and the class"
+_EXPECTED = (
+    "a line is a path, a path and a number (its class or a quantity), or a path, a number of frames and the number"
+)
 
 
-def read_path_list(path: str, text: str, root: str | None = None) -> Listing:
+def read_path_list(path: str, text: str, root: str | None, wanted: Wanted) -> Listing:
     """The listing of the list at `path`, whose text is `text`; paths begin at `root`, without one beside the list.
 
     Raises LayerlockError for an empty list, odd quotes, and where one line has columns that another has not.
@@ -56,7 +61,8 @@ def read_path_list(path: str, text: str, root: str | None = None) -> Listing:
         lines = _without_frames(rows, root, lines)
     entry = _with_label if labelled else _without_label
     entries = [entry(rows, root, line) for line in lines]
-    return listing_of(rows, entries, root=root, layout="list of paths and labels" if labelled else "list of paths")
+    layout = "list of paths and labels" if labelled else "list of paths"
+    return listing_of(rows, entries, root=root, layout=layout, wanted=wanted)
 
 
 def _logical_lines(rows: Rows, text: str) -> Iterator[tuple[int, str]]:
@@ -135,10 +141,10 @@ def _shown(line: _Line) -> str:
 
 
 def _check_no_header(rows: Rows, first: _Line) -> None:
-    if first.label is not None and whole(first.label) is None and not is_real(first.label):
+    if first.label is not None and number(first.label) is None:
         raise rows.problem(
             first.row,
-            f"the label {printable(first.label)!r} is no whole number; {_EXPECTED}. If this line names columns, none "
+            f"the label {printable(first.label)!r} is no number; {_EXPECTED}. If this line names columns, none "
             f"is called file_name (or path, video, ...; for Kinetics youtube_id): {_shown(first)}",
         )
 
@@ -146,16 +152,12 @@ def _check_no_header(rows: Rows, first: _Line) -> None:
 def _with_label(rows: Rows, root: str, line: _Line) -> Entry:
     if line.label is None:
         raise rows.problem(line.row, f"there is no label, and the first line has one: {_shown(line)}")
-    label = whole(line.label)
-    if label is None:
-        also = ": quantities are not learned" if is_real(line.label) else ""
-        raise rows.problem(
-            line.row, f"the label {printable(line.label)!r} is no whole number{also}; {_EXPECTED}: {_shown(line)}"
-        )
-    return Entry(line.row, listed_path(root, line.path), label)
+    if number(line.label) is None and line.label.lower() != "nan":
+        raise rows.problem(line.row, f"the label {printable(line.label)!r} is no number; {_EXPECTED}: {_shown(line)}")
+    return Entry(line.row, listed_path(root, line.path), {LABEL: line.label})
 
 
 def _without_label(rows: Rows, root: str, line: _Line) -> Entry:
     if line.label is not None and has_video_ending(line.path) and not _is_path(root, line.whole):
         raise rows.problem(line.row, f"there is a label, {printable(line.label)}, and the first line has none")
-    return Entry(line.row, listed_path(root, line.whole), None)
+    return Entry(line.row, listed_path(root, line.whole), {})

@@ -7,16 +7,18 @@ import os
 from collections.abc import Collection, Mapping
 
 from layerlock.data.decode.video import has_video_ending
-from layerlock.data.index.listing import WHOLE, Entry, Listing, group_of, label_of, listing_of
-from layerlock.data.index.rows import Rows, read_csv, read_json, read_json_list
+from layerlock.data.index.columns import Wanted
+from layerlock.data.index.listing import WHOLE, Listing, listing_of
+from layerlock.data.index.rows import Entry, Rows, read_csv, read_json, read_json_list
 from layerlock.data.index.walk import find_videos
+from layerlock.data.targets import LABEL
 from layerlock.errors import LayerlockError
 
 SSV2_CLASSES = ("labels.json", "something-something-v2-labels.json")
 """names of the files beside a Something-Something list that number its classes"""
 
 
-def read_something_something(path: str, root: str | None = None) -> Listing:
+def read_something_something(path: str, root: str | None, wanted: Wanted) -> Listing:
     """A json list of objects with an `id` and, but for the test videos, a `template`: the class, in brackets aside.
 
     Class numbers come from the file of classes beside it, else from the sorted templates. Raises LayerlockError.
@@ -31,26 +33,29 @@ def read_something_something(path: str, root: str | None = None) -> Listing:
             raise rows.problem(row, f"template is {template!r}; it has to be a text")
         label = template.replace("[", "").replace("]", "") if template else None
         where = found.get(name, os.path.join(top, f"{name}.webm"))
-        entries.append(Entry(row, where, label, name in found, group_of(values)))
-    classes = _ssv2_classes(os.path.dirname(path)) if any(entry.label for entry in entries) else None
-    return listing_of(rows, entries, root=top, layout="Something-Something v2", classes=classes, closed=closed)
+        columns = {column: value for column, value in values.items() if column != LABEL}  # theirs is a sentence
+        entries.append(Entry(row, where, columns | ({LABEL: label} if label else {}), name in found))
+    classes = _ssv2_classes(os.path.dirname(path)) if any(LABEL in entry.values for entry in entries) else None
+    return listing_of(
+        rows, entries, root=top, layout="Something-Something v2", wanted=wanted, classes=classes, closed=closed
+    )
 
 
-def read_kinetics(path: str, text: str, root: str | None = None) -> Listing:
+def read_kinetics(path: str, text: str, root: str | None, wanted: Wanted) -> Listing:
     """A csv with `youtube_id`, `time_start`, `time_end` and, but for the test videos, `label`.
 
     A video is `<youtube_id>_<start>_<end>`, both as six digits, or `<youtube_id>`. Raises LayerlockError.
     """
     rows = read_csv(path, text, "youtube_id", "time_start", "time_end")
     names = [_kinetics_names(rows, row, values) for row, values in rows.numbered]
-    wanted = {name for both in names for name in both}
-    top, found, closed = _search(os.path.dirname(path), root, wanted)
+    both_names = {name for both in names for name in both}
+    top, found, closed = _search(os.path.dirname(path), root, both_names)
     entries = []
     for (row, values), both in zip(rows.numbered, names, strict=True):
         there = next((found[name] for name in both if name in found), None)
         where = there or os.path.join(top, f"{both[0]}.mp4")
-        entries.append(Entry(row, where, label_of(rows, row, values), there is not None, group_of(values)))
-    return listing_of(rows, entries, root=top, layout="Kinetics", closed=closed)
+        entries.append(Entry(row, where, values, there is not None))
+    return listing_of(rows, entries, root=top, layout="Kinetics", wanted=wanted, closed=closed)
 
 
 def _search(folder: str, root: str | None, names: Collection[str]) -> tuple[str, dict[str, str], list[tuple[str, str]]]:

@@ -8,10 +8,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, get_args
 
 from layerlock.data.decode.video import has_video_ending
+from layerlock.data.targets import ColumnKind
 from layerlock.errors import LayerlockError
 
 SEPARATORS = ",;\t "
@@ -37,8 +38,10 @@ class Rows:
     path: str
     unit: str
     """what its rows are counted in: line, row or entry"""
-    numbered: list[tuple[int, Mapping[str, Any]]]
+    numbered: Sequence[tuple[int, Mapping[str, Any]]]
     """number of each row, from 1, and its values by column"""
+    kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
+    """kinds of the columns whose names in the file end in one"""
 
     def place(self, number: int) -> str:
         """Where a row is: "train.csv, line 17"."""
@@ -52,6 +55,18 @@ class Rows:
     def problem(self, number: int, text: str) -> LayerlockError:
         """The error to raise for a row."""
         return LayerlockError(f"{self.path}, {self.unit} {number}: {text}")
+
+
+class Entry(NamedTuple):
+    """A video as a list names it."""
+
+    row: int
+    path: str
+    """absolute"""
+    values: Mapping[str, Any]
+    """by column"""
+    there: bool = True
+    """False: it was searched for in vain"""
 
 
 def read_text(path: str) -> str:
@@ -75,23 +90,40 @@ def _header(text: str) -> tuple[str, list[str]]:
     """What separates the columns, and their names. It is a comma where no other mark yields a name that lists have."""
     first, _, _ = text.lstrip().partition("\n")
     for mark in SEPARATORS:
-        names = _known([field.strip().strip('"').strip() for field in first.split(mark)])
+        names, _ = _known([field.strip().strip('"').strip() for field in first.split(mark)])
         plain = mark != " " or _SPACED.issuperset(names)  # a path may hold spaces and such words
         if plain and not KEY_COLUMNS.isdisjoint(names) and not any(map(_looks_like_a_value, names)):
             return mark, names
     return ",", []
 
 
-def _known(names: Sequence[str]) -> list[str]:
-    """The names with those of `KNOWN_AS` in place of others, whatever the case of their letters."""
-    found = [name.strip() for name in names]
+def _known(names: Sequence[str]) -> tuple[list[str], dict[str, ColumnKind]]:
+    """The names with those of `KNOWN_AS` in place of others, whatever the case of their letters, and their kinds."""
+    both = [declared(name) for name in names]
+    known = [name for name, _ in both]
     for name, others in KNOWN_AS.items():
-        small = [each.lower() for each in found]
-        if name not in found:
+        small = [each.lower() for each in known]
+        if name not in known:
             also = next((other for other in (name, *others) if other in small), None)
             if also:
-                found[small.index(also)] = name
-    return found
+                known[small.index(also)] = name
+    return known, {name: kind for name, (_, kind) in zip(known, both, strict=True) if kind}
+
+
+def declared(name: str) -> tuple[str, ColumnKind | None]:
+    """A column's name, and its kind where `name` ends in one, as `speed:float` and `room:class` do."""
+    before, _, kind = name.rpartition(":")
+    for known in get_args(ColumnKind):
+        if before.strip() and kind.strip().lower() == known:
+            return before.strip(), known
+    return name.strip(), None
+
+
+def _declared_rows(rows: Rows) -> Rows:
+    """The rows of a file that names the columns in each of them, without the kinds in these names."""
+    known = {name: declared(name) for _, values in rows.numbered for name in values}
+    numbered = [(row, {known[name][0]: value for name, value in values.items()}) for row, values in rows.numbered]
+    return replace(rows, numbered=numbered, kinds={name: kind for name, kind in known.values() if kind})
 
 
 def _looks_like_a_value(name: str) -> bool:
@@ -107,24 +139,22 @@ def read_csv(path: str, text: str, *columns: str) -> Rows:
     separator, _ = _header(text)
     records = _csv_records(path, text, separator)
     _, fields = next(records, (1, []))
-    names = _known(fields)
+    names, kinds = _known(fields)
     _check_columns(path, names, columns)
-    rows = Rows(path=path, unit="line", numbered=[])
+    numbered: list[tuple[int, Mapping[str, str]]] = []
+    rows = Rows(path=path, unit="line", numbered=numbered, kinds=kinds)
     for number, fields in records:
         if len(fields) != len(names):
             raise rows.problem(number, f"{len(fields)} fields, where the first line names {len(names)} columns")
-        rows.numbered.append((number, dict(zip(names, fields, strict=True))))
+        numbered.append((number, dict(zip(names, fields, strict=True))))
     return rows
 
 
 def read_jsonl(path: str, *columns: str) -> Rows:
     """Rows of a file with a json object in each line, every one with `columns`. Raises LayerlockError."""
-    rows = Rows(path=path, unit="line", numbered=[])
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if line.strip():
-            rows.numbered.append((number, _parsed(path, line, number)))
-    _check_objects(rows, columns)
-    return rows
+    lines = enumerate(read_text(path).split("\n"), 1)
+    numbered = [(number, _parsed(path, line, number)) for number, line in lines if line.strip()]
+    return _checked_objects(Rows(path=path, unit="line", numbered=numbered), columns)
 
 
 def read_json_list(path: str, *columns: str) -> Rows:
@@ -133,8 +163,7 @@ def read_json_list(path: str, *columns: str) -> Rows:
     if not isinstance(values, list):
         raise LayerlockError(f"{path}: it is no list of json objects with {' and '.join(columns)}")
     rows = Rows(path=path, unit="entry", numbered=list(enumerate(values, 1)))
-    _check_objects(rows, columns)
-    return rows
+    return _checked_objects(rows, columns)
 
 
 def read_json(path: str) -> Any:
@@ -143,7 +172,10 @@ def read_json(path: str) -> Any:
 
 
 def read_parquet(path: str, *columns: str, optional: Iterable[str] = ()) -> Rows:
-    """Rows of a parquet file: `columns`, and those of `optional` that are there. Raises LayerlockError."""
+    """Rows of a parquet file: `columns`, those of `optional` that are there, and all whose name ends in a kind.
+
+    Raises LayerlockError.
+    """
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
@@ -151,13 +183,13 @@ def read_parquet(path: str, *columns: str, optional: Iterable[str] = ()) -> Rows
             f"{path}: reading parquet needs pyarrow, which is not installed: pip install 'layerlock[parquet]'"
         ) from None
     try:
-        names = parquet.read_schema(path).names
-        _check_columns(path, names, columns)
-        wanted = [*columns, *(column for column in optional if column in names)]
+        known = {name: declared(name) for name in parquet.read_schema(path).names}
+        _check_columns(path, [name for name, _ in known.values()], columns)
+        wanted = [full for full, (name, kind) in known.items() if name in (*columns, *optional) or kind]
         values = parquet.read_table(path, columns=wanted).to_pylist()
     except (OSError, ArrowException) as error:
         raise LayerlockError(f"{path}: it cannot be read as parquet ({str(error).splitlines()[0]})") from None
-    return Rows(path=path, unit="row", numbered=list(enumerate(values, 1)))
+    return _declared_rows(Rows(path=path, unit="row", numbered=list(enumerate(values, 1))))
 
 
 def _read(path: str) -> bytes:
@@ -190,13 +222,16 @@ def _csv_records(path: str, text: str, separator: str) -> Iterator[tuple[int, li
         raise LayerlockError(f"{path}, line {begin}: it is no csv ({error})") from None
 
 
-def _check_objects(rows: Rows, wanted: Sequence[str]) -> None:
+def _checked_objects(rows: Rows, wanted: Sequence[str]) -> Rows:
     for number, values in rows.numbered:
         if not isinstance(values, dict):
             raise rows.problem(number, "it is no json object")
+    rows = _declared_rows(rows)
+    for number, values in rows.numbered:
         for column in wanted:
             if column not in values:
                 raise rows.problem(number, f"there is no {column}; there is: {', '.join(values) or 'nothing'}")
+    return rows
 
 
 def _parsed(path: str, text: str, line: int) -> Any:

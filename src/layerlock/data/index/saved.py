@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from layerlock.data.index.build import Index
 from layerlock.data.index.listing import printable
 from layerlock.data.index.moved import contents, found_again, place_of
 from layerlock.data.index.record import values_of, video_of
+from layerlock.data.targets import Column
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole
 
@@ -32,8 +34,10 @@ def save_index(index: Index, data: str, path: Path, root: str | None = None) -> 
         "root": os.path.relpath(index.root, os.path.abspath(data)),
         "layout": index.layout,
         "videos": [{"path": video.path.removeprefix(below), **values_of(video)} for video in index.videos],
-        "labels": index.labels,
-        "classes": index.classes,
+        "targets": {
+            name: {"values": [None if math.isnan(x) else x for x in column.values], "classes": column.classes}
+            for name, column in index.targets.items()
+        },
         "groups": index.groups,
         "rejected": [(name.removeprefix(below), reason) for name, reason in index.rejected],
         "contents": contents(index.videos),
@@ -73,13 +77,14 @@ def _position(number: Any, index: Index) -> int:
 def _index(values: Mapping[str, Any], root: str) -> Index:
     """Raises ValueError, TypeError or KeyError where the values are not those of an index."""
     videos = tuple(_video(root, **video) for video in values["videos"])
-    labels, classes, groups = (tuple(values[name]) for name in ("labels", "classes", "groups"))
+    targets, groups = (
+        {name: _column(**column) for name, column in dict(values["targets"]).items()},
+        tuple(values["groups"]),
+    )
     rejected = tuple((os.path.join(root, name), reason) for name, reason in values["rejected"])
-    if not all(
-        isinstance(text, str) for text in (values["layout"], *classes, *groups, *(reason for _, reason in rejected))
-    ):
+    if not all(isinstance(text, str) for text in (values["layout"], *groups, *(reason for _, reason in rejected))):
         raise TypeError
-    if len(labels) != len(videos) or not all(type(n) is int and -1 <= n < len(classes) for n in labels):
+    if any(len(column.values) != len(videos) for column in targets.values()):
         raise ValueError
     if groups and len(groups) != len(videos):
         raise ValueError
@@ -87,11 +92,23 @@ def _index(values: Mapping[str, Any], root: str) -> Index:
         root=root,
         layout=values["layout"],
         videos=videos,
-        labels=labels,
-        classes=classes,
+        targets=targets,
         groups=groups,
         rejected=rejected,
     )
+
+
+def _column(values: list[Any], classes: list[Any] | None) -> Column:
+    if classes is None:
+        numbers = [math.nan if x is None else x for x in values]
+        if not all(type(x) is float for x in numbers):
+            raise TypeError
+        return Column(values=tuple(numbers))
+    if not all(isinstance(name, str) for name in classes):
+        raise TypeError
+    if not all(type(n) is int and -1 <= n < len(classes) for n in values):
+        raise ValueError
+    return Column(values=tuple(values), classes=tuple(classes))
 
 
 def _video(root: str, path: str, **values: Any) -> VideoInfo:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from layerlock.data.index import Index
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.splits.split import Split, Stretch, group_of, subset
+from layerlock.evaluation.splits.split import Split, Stretch, group_of
 from layerlock.evaluation.tasks.task import Target
 
 
@@ -180,7 +180,7 @@ def by_time(index: Index, cutting: Cutting) -> dict[str, Split]:
         found["validation"] += [(row, window) for window in _windows(validation, test - span, span)]
         found["test"] += [(row, window) for window in _windows(test, frames, span)]
     return {
-        role: Split(index=subset(index, [row for row, _ in chosen]), stretches=tuple(stretch for _, stretch in chosen))
+        role: Split(index=index.take([row for row, _ in chosen]), stretches=tuple(stretch for _, stretch in chosen))
         for role, chosen in found.items()
     }
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from layerlock.data.index import Index
+from layerlock.data.targets import LABEL, Column
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.splits.cut import Cutting, by_time, by_video, identities_of
 from layerlock.evaluation.splits.groups import Grouping, check_apart, group_videos
 from layerlock.evaluation.splits.own import own_splits
-from layerlock.evaluation.splits.split import Split, Splits, subset
+from layerlock.evaluation.splits.split import Split, Splits
 
 
 def open_splits(data: str, test_data: str | None, cutting: Cutting, read: Callable[[str], Index]) -> Splits:
@@ -110,7 +111,7 @@ def _labelled(index: Index) -> Index:
             f"{index.root} ({index.layout}): no video has a label; class folders, lists with labels, "
             "Something-Something and Kinetics lists have (docs/evaluation.md)"
         )
-    return replace(subset(index, rows), rejected=(*index.rejected, *((path, "it has no label") for path in bare)))
+    return replace(index.take(rows), rejected=(*index.rejected, *((path, "it has no label") for path in bare)))
 
 
 def _same_classes(found: dict[str, Index]) -> dict[str, Index]:
@@ -121,13 +122,14 @@ def _same_classes(found: dict[str, Index]) -> dict[str, Index]:
         if unseen:
             raise LayerlockError(f"{index.root}: classes of the {role} split that no training video has: {unseen[:5]}")
         labels = tuple(number_of[index.classes[label]] for label in index.labels)
-        found[role] = replace(index, labels=labels, classes=found["train"].classes)
+        column = Column(values=labels, classes=found["train"].classes)
+        found[role] = replace(index, targets={**index.targets, LABEL: column})
     return found
 
 
 def _apart(index: Index, rows: dict[str, list[int]]) -> dict[str, Split]:
     """The videos of each split. LayerlockError for one that stands in two classes, and so in two splits."""
-    indices = {role: subset(index, chosen) for role, chosen in rows.items()}
+    indices = {role: index.take(chosen) for role, chosen in rows.items()}
     _check_apart(indices)
     return {role: Split(index=chosen) for role, chosen in indices.items()}
 

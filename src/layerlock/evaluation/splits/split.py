@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -12,10 +11,8 @@ import torch
 from torch import Tensor
 
 from layerlock.data import ClipConfig
-from layerlock.data.decode.beside import depth_path
 from layerlock.data.folder import FolderSource, video_name
 from layerlock.data.index import Index
-from layerlock.data.index.cache import contents_of
 
 Stretch = tuple[int, int]
 """a part of a video: its first frame, and the one after its last"""
@@ -36,15 +33,6 @@ class Split:
         return video_name(self.index, row, self.stretches)
 
     @property
-    def depths(self) -> tuple[str, ...]:
-        """Where the depth of each video is: beside it, or in the video itself, a folder of frames or a scan."""
-        beside = [str(depth_path(video.path)) for video in self.index.videos]
-        return tuple(
-            place if os.path.exists(place) else video.path
-            for place, video in zip(beside, self.index.videos, strict=True)
-        )
-
-    @property
     def groups(self) -> tuple[str, ...]:
         """What each video belongs to: its group, or itself. Stretches of one video are one group."""
         return tuple(group_of(self.index, row) or video.path for row, video in enumerate(self.index.videos))
@@ -55,15 +43,9 @@ class Split:
         number_of = {name: number for number, name in enumerate(dict.fromkeys(self.groups))}
         return torch.tensor([number_of[name] for name in self.groups])
 
-    def target_fingerprint(self, kind: str) -> str:
-        """Another text where labels, or the files of a map, differ."""
-        if kind == "map":
-            return repr([contents_of(path) for path in self.depths])
-        return repr((self.index.labels, self.index.classes))
-
-    def source(self, clip: ClipConfig, seed: int, *, with_depth: bool) -> FolderSource:
-        """Clips of the split."""
-        return FolderSource(self.index, clip, seed, with_depth=with_depth, stretches=self.stretches)
+    def source(self, clip: ClipConfig, seed: int, targets: Sequence[str] = ()) -> FolderSource:
+        """Clips of the split, which carry `targets`."""
+        return FolderSource(self.index, clip, seed, targets=targets, stretches=self.stretches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +74,13 @@ class Splits:
         first, *others = (self[role] for role in roles)
         return reduce(_joined, others, first)
 
-    def fingerprints(self, clip: ClipConfig, target_of: Callable[[Split], str]) -> dict[str, str]:
-        """Sixteen hexadecimal digits each of the videos in the splits, of their targets, which `target_of` tells, and
-        of their groups.
-        """
+    def fingerprints(self, clip: ClipConfig, target: str) -> dict[str, str]:
+        """Sixteen hexadecimal digits each of the videos in the splits, of a target of theirs, and of their groups."""
         splits = (self.train, self.validation, self.test)
+        sources = [split.source(clip, 0, (target,)) for split in splits]
         facts = {
-            "videos": [(split.source(clip, 0, with_depth=False).fingerprint, split.stretches) for split in splits],
-            "targets": [target_of(split) for split in splits],
+            "videos": [(source.fingerprint, source.stretches) for source in sources],
+            "targets": [source.target_fingerprint for source in sources],
             "groups": [split.index.groups for split in splits],
         }
         return {
@@ -109,17 +90,18 @@ class Splits:
 
 
 def _joined(a: Split, b: Split) -> Split:
-    joined = {name: getattr(a.index, name) + getattr(b.index, name) for name in ("videos", "labels", "groups")}
+    index = replace(
+        a.index,
+        videos=a.index.videos + b.index.videos,
+        targets={
+            name: replace(column, values=column.values + b.index.targets[name].values)
+            for name, column in a.index.targets.items()
+            if name in b.index.targets
+        },
+        groups=a.index.groups + b.index.groups,
+    )
     apart = None if a.stretches is None or b.stretches is None else a.stretches + b.stretches
-    return Split(index=replace(a.index, **joined), stretches=apart)
-
-
-def subset(index: Index, rows: Sequence[int]) -> Index:
-    """The videos at some positions, with their labels; nothing of what was rejected."""
-    videos = tuple(index.videos[row] for row in rows)
-    labels = tuple(index.labels[row] for row in rows)
-    groups = tuple(index.groups[row] for row in rows) if index.groups else ()
-    return replace(index, videos=videos, labels=labels, groups=groups, rejected=())
+    return Split(index=index, stretches=apart)
 
 
 def group_of(index: Index, row: int) -> str:

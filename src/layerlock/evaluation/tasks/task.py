@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from layerlock.data import Batch, crop_and_flip_depth
+from layerlock.data import Batch, crop_and_flip_target
+from layerlock.data.targets import Kind
 from layerlock.errors import ConfigError
 from layerlock.model.patches import Grid
 
 if TYPE_CHECKING:
     from layerlock.encoders import FrozenEncoder
     from layerlock.evaluation.config import EvaluateConfig
-    from layerlock.evaluation.splits.split import Split, Splits
+    from layerlock.evaluation.splits.split import Splits
 
 ATTENTION = frozenset({"channels", "heads"})
 """fields of the config that attention readouts have"""
@@ -43,7 +44,7 @@ class Target:
     """
 
     name: str
-    kind: Literal["class", "float", "map"]
+    kind: Kind
     missing: float
     """the value where nothing is known, which counts in no loss and no metric"""
     unit: str = ""
@@ -54,7 +55,7 @@ class Target:
 
     def of(self, clips: Batch) -> Tensor:
         """The target of cropped and flipped clips: `[B]`, of a map `[B, T, size, size]`."""
-        return crop_and_flip_depth(clips) if self.kind == "map" else clips.label_b
+        return crop_and_flip_target(clips, self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +130,6 @@ class Task(ABC):
     def target_of(self, clips: Batch) -> Tensor:
         """The target of cropped and flipped clips `[B, ...]`."""
         return self.target.of(clips)
-
-    def fingerprint(self, split: Split) -> str:
-        """Another text where the targets of a split differ."""
-        return split.target_fingerprint(self.target.kind)
 
 
 class ReadoutTask(Task):
