@@ -29,7 +29,7 @@ from layerlock.model.vit import FirstWeights, ViTConfig
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with a warm-up and a cosine to `end_lr`, `cycles` times. Times are fractions of the run.
+    """AdamW with a warm-up and a fall to `end_lr`, `cycles` times. Times are fractions of the run.
 
     `mini_warmup` follows every switch of stage (Table 6). No weight decay on norms, biases and position tables.
     """
@@ -39,7 +39,9 @@ class OptimConfig:
     start_lr: float = 0.0
     """learning rate at the start of the warm-up"""
     end_lr: float = 0.0
-    """learning rate at the end of the cosine"""
+    """learning rate at the end of the fall"""
+    decay: float | None = None
+    """the rate stays at `lr` and falls in a straight line over this last share of the run; None: along a cosine"""
     warmup: float = 0.02
     """linear warm-up, as a fraction of the run"""
     cycles: int = 1
@@ -77,6 +79,8 @@ class OptimConfig:
             for n in ("warmup", "mini_warmup")
             if not 0 <= getattr(self, n) <= 1
         ]
+        if self.decay is not None and not 0 < self.decay <= 1:
+            found.append(f"optim.decay: {self.decay} is not a share of the run")
         if self.cycles < 1:
             found.append(f"optim.cycles: {self.cycles} is not positive")
         elif 1 >= self.warmup > 1 / self.cycles:
@@ -166,6 +170,8 @@ class Config:
     """of weights, masks and clips"""
     first_weights: FirstWeights = "xavier"
     """xavier (VideoMAE), or normal with deviation 0.02 (V-JEPA)"""
+    heads: Literal["drawn", "solved"] = "drawn"
+    """new heads begin with drawn weights, or as the regression from their input to their target after the switch"""
     init_from: str | None = None
     """encoder to take first weights from: a run folder, hf:NAME, 4ds:FILE.npz, an authors' .pth (docs/encoders.md)"""
     clip: ClipConfig = field(default_factory=ClipConfig)

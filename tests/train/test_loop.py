@@ -139,12 +139,17 @@ def test_a_run_repeats_bit_for_bit_and_differs_by_seed(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("noise")
 @pytest.mark.parametrize("stop", [2, 4, 7, 9])
+@pytest.mark.parametrize("heads", ["drawn", "solved"])
 def test_a_run_cut_short_and_resumed_is_the_undisturbed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, heads: str
 ) -> None:
-    """Losses not yet logged, a switch just done, and monitors that remember are all in the checkpoint."""
-    run = run_config(log_every=5, checkpoint_every=stop)
-    train(config(tmp_path / "whole", run=run), quiet=True)
+    """Losses not yet logged, a switch just done, scales of targets and monitors that remember are all in the
+    checkpoint; heads are solved on the batches after a switch, whichever call goes through it.
+    """
+    plan = replace(LOCK, standardized=True, patch_weight=0.5) if heads == "solved" else LOCK
+    run: dict[str, Any] = {"run": run_config(log_every=5, checkpoint_every=stop), "plan": plan, "heads": heads}
+    train(config(tmp_path / "whole", **run), quiet=True)
+    assert ("h2_at_4 explains" in (tmp_path / "whole" / "events.log").read_text()) == (heads == "solved")
     update = Run.update
 
     def cut(self: Run, *args: Any, **kwargs: Any) -> Any:
@@ -154,9 +159,9 @@ def test_a_run_cut_short_and_resumed_is_the_undisturbed_one(
 
     monkeypatch.setattr(Run, "update", cut)
     with pytest.raises(KeyboardInterrupt):
-        train(config(tmp_path / "cut", run=run), quiet=True)
+        train(config(tmp_path / "cut", **run), quiet=True)
     monkeypatch.setattr(Run, "update", update)
-    train(config(tmp_path / "cut", run=run), resume=True, quiet=True)
+    train(config(tmp_path / "cut", **run), resume=True, quiet=True)
     assert learned(tmp_path / "cut") == learned(tmp_path / "whole")
     assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
     states = [checkpoint.read(tmp_path / name / "checkpoints" / "step-00000012") for name in ("cut", "whole")]

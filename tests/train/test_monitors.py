@@ -54,10 +54,13 @@ def test_weight_norms_are_by_layer_the_projection_first() -> None:
 
 def test_figures_are_taken_from_watched_steps_only() -> None:
     losses = {"h1": torch.tensor(0.5)}
-    assert CollapseMonitor().figures(StepFigures(losses=losses, target_variance={}, features_nd=None)) == {}
-    step = StepFigures(losses=losses, target_variance={"h1": torch.tensor(2.0)}, features_nd=features((2, 7, 12)))
+    plain = StepFigures(losses=losses, target_variance={}, explained={}, features_nd=None)
+    assert CollapseMonitor().figures(plain) == {}
+    measured = {"target_variance": {"h1": torch.tensor(2.0)}, "explained": {"h1": torch.tensor(0.25)}}
+    step = StepFigures(losses=losses, **measured, features_nd=features((2, 7, 12)))
     found = CollapseMonitor().figures(step)
     assert found["target_variance"] == {"h1": 2.0}
+    assert found["explained"] == {"h1": 0.25}
     assert found["effective_rank"] == effective_rank(features((2, 7, 12)))
     assert found["token_cosine"] == token_cosine(features((2, 7, 12)))
 

@@ -19,7 +19,7 @@ from layerlock.learn.decoders import BackboneDecoder, BackboneDecoding
 from layerlock.learn.masking import Masking, Masks, move, random_subset
 from layerlock.learn.networks import Foreign, Network, Own
 from layerlock.learn.plan import Stage, Tap
-from layerlock.learn.targets import MODEL, OWN, TEACHER, PatchTarget, Source, Target
+from layerlock.learn.targets import MODEL, OWN, TEACHER, FeatureTarget, PatchTarget, Source, Target
 from layerlock.learn.teacher import Teacher
 from layerlock.model.patches import Grid, gather_tokens, patchify
 from layerlock.model.position import Rotation
@@ -38,6 +38,8 @@ class Prediction:
     predicted: Tensor
     target: Tensor
     positions_bq: Tensor | None
+    decoded: Tensor
+    """what the head was given, `[B, Q, W]`"""
 
     def loss(self) -> Tensor:
         """Mean of squares (LayerLock section 3.1), of absolute values (V-JEPA), or smooth between them, in float32."""
@@ -49,6 +51,11 @@ class Prediction:
         vector.
         """
         return self.target.detach().float().flatten(0, 1).var(dim=0, unbiased=False).mean()
+
+    def explained(self) -> Tensor:
+        """The share of that variance that the prediction explains: 1 is all of it, 0 what the mean would do."""
+        error = (self.predicted.detach().float() - self.target.detach()).square().mean()
+        return 1 - error / self.target_variance().clamp(min=1e-30)
 
 
 Latents = dict[Source, Tensor]
@@ -86,6 +93,8 @@ class StepFigures:
 
     losses: dict[str, Tensor]
     target_variance: dict[str, Tensor]
+    explained: dict[str, Tensor]
+    """shares of the targets' variance that the predictions explain"""
     features_nd: Tensor | None
     """the deepest features that a loss is taken from, of all context tokens"""
 
@@ -121,6 +130,9 @@ class Learner(nn.Module):
         self.decoder = BackboneDecoder(decoding, self.vit) if isinstance(decoding, BackboneDecoding) else None
         self.decoders = nn.ModuleDict()
         self.heads = nn.ModuleDict()
+        self.scales = nn.ParameterDict()
+        self.new_heads: set[str] = set()
+        """heads that nothing has been learned by or solved for yet"""
         self.teacher: Teacher | None = None
         self.networks: dict[str, Network] = {}
         self.first_weights = first_weights
@@ -173,9 +185,13 @@ class Learner(nn.Module):
 
     def _rebuild_heads(self, stage: Stage) -> None:
         old, self.heads = self.heads, nn.ModuleDict()
+        scales, self.scales = self.scales, nn.ParameterDict()
         for tap in stage.taps:
             name = head_name(tap)
             self.heads[name] = old[name] if name in old else self._new_head(name, tap)
+            if isinstance(tap.target, FeatureTarget) and tap.target.standardized:
+                self.scales[name] = scales[name] if name in scales else self._new_scale(tap.target)
+        self.new_heads = (self.new_heads | {name for name in self.heads if name not in old}) & set(self.heads)
 
     def _new_head(self, name: str, tap: Tap) -> Dense:
         model = self.vit.config
@@ -183,6 +199,12 @@ class Learner(nn.Module):
         head = Dense(width, self._target_width(tap.target), device=self.vit.embed.weight.device)
         initialize(head, draws.generator(self.seed, f"head/{name}"), self.first_weights)
         return head
+
+    def _new_scale(self, target: FeatureTarget) -> nn.Parameter:
+        """Mean and deviation of each dimension, until they are measured: `[2, D]`."""
+        width = self._target_width(target)
+        scale = torch.stack([torch.zeros(width), torch.ones(width)]).to(self.vit.embed.weight.device)
+        return nn.Parameter(scale, requires_grad=False)
 
     def _target_width(self, target: Target) -> int:
         """Numbers at each position of what is predicted."""
@@ -237,7 +259,7 @@ class Learner(nn.Module):
         factor in `weights`, by its label; figures are without.
         """
         parts = self.masking.parts(index_b)
-        figures = StepFigures(losses={}, target_variance={}, features_nd=None)
+        figures = StepFigures(losses={}, target_variance={}, explained={}, features_nd=None)
         for part in parts:
             share = len(index_b[part]) / len(index_b)
             latents: Latents = {}
@@ -259,7 +281,7 @@ class Learner(nn.Module):
         watch: bool,
     ) -> StepFigures:
         """Backward through the groups as they close; the figures `before` with `share` times those of this pass."""
-        losses, variance = dict(before.losses), dict(before.target_variance)
+        losses, variance, explained = dict(before.losses), dict(before.target_variance), dict(before.explained)
         pending: Tensor | None = None
         features = None
         for group in groups:
@@ -271,13 +293,14 @@ class Learner(nn.Module):
                 pending = loss if pending is None else pending + loss
                 if watch:
                     variance[label] = variance.get(label, 0) + prediction.target_variance() * share
+                    explained[label] = explained.get(label, 0) + prediction.explained() * share
             if group.closed and pending is not None:
                 (pending * scale).backward()
                 pending = None
             features = group.features_bkd.detach().flatten(0, 1) if watch else None
         if features is not None and before.features_nd is not None:
             features = torch.cat([before.features_nd, features])
-        return StepFigures(losses=losses, target_variance=variance, features_nd=features)
+        return StepFigures(losses=losses, target_variance=variance, explained=explained, features_nd=features)
 
     def groups(
         self,
@@ -365,8 +388,9 @@ class Learner(nn.Module):
                 Prediction(
                     tap=tap,
                     predicted=self.heads[head_name(tap)](decoded),
-                    target=self._target(tap.target, seen, latents, positions_bq),
+                    target=self._target(tap, seen, latents, positions_bq),
                     positions_bq=positions_bq,
+                    decoded=decoded,
                 )
             )
         return tuple(found)
@@ -389,12 +413,17 @@ class Learner(nn.Module):
         )
         return decoded
 
-    def _target(self, target: Target, seen: Seen, latents: Latents, positions_bq: Tensor | None) -> Tensor:
+    def _target(self, tap: Tap, seen: Seen, latents: Latents, positions_bq: Tensor | None) -> Tensor:
         """What a loss at `positions_bq` predicts, in float32; a constant, but where gradients go into it."""
+        target = tap.target
         if isinstance(target, PatchTarget):
             return target.of(self._at(positions_bq, seen.patches_bnp), self.vit)
         found = [latents[source] for source in target.sources]
-        return target.of([h if seen.subset_alone else self._at(positions_bq, h) for h in found])
+        value = target.of([h if seen.subset_alone else self._at(positions_bq, h) for h in found])
+        if not target.standardized:
+            return value
+        mean_d, deviation_d = self.scales[head_name(tap)]
+        return (value - mean_d) / deviation_d
 
 
 def head_name(tap: Tap) -> str:

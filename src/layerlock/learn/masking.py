@@ -96,24 +96,48 @@ def _share_problems(keep: float, kept: int, of: int, what: str) -> list[str]:
     return [f"masking.keep: {keep} of {of} {what} leaves {kept} as context"]
 
 
+def _predict_problems(predict: float | None, predicted: int, of: int) -> list[str]:
+    """What is wrong with predicting a share of the masked tokens, where one is named."""
+    if predict is None or (0 < predict <= 1 and predicted > 0):
+        return []
+    return [f"masking.predict: {predict} of {of} masked tokens leaves {predicted} to predict"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RandomMasking:
     """Each token kept as context independently at random, exactly `round(N * keep)` of them (LayerLock section 3.1).
 
-    Its losses are on all patches, or on a subset that the plan draws.
+    Its losses are on all patches, or on a subset that the plan draws. With `predict` it names masked tokens too, for
+    losses at masked positions: all of them at 1, a random share of them below (CrossMAE, arXiv 2401.14391). `masks` of
+    a clip are drawn independently, a context pass each, which share the pass of the targets (data2vec 2.0).
     """
 
     keep: float = 0.05
     """share of the tokens that the model sees"""
+    predict: float | None = None
+    """share of the masked tokens that losses at masked positions are on; None: there are no such losses"""
+    masks: int = 1
+    """masks of a clip in a step"""
 
     def draw(self, seed: int, index_b: Tensor, grid: Grid) -> list[Masks]:
-        """One mask of `round(N * keep)` context tokens; see `Masking`."""
-        context_bk = random_subset(seed, "context", index_b, math.prod(grid), self._kept(grid))
-        return [Masks(context_bk=context_bk, predicted_bq=None)]
+        """Masks of `round(N * keep)` context tokens each; see `Masking`."""
+        kept, (context, predicted) = self._kept(grid), self._counts(grid)
+        found = []
+        for number in range(self.masks):
+            key = draws.key(seed, f"mask {number}") if number else seed
+            order_bn = _shuffled(key, "context", index_b, math.prod(grid))
+            predicted_bq = _ascending(order_bn[:, kept : kept + predicted]) if predicted else None
+            found.append(Masks(context_bk=_ascending(order_bn[:, :context]), predicted_bq=predicted_bq))
+        return found
 
     def counts(self, grid: Grid) -> list[Counts]:
         """Exact integers."""
-        return [Counts(context=self._kept(grid), predicted=0)]
+        return [self._counts(grid)] * self.masks
+
+    def _counts(self, grid: Grid) -> Counts:
+        kept = self._kept(grid)
+        masked = math.prod(grid) - kept
+        return Counts(context=kept, predicted=0 if self.predict is None else round(masked * self.predict))
 
     def parts(self, index_b: Tensor) -> list[slice]:
         """The whole batch in one; reads nothing from the device."""
@@ -123,7 +147,10 @@ class RandomMasking:
         """What is wrong on this grid, a line each."""
         if not 0 < self.keep < 1:
             return [f"masking.keep: {self.keep} is not between 0 and 1"]
-        return _share_problems(self.keep, self._kept(grid), math.prod(grid), "tokens")
+        found = [f"masking.masks: {self.masks} is not positive"] if self.masks < 1 else []
+        kept, counts = self._kept(grid), self._counts(grid)
+        found += _share_problems(self.keep, kept, math.prod(grid), "tokens")
+        return found + _predict_problems(self.predict, round(counts.predicted), math.prod(grid) - kept)
 
     def _kept(self, grid: Grid) -> int:
         return round(math.prod(grid) * self.keep)
@@ -138,12 +165,16 @@ class TubeMasking:
 
     keep: float = 0.1
     """share of the places that the model sees"""
+    predict: float = 1.0
+    """share of the masked places that are predicted, a random one below 1"""
 
     def draw(self, seed: int, index_b: Tensor, grid: Grid) -> list[Masks]:
-        """One mask with the context places at all T times, and all other tokens predicted; see `Masking`."""
+        """One mask with the context places at all T times, and other places predicted; see `Masking`."""
         time, height, width = grid
         order_bp = _shuffled(seed, "tube", index_b, height * width)
-        context_bp, predicted_bp = (_ascending(part) for part in order_bp.tensor_split([self._kept(grid)], dim=1))
+        kept = self._kept(grid)
+        ends = [kept, kept + self._predicted(grid)]
+        context_bp, predicted_bp = (_ascending(part) for part in order_bp.tensor_split(ends, dim=1)[:2])
         start_t = torch.arange(time, device=index_b.device) * (height * width)
 
         def at_all_times(place_bp: Tensor) -> Tensor:
@@ -153,8 +184,7 @@ class TubeMasking:
 
     def counts(self, grid: Grid) -> list[Counts]:
         """Exact integers."""
-        context = grid[0] * self._kept(grid)
-        return [Counts(context=context, predicted=math.prod(grid) - context)]
+        return [Counts(context=grid[0] * self._kept(grid), predicted=grid[0] * self._predicted(grid))]
 
     def parts(self, index_b: Tensor) -> list[slice]:
         """The whole batch in one; reads nothing from the device."""
@@ -164,7 +194,12 @@ class TubeMasking:
         """What is wrong on this grid, a line each."""
         if not 0 < self.keep < 1:
             return [f"masking.keep: {self.keep} is not between 0 and 1"]
-        return _share_problems(self.keep, self._kept(grid), grid[1] * grid[2], "places")
+        kept, places = self._kept(grid), grid[1] * grid[2]
+        found = _share_problems(self.keep, kept, places, "places")
+        return found or _predict_problems(self.predict, self._predicted(grid), places - kept)
+
+    def _predicted(self, grid: Grid) -> int:
+        return round((grid[1] * grid[2] - self._kept(grid)) * self.predict)
 
     def _kept(self, grid: Grid) -> int:
         places = grid[1] * grid[2]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from layerlock.learn.plan import FixedPlan, Stage, SwitchLog, Tap, TapError
-from layerlock.learn.targets import MODEL, OWN, TEACHER, FeatureTarget, PatchKind, PatchTarget, features_of
+from layerlock.learn.targets import MODEL, OWN, TEACHER, FeatureTarget, PatchKind, PatchTarget
 
 ROUNDING = 1e-9
 """of the run: a switch so near its end is one at the end, which does not come"""
@@ -118,22 +118,48 @@ class Progressive(Schedule):
     """take losses at masked positions alone, not at all"""
     patches: PatchKind = "pixels"
     """what of the patches is predicted: pixels, each patch's with mean 0 and deviation 1, or changes over time"""
+    patch_weight: float = 0.0
+    """factor of the loss on patches once features are predicted; 0: that loss is dropped"""
+    standardized: bool = False
+    """features that are predicted have mean 0 and deviation 1 in each dimension, as measured after the switch"""
+    average: int = 1
+    """how many of the last frozen blocks are standardised and averaged to one target (data2vec 2.0)"""
+    error: TapError = "squared"
+    """of latent losses: mean of squares, of absolute values, or smooth between them"""
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, a line each."""
         found = super().problems()
         if not 0 < self.latent_fraction <= 1:
             found.append(f"plan.latent_fraction: {self.latent_fraction} is not a share of the patches")
-        latent = self.latent_fraction < 1 or self.keep_targets or self.full_clip or self.normalized
-        if self.target == "pixels" and latent:
-            found.append(
-                "plan.latent_fraction, keep_targets, full_clip and normalized say nothing with plan.target pixels"
-            )
+        latent = (
+            "keep_targets",
+            "normalized",
+            "latent_fraction",
+            "full_clip",
+            "patch_weight",
+            "standardized",
+            "average",
+        )
+        given = [f"plan.{name}" for name in (*latent, "error") if getattr(self, name) != getattr(Progressive, name)]
+        if self.target == "pixels" and given:
+            found.append(f"{', '.join(given)}: of features that are predicted, with plan.target pixels none are")
         if self.full_clip and self.latent_fraction == 1:
             found.append("plan.full_clip: with all patches as targets the target pass has the full clip already")
         if self.masked and self.latent_fraction < 1:
             found.append("plan.masked and plan.latent_fraction: two answers to where the latent losses are")
+        if self.patch_weight < 0:
+            found.append(f"plan.patch_weight: {self.patch_weight} is negative")
+        if self.patch_weight and self.keep_targets:
+            found.append("plan.patch_weight and plan.keep_targets: two answers to whether patches stay a target")
+        if self.average < 1:
+            found.append(f"plan.average: {self.average} is not positive")
         return found
+
+    def build(self, steps: int, encoder_depth: int, depth: int) -> FixedPlan:
+        """As every schedule's; with a factor for the loss on patches where one is kept."""
+        fixed = super().build(steps, encoder_depth, depth)
+        return PatchWeighted(fixed.timeline, self.patch_weight) if self.patch_weight else fixed
 
     def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:
         """A loss on pixels, or on the latest of the frozen layers, or on all so far."""
@@ -141,17 +167,21 @@ class Progressive(Schedule):
             layers: Sequence[int] = [0]
         else:
             layers = frozen_so_far if self.keep_targets else frozen_so_far[-1:]
+        if self.patch_weight and list(layers) != [0]:
+            layers = [0, *layers]
         return tuple(self._tap(layer, encoder_depth) for layer in layers)
 
     def _tap(self, layer: int, encoder_depth: int) -> Tap:
         if layer == 0:
             return Tap(depth=encoder_depth, target=PatchTarget(self.patches), masked=self.masked)
+        blocks = tuple(range(max(1, layer + 1 - self.average), layer + 1))
         return Tap(
             depth=encoder_depth,
-            target=features_of(layer, normalized=self.normalized),
+            target=FeatureTarget(blocks, normalized=self.normalized, standardized=self.standardized),
             fraction=self.latent_fraction,
             full_clip=self.full_clip,
             masked=self.masked,
+            error=self.error,
         )
 
 
@@ -257,6 +287,18 @@ class LiveLatents:
         )
         stage = Stage(frozen=0, last=depth, taps=(Tap(depth=encoder_depth), *latent))
         return WeightedPlan(((0, stage),), steps=steps, weight=self.weight, ramp=self.ramp)
+
+
+@dataclass(frozen=True)
+class PatchWeighted(FixedPlan):
+    """Fixed stages that keep a loss on patches, with a factor, beside latent ones."""
+
+    weight: float
+
+    def weights(self, step: int, log: SwitchLog = ()) -> dict[str, float]:
+        """The factor of the loss on patches in update `step`."""
+        stage = self.stage(step)
+        return {stage.label(tap): self.weight for tap in stage.taps if tap not in stage.latent} if stage.latent else {}
 
 
 @dataclass(frozen=True)

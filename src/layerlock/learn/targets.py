@@ -103,6 +103,8 @@ class FeatureTarget:
     live: bool = False
     normalized: bool = False
     gradient: bool = False
+    standardized: bool = False
+    """each dimension less its mean and over its deviation, as the clips after the switch have them"""
 
     @property
     def name(self) -> str:

@@ -128,6 +128,7 @@ def restore(state: State, learner: Learner, optim: OptimConfig) -> torch.optim.A
     check_weights(state.folder / TENSORS, model, own)
     for name, value in own.items():
         value.copy_(model[name])
+    learner.new_heads = set()
     moments: Moments = {}
     for name, value in state.tensors.items():
         if name.startswith("optim/"):

@@ -6,9 +6,11 @@ updates holds all that update n + 1 depends on; every random draw is a function 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from layerlock.data.augment import augment
 from layerlock.data.index.listing import printable
 from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import ConfigError, LayerlockError, one_line
+from layerlock.learn.head_start import batches_needed, start_heads
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.networks import fingerprints
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weighted, weights_of
@@ -105,6 +108,22 @@ def train(
         raise LayerlockError(f"out of memory on {device} ({str(error).splitlines()[0]}); try {wishes}") from None
 
 
+class Coming:
+    """The batches of a loader, of which the next few can be looked at before they are taken."""
+
+    def __init__(self, loader: Iterator[Batch]) -> None:
+        self.loader = loader
+        self.seen: deque[Batch] = deque()
+
+    def peek(self, count: int) -> list[Batch]:
+        """The next batches, fewer where the loader ends."""
+        self.seen.extend(islice(self.loader, max(0, count - len(self.seen))))
+        return list(islice(self.seen, count))
+
+    def __next__(self) -> Batch:
+        return self.seen.popleft() if self.seen else next(self.loader)
+
+
 class Run:
     """One run in progress: what is built once, and the loop over it."""
 
@@ -175,12 +194,15 @@ class Run:
         config = self.config
         self.clock = Clock()
         with closing(self.loader(config.batch, self.step, config.steps, config.run.workers)) as loader:
+            coming = Coming(loader)
             while self.step < config.steps and stop.received is None:
                 stage = self.plan.stage(self.step, self.log)
                 if stage != self.learner.stage:
                     self.switch(stage)
+                if self.learner.new_heads:
+                    self.start_heads(coming)
                 with self.clock.waiting():
-                    batch = next(loader)
+                    batch = next(coming)
                 for path, reason in batch.skipped:
                     self.skip(path, reason)
                 due = self.line_is_due()
@@ -255,6 +277,18 @@ class Run:
         self.log += (Switch(self.step, stage.targets),)
         self.tell("switch", f"{stage.frozen} blocks frozen, target {stage.targets}")
         self.bar.say(f"step {self.step}: switch to {stage.frozen} frozen blocks, target {stage.targets}")
+
+    def start_heads(self, coming: Coming) -> None:
+        """Measures targets and solves new heads on the batches to come, as far as the config says so."""
+        solve = self.config.heads == "solved"
+        clips = coming.peek(batches_needed(self.learner, self.config.batch, solve=solve))
+        shown = ((self.shown(batch.to(self.device)), batch.index_b) for batch in clips)
+        for name, start in start_heads(self.learner, shown, solve=solve).items():
+            if start.problem:
+                self.warn(f"head {name} keeps the weights that it was drawn with: {start.problem}")
+            else:
+                told = f"{name} explains {start.explained:.3f} of its target on clips held out"
+                self.tell("head", f"{told}; solved on {start.tokens} tokens")
 
     def write_line(self, figures: StepFigures) -> None:
         """A line of `metrics.jsonl`; what depends on the machine and the moment stands under `timing`."""

@@ -73,7 +73,7 @@ class CollapseMonitor:
         self.state: dict[str, Any] = {"best": {}, "turned": []} | (state or {})
 
     def figures(self, step: StepFigures) -> dict[str, Any]:
-        """The collapse figures of a watched step."""
+        """The collapse figures of a watched step, and how much of each target it explained."""
         if step.features_nd is None:
             return {}
         variance = {name: float(value) for name, value in step.target_variance.items()}
@@ -81,6 +81,7 @@ class CollapseMonitor:
             "effective_rank": effective_rank(step.features_nd),
             "token_cosine": token_cosine(step.features_nd),
             "target_variance": variance,
+            "explained": {name: float(value) for name, value in step.explained.items()},
         }
 
     def warnings(self, figures: dict[str, Any], done: float) -> list[str]:

@@ -10,22 +10,29 @@ from layerlock.learn.plan import SwitchLog
 
 
 def learning_rate(optim: OptimConfig, steps: int, step: int, log: SwitchLog) -> float:
-    """Of update `step` (from 0) of `steps`: in each cycle a linear warm-up and a cosine to `end_lr`, and after each
-    switch a mini warm-up.
+    """Of update `step` (from 0) of `steps`: in each cycle a linear warm-up and a fall to `end_lr`, along a cosine or at
+    the end (warm-up, stable, decay: arXiv 2404.06395), and after each switch a mini warm-up.
 
-    The mini warm-up scales what the cosine says, from `1/n` up to 1 over its n steps (LayerLock Table 6).
+    The mini warm-up scales what the fall says, from `1/n` up to 1 over its n steps (LayerLock Table 6).
     """
     at, length = _in_cycle(optim, steps, step)
     warmup = round(optim.warmup * steps)
     if at < warmup:
         rate = optim.start_lr + (optim.lr - optim.start_lr) * (at + 1) / warmup
     else:
-        progress = (at - warmup) / max(length - warmup, 1)
-        rate = optim.end_lr + (optim.lr - optim.end_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+        rate = optim.end_lr + (optim.lr - optim.end_lr) * _left(optim, at - warmup, length - warmup)
     if log and optim.mini_warmup > 0:
         length = max(1, round(optim.mini_warmup * steps))
         rate *= min(1.0, (step - log[-1].step + 1) / length)
     return rate
+
+
+def _left(optim: OptimConfig, at: int, length: int) -> float:
+    """The share of the fall from `lr` that is still to come, `at` updates after a warm-up, of `length`."""
+    progress = at / max(length, 1)
+    if optim.decay is None:
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return min(1.0, (1 - progress) / optim.decay)
 
 
 def _in_cycle(optim: OptimConfig, steps: int, step: int) -> tuple[int, int]:
