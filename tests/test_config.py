@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,26 @@ def test_all_problems_come_in_one_message() -> None:
     assert all(field in text for field in fields)
     assert f"{len(error.value.problems)} problems" in text
     assert len(error.value.problems) == len(fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"clip": ClipConfig(frames=1_000_000, size=48)}, "clip.frames, clip.size: a clip of 1,000,000 frames"),
+        ({"clip": ClipConfig(size=1_000_000)}, "clip.frames, clip.size: a clip of 16 frames"),
+        ({"clip": ClipConfig(frames=600_000, size=16)}, "clip.frames, clip.size, model.patch: 300,000 tokens"),
+        ({"model": ViTConfig(depth=1_000_000)}, "model.depth, model.width, model.mlp: 7,"),
+        ({"model": ViTConfig(mlp=1_000_000_000_000)}, "model.depth, model.width, model.mlp: 18,"),
+        ({"decoder": SeparateDecoding(depth=10**9)}, "decoder.depth, decoder.width, decoder.mlp: 1,"),
+        ({"optim": OptimConfig(cycles=100_000_000)}, "optim.cycles: 100000000 do not fit in 1000 steps"),
+    ],
+)
+def test_what_is_too_large_for_any_machine_is_said_at_once(changes: dict[str, Any], words: str) -> None:
+    began = time.process_time()
+    with pytest.raises(ConfigError) as error:
+        replace(Config(), **changes).check()
+    assert any(problem.startswith(words) for problem in error.value.problems)
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(

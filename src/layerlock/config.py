@@ -22,9 +22,16 @@ from layerlock.learn.plan import Plan, Stage, timeline, weighed, weight_problems
 from layerlock.learn.plans import Plans, Progressive, Schedule
 from layerlock.learn.step_cost import StepCost, step_cost
 from layerlock.learn.targets import OWN
+from layerlock.model.cost import backbone_parameters
 from layerlock.model.patches import Grid, token_grid
 from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import FirstWeights, ViTConfig
+
+MOST_TOKENS = 2**18
+"""of a clip: 14 times those of 64 frames of 384 x 384 in patches of 2 x 16 x 16"""
+
+MOST_PARAMETERS = 10**11
+"""of a backbone or a decoder; the largest published video encoder has 22 billion"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +220,7 @@ class Config:
         found = type_problems(self)
         if found:
             raise ConfigError(found)
-        structural = [*self.plan.problems(), *self._decoder_problems(), *self._masking_problems()]
+        structural = [*self.plan.problems(), *self._decoder_problems(), *self._masking_problems(), *self._too_large()]
         found = [*self._problems(), *structural]
         if self.steps > 0 and self.model.depth > 0 and not structural:
             try:
@@ -238,9 +245,22 @@ class Config:
 
     def _masking_problems(self) -> list[str]:
         try:
+            if self.tokens > MOST_TOKENS:
+                return [f"clip.frames, clip.size, model.patch: {self.tokens:,} tokens a clip; at most {MOST_TOKENS:,}"]
             return self.masking.problems(self.grid)
         except ValueError as error:
             return [f"model.patch: {error}"]
+
+    def _too_large(self) -> list[str]:
+        """Networks that nobody has the memory for, and that would take minutes to find that out."""
+        blocks = {"model": self.model}
+        if isinstance(self.decoder, SeparateDecoding):
+            blocks["decoder"] = self.decoder.block
+        return [
+            f"{name}.depth, {name}.width, {name}.mlp: {count:,} parameters; at most {MOST_PARAMETERS:,}"
+            for name, model in blocks.items()
+            if (count := backbone_parameters(model)) > MOST_PARAMETERS
+        ]
 
     def _plan_problems(self, plan: Plan) -> list[str]:
         found: list[str] = []
@@ -290,7 +310,11 @@ class Config:
 
     def _cycle_problems(self, stage_begins: set[int]) -> list[str]:
         cycles = self.optim.cycles
-        if cycles < 2 or len(stage_begins) < 2 or set(self.optim.cycle_begins(self.steps)[:-1]) <= stage_begins:
+        if (
+            not 2 <= cycles <= self.steps
+            or len(stage_begins) < 2
+            or set(self.optim.cycle_begins(self.steps)[:-1]) <= stage_begins
+        ):
             return []
         return [
             f"optim.cycles: {cycles} equal ones do not begin where stages do, of which the plan has "

@@ -385,3 +385,9 @@ def test_the_same_pixels_for_any_workers_ranks_and_resumes(real: Path, together:
     ways = [(0, 1, (0,)), (1, 1, (0,)), (4, 1, (0,)), (2, 1, (0, 1, 4)), (1, 2, (0,)), (0, 8, (0, 3))]
     assert len({pixels_of(source, *way) for way in ways}) == 1
     assert pixels_of(open_source(str(real), clip, 6, workers=0), 0, 1, (0,)) != pixels_of(source, 0, 1, (0,))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_that_no_memory_is_there_for_is_said_at_once(workers: int) -> None:
+    with pytest.raises(LayerlockError, match=r"batch: 1,000,000,000,000 clips .* take 600,000\.0 GB; this machine has"):
+        next(batches(Numbers(), batch=10**12, start=0, stop=1, workers=workers))

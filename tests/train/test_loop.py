@@ -8,10 +8,12 @@ import math
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -580,3 +582,19 @@ def test_no_picture_and_no_figure_beside_the_losses_can_end_a_run(
     }[fault]
     assert events.count(words) == 1, "said once, though there are three previews and twelve lines"
     assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize("allocates", [lambda: torch.empty(2**60), lambda: np.empty(2**60, np.uint8)])
+def test_memory_that_is_not_there_ends_a_run_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocates: Callable[[], Any]
+) -> None:
+    monkeypatch.setattr(Run, "update", lambda *_, **__: allocates())
+    with pytest.raises(LayerlockError, match=r"out of memory on cpu .* try a larger --optim.accumulate"):
+        train(config(tmp_path), quiet=True)
+
+
+def test_a_batch_that_is_too_large_is_said_before_anything_else(tmp_path: Path) -> None:
+    with pytest.raises(LayerlockError, match=r"batch: 1,000,000,000,000 clips"):
+        train(config(tmp_path / "run", batch=10**12, data=str(tmp_path / "none")), quiet=True)
+    assert not (tmp_path / "run").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from layerlock.data.augment import crop_and_flip, crop_and_flip_target
 from layerlock.data.clips import Batch, ClipConfig, Sample, Source, collate
-from layerlock.data.loader import batches
+from layerlock.data.loader import batches, check_memory
 from layerlock.data.views import Views
 from layerlock.errors import LayerlockError
 
@@ -19,6 +19,7 @@ __all__ = [
     "Source",
     "Views",
     "batches",
+    "check_memory",
     "collate",
     "crop_and_flip",
     "crop_and_flip_target",

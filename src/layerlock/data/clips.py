@@ -16,6 +16,10 @@ ATTEMPTS = 20
 """candidates for one sample, at most: the videos tried before giving up"""
 
 
+MOST_BYTES = 1 << 30
+"""of the pixels of a clip before its crop: 340 times those of 16 frames of 224 x 224"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
     """The shape of a clip. Defaults are LayerLock's (sec. 4): 16 frames at stride 2, 224 pixels."""
@@ -49,6 +53,11 @@ class ClipConfig:
         """Side in pixels of the square window that sources deliver: the short side of the resized video."""
         return round(self.size * self.resize)
 
+    @property
+    def bytes(self) -> int:
+        """Of the pixels of a clip before its crop."""
+        return self.frames * 3 * self.margin**2
+
     def cut(self, start: int) -> Cut:
         """The clip that begins at a frame of a video."""
         seconds = None if self.fps is None else 1 / self.fps
@@ -63,6 +72,11 @@ class ClipConfig:
         ]
         if not 1.0 <= self.resize <= 8.0:
             found.append(f"clip.resize is {self.resize}; it has to be between 1 (no margin to crop from) and 8")
+        elif not found and self.bytes > MOST_BYTES:
+            found.append(
+                f"clip.frames, clip.size: a clip of {self.frames:,} frames of {self.margin:,} x {self.margin:,} pixels "
+                f"takes {self.bytes / 1e9:,.1f} GB; it may take {MOST_BYTES / 1e9:.1f}"
+            )
         if self.fps is not None and not 0 < self.fps <= 1000:
             found.append(f"clip.fps is {self.fps}; it has to be above 0 and at most 1000 frames a second")
         if self.area is not None and not 0 < self.area[0] <= self.area[1] <= 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -42,8 +43,10 @@ def batches(
     A video whose decoder crashes, or takes longer than `seconds`, costs a worker process, which is replaced: the sample
     is made of its next candidate and names the video in `skipped`. With `workers` 0 the clips are made right here, one
     after the other, and such a video takes this process with it. Close the iterator to end the workers early. Raises
-    LayerlockError when the source does, or when workers are lost on all candidates of a sample.
+    LayerlockError when the source does, when workers are lost on all candidates of a sample, and at once for a batch
+    that this machine has no memory for.
     """
+    check_memory(source.clip, batch // ranks)
     together = source.clip.per_decode
     if batch % (ranks * together):
         raise ValueError(f"a batch of {batch} is not a multiple of {ranks} processes x {together} clips a decode")
@@ -52,6 +55,16 @@ def batches(
         yield from _batches_here(source, share, stop - start)
     else:
         yield from _batches_of_workers(source, share, stop - start, workers, seconds)
+
+
+def check_memory(clip: ClipConfig, batch: int) -> None:
+    """Raises LayerlockError where the pixels of one batch take more than the memory of this machine."""
+    needed, there = batch * clip.bytes, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise LayerlockError(
+            f"batch: {batch:,} clips of {clip.frames:,} frames of {clip.margin:,} x {clip.margin:,} pixels take "
+            f"{needed / 1e9:,.1f} GB; this machine has {there / 1e9:,.1f} GB of memory"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +122,7 @@ def _groups_ahead(clip: ClipConfig, each: int, workers: int) -> int:
 
     They are those of the next batches, as far as they fit into `_BYTES_AHEAD`, but one for each worker at least.
     """
-    group_bytes = clip.per_decode * clip.frames * 3 * clip.margin**2
-    return max(workers, min(_BATCHES_AHEAD * each + workers, _BYTES_AHEAD // group_bytes))
+    return max(workers, min(_BATCHES_AHEAD * each + workers, _BYTES_AHEAD // (clip.per_decode * clip.bytes)))
 
 
 def _from_next_candidates(maker: _Maker, place: int, seconds: float) -> list[Facts] | _Refusal:

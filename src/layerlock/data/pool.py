@@ -28,6 +28,8 @@ import torch
 
 from layerlock.errors import LayerlockError
 
+MOST_PROCESSES = 1_024
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -67,10 +69,12 @@ def run_in_processes(
     that dies, costs that task a Failure and is replaced. Tasks are given out up to `ahead` beyond the last result
     asked for, whatever the reader does in the meantime; `ahead` 0 is two for each process. Results may be of any size.
     `needs_main`: the function comes from the user's script, which then is imported in each process. Raises
-    LayerlockError for a negative number of workers.
+    LayerlockError for a negative number of workers, and for more than `MOST_PROCESSES`.
     """
     if workers is not None and workers < 0:
         raise LayerlockError(f"workers: {workers} is negative")
+    if workers is not None and workers > MOST_PROCESSES:
+        raise LayerlockError(f"workers: {workers:,} are more than {MOST_PROCESSES:,} processes")
     count = min(processors() if workers is None else workers, len(tasks))
     if count == 0:
         yield from map(function, tasks)

@@ -52,5 +52,7 @@ PUBLISHED = {
 
 
 def published(name: str) -> Published | None:
-    """What is known of an encoder by its name alone, whatever its revision; None for others, and where a folder here has that name."""
+    """What is known of an encoder by its name alone, whatever its revision; None for others, and where a folder here
+    has that name.
+    """
     return None if Path(name.partition(":")[2]).is_dir() else PUBLISHED.get(name.partition("@")[0])

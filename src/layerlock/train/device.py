@@ -44,6 +44,11 @@ def pick_compile(run: RunConfig, device: torch.device) -> bool:
     return device.type == "cuda" if run.compile == "auto" else run.compile == "yes"
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it says that there is no memory left; torch has no class of its own for that on a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def memory_bytes(device: torch.device) -> int:
     """Peak memory since the last call on CUDA; elsewhere the resident size of the process (its peak, where the system
     tells no more).

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 
 from layerlock.config import Config
-from layerlock.data import Batch, Source, batches, open_source, save_source, short_name
+from layerlock.data import Batch, Source, batches, check_memory, open_source, save_source, short_name
 from layerlock.data.augment import augment
 from layerlock.data.index.listing import printable
 from layerlock.data.index.progress import IndexProgress
@@ -30,7 +30,7 @@ from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weigh
 from layerlock.model.encoder import ClipShape, save_backbone
 from layerlock.process import keep_freed_memory, put_back
 from layerlock.train import checkpoint
-from layerlock.train.device import memory_bytes, pick_compile, pick_device, pick_precision, resolved
+from layerlock.train.device import is_out_of_memory, memory_bytes, pick_compile, pick_device, pick_precision, resolved
 from layerlock.train.folder import RunFolder
 from layerlock.train.identity import Identity
 from layerlock.train.meter import Clock, Meter
@@ -71,6 +71,7 @@ def train(
     the run; the last checkpoint is whole in every case.
     """
     plan = config.check(plan)
+    check_memory(config.clip, config.batch)
     if found := config.network_problems((stage for _, stage in timeline(plan, config.steps)), fetch=True):
         raise ConfigError(found)
     device = pick_device(config.run.device)
@@ -103,7 +104,9 @@ def train(
     except (OSError, SafetensorError) as error:
         good = checkpoint.latest(folder.checkpoints)
         raise LayerlockError(f"{folder.path}: {error}; last good checkpoint: {good or 'none'}") from None
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         wishes = "a larger --optim.accumulate, a smaller --batch, or --run.recompute"
         raise LayerlockError(f"out of memory on {device} ({str(error).splitlines()[0]}); try {wishes}") from None
 
