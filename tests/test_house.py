@@ -21,7 +21,7 @@ FLOORS = [
     ["encoders"],
     ["model", "data"],
     ["lock"],
-    ["draws", "files", "holder", "process"],
+    ["draws", "files", "holder", "process", "progress"],
     ["errors", "first_calls"],
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

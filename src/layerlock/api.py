@@ -15,7 +15,6 @@ import numpy as np
 from layerlock.budget import budget, in_words, total_flops, unknown_networks
 from layerlock.config import Config, load_config
 from layerlock.data.index import Index, build_index
-from layerlock.data.index.progress import IndexProgress
 from layerlock.data.targets import ColumnKind
 from layerlock.errors import LayerlockError, one_line
 from layerlock.files import write_whole
@@ -23,6 +22,7 @@ from layerlock.learn.plan import Plan
 from layerlock.model.cost import backbone_parameters
 from layerlock.model.encoder import Encoder, load
 from layerlock.process import put_back
+from layerlock.progress import INDEXING, Progress
 from layerlock.recipes import RECIPES
 from layerlock.recipes import recipe as _recipe
 from layerlock.train import checkpoint
@@ -278,7 +278,7 @@ def index(
     changed since an earlier call. Raises LayerlockError for data that are not there, for columns that are not there or
     not of their kind, and where nothing can be used.
     """
-    with IndexProgress(quiet) as progress:
+    with Progress(INDEXING, quiet) as progress:
         return build_index(data, workers, root=_text(data_root), targets=targets, progress=progress, cache=cache)
 
 

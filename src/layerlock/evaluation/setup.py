@@ -12,7 +12,6 @@ import torch
 from layerlock.data import ClipConfig
 from layerlock.data.folder import FolderSource
 from layerlock.data.index import build_index
-from layerlock.data.index.progress import IndexProgress
 from layerlock.encoders import FrozenEncoder, open_encoder
 from layerlock.encoders.checks import check_features, fingerprint
 from layerlock.evaluation.baselines import baseline_encoders
@@ -24,6 +23,7 @@ from layerlock.evaluation.splits.split import Split, Splits
 from layerlock.evaluation.tasks import Task
 from layerlock.features.clips import SpreadViews
 from layerlock.process import keep_freed_memory
+from layerlock.progress import INDEXING, Progress
 from layerlock.train.device import pick_device, pick_precision
 
 OURS = "encoder"
@@ -55,9 +55,9 @@ class Setup:
         """Clips of a split, with the task's target."""
         return split.source(clip, self.config.seed, (self.task.target.name,))
 
-    def progress(self, doing: str) -> IndexProgress:
+    def progress(self, doing: str) -> Progress:
         """A bar for a piece of work."""
-        return IndexProgress(self.quiet, doing)
+        return Progress(doing, self.quiet)
 
 
 def set_up(
@@ -92,7 +92,7 @@ def set_up(
         shared=config.shared_groups == "allow",
         span=clip.cut(0).span,
     )
-    with IndexProgress(quiet) as progress:
+    with Progress(INDEXING, quiet) as progress:
         read = partial(
             build_index,
             root=config.data_root,

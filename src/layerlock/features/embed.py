@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from layerlock.data import Views, open_source
-from layerlock.data.index.progress import IndexProgress
 from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.features.clips import plain_clip
 from layerlock.features.read import FeatureBatch, pooled_features
 from layerlock.model.encoder import HEADLINE, block_at
 from layerlock.process import keep_freed_memory, put_back
+from layerlock.progress import INDEXING, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def embed_videos(
         raise LayerlockError(
             "the synthetic world has no end: write videos of it with `layerlock synth` and embed those"
         )
-    with IndexProgress(quiet) as progress:
+    with Progress(INDEXING, quiet) as progress:
         source = open_source(data, plain_clip(encoder.clip), seed=0, root=root, workers=workers, progress=progress)
     return embed_source(encoder, Views(source), depth=depth, batch=batch, workers=workers, device=device)
 

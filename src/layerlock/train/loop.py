@@ -21,7 +21,6 @@ from layerlock.config import Config
 from layerlock.data import Batch, Source, batches, check_memory, open_source, save_source, short_name
 from layerlock.data.augment import augment
 from layerlock.data.index.listing import printable
-from layerlock.data.index.progress import IndexProgress
 from layerlock.errors import ConfigError, LayerlockError, one_line
 from layerlock.learn.head_start import batches_needed, start_heads
 from layerlock.learn.learner import Learner, StepFigures
@@ -29,15 +28,15 @@ from layerlock.learn.networks import fingerprints
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weighted, weights_of
 from layerlock.model.encoder import ClipShape, save_backbone
 from layerlock.process import keep_freed_memory, put_back
+from layerlock.progress import INDEXING, Progress
 from layerlock.train import checkpoint
 from layerlock.train.device import is_out_of_memory, memory_bytes, pick_compile, pick_device, pick_precision, resolved
 from layerlock.train.folder import RunFolder
 from layerlock.train.identity import Identity
-from layerlock.train.meter import Clock, Meter
+from layerlock.train.meter import Clock, Meter, in_words
 from layerlock.train.monitors import CollapseMonitor, not_finite, weight_norms
 from layerlock.train.optimizer import bounded, build_optimizer, moments_of, schedule
 from layerlock.train.previews import CLIPS, save_preview
-from layerlock.train.progress import ProgressBar
 from layerlock.train.same_plan import described, differences, plan_facts
 from layerlock.train.schedule import ema
 from layerlock.train.signals import StopSignal
@@ -82,7 +81,7 @@ def train(
     try:
         folder.check(config, resume=resume, overwrite=overwrite)
         with folder.lock:
-            with IndexProgress(quiet=quiet) as progress:
+            with Progress(INDEXING, quiet) as progress:
                 source = open_source(
                     config.data,
                     config.clip,
@@ -97,7 +96,7 @@ def train(
             examples = first_clips(source, min(1, config.run.workers))
             place = checkpoint.latest(folder.checkpoints) if resume else None
             state = checkpoint.read(place) if place else None
-            with StopSignal() as stop, ProgressBar(config.steps, quiet) as bar:
+            with StopSignal() as stop, Progress("step", quiet, out=True, patience=0) as bar:
                 run = Run(config, plan, folder, source, device, examples, bar=bar, state=state)
                 run.begin(resume=resume, overwrite=overwrite)
                 return run.go(stop)
@@ -139,7 +138,7 @@ class Run:
         device: torch.device,
         examples: Batch,
         *,
-        bar: ProgressBar,
+        bar: Progress,
         state: checkpoint.State | None,
     ) -> None:
         self.config, self.plan, self.folder, self.source, self.device = config, plan, folder, source, device
@@ -319,7 +318,7 @@ class Run:
         self.folder.add(line)
         for warning in self.monitor.warnings(watched, self.step / config.steps):
             self.warn(warning)
-        self.bar.show(line)
+        self.bar(self.step, config.steps, in_words(line))
 
     def stop_if_not_finite(self) -> None:
         """Raises LayerlockError naming the step, its files and the last good checkpoint, if a loss or the gradient of

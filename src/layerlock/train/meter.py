@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,6 +46,14 @@ class Meter:
         means = {name: float(values.double().mean()) for name, values in self.pending().items()}
         self._values.clear()
         return means
+
+
+def in_words(line: Mapping[str, Any]) -> str:
+    """The figures of a log line, for people."""
+    timing = line["timing"]
+    loss = " ".join(f"{name} {value:.4f}" for name, value in line["losses"].items())
+    speed = f"{timing['clips_per_s']:.0f} clips/s  wait {timing['data_wait']:.0%}  left {timing['seconds_left']:.0f} s"
+    return f"frozen {line['frozen']} -> {line['targets']}  loss {loss}  {speed}"
 
 
 class Clock:

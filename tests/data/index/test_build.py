@@ -25,10 +25,10 @@ from layerlock.data.index.cache import IndexCache, Stamp, stamp_of
 from layerlock.data.index.describe import describe
 from layerlock.data.index.layouts import list_videos
 from layerlock.data.index.listing import NothingUsable
-from layerlock.data.index.progress import IndexProgress
 from layerlock.data.pool import Failure
 from layerlock.data.targets import Column
 from layerlock.errors import LayerlockError
+from layerlock.progress import INDEXING, Progress
 
 INFO = VideoInfo(path="/a.mp4", frames=3, fps=25.0, width=4, height=2, seconds=0.12, codec="h264", rotation=1, bytes=9)
 STAMP = Stamp(1, 2, 3, False)
@@ -448,9 +448,9 @@ def test_progress_is_shown_when_it_takes_long_unless_quiet(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("layerlock.data.index.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("layerlock.progress.time.monotonic", lambda: now)
     for quiet in (False, True):
-        with IndexProgress(quiet) as progress:
+        with Progress(INDEXING, quiet) as progress:
             begin = now
             for done in range(1, 101):
                 now = begin + 0.1 * done
@@ -458,16 +458,16 @@ def test_progress_is_shown_when_it_takes_long_unless_quiet(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
-        "looking into the videos: 20 of 2,000",
-        "looking into the videos: 70 of 2,000",
+        "indexing videos: 20 of 2,000",
+        "indexing videos: 70 of 2,000",
     ]
 
 
 def test_progress_is_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(IndexProgress, "PATIENCE_SECONDS", 0.0)
-    with IndexProgress() as progress:
+    monkeypatch.setattr(Progress, "PATIENCE_SECONDS", 0.0)
+    with Progress(INDEXING) as progress:
         progress(3, 20)
         progress(20, 20)
     assert "20/20" in capsys.readouterr().err
