@@ -48,7 +48,7 @@ def printed(config: Config) -> dict[str, Any]:
         "mini warmup": round(optim.mini_warmup * steps),
         "cycles": optim.cycles,
         "weight decay": ends(optim.weight_decay, optim.end_weight_decay),
-        "betas": optim.betas,
+        "betas": optim.betas if optim.name == "adamw" else (optim.name, optim.betas),
         "clip norm": optim.clip_norm,
         "ema": ends(optim.ema, optim.end_ema) if has_teacher else None,
         "precision": config.run.precision,

@@ -36,11 +36,13 @@ MOST_PARAMETERS = 10**11
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with a warm-up and a fall to `end_lr`, `cycles` times. Times are fractions of the run.
+    """The optimizer, with a warm-up and a fall to `end_lr`, `cycles` times. Times are fractions of the run.
 
     `mini_warmup` follows every switch of stage (Table 6). No weight decay on norms, biases and position tables.
     """
 
+    name: str = "adamw"
+    """adamw or sgd (`layerlock.train.optimizer.OPTIMIZERS`)"""
     lr: float = 3e-4
     """learning rate at the end of the warm-up"""
     start_lr: float = 0.0
@@ -66,7 +68,7 @@ class OptimConfig:
     end_ema: float | None = None
     """that share at the end of the run, reached in a straight line; None keeps it"""
     betas: tuple[float, float] = (0.9, 0.95)
-    """of AdamW"""
+    """of AdamW; the first is the momentum of sgd"""
     clip_norm: float | None = None
     """largest norm of all gradients together; None leaves them as they are"""
     accumulate: int = 1

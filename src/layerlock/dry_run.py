@@ -11,9 +11,11 @@ from rich.table import Table
 
 from layerlock.budget import StageBudget, budget, in_words, total_flops, unknown_networks
 from layerlock.config import Config, to_dict
+from layerlock.errors import ConfigError
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Plan, Stage
 from layerlock.model.cost import backbone_parameters
+from layerlock.train.optimizer import optimizer_problems
 
 COLUMNS = ("steps", "frozen", "targets", "trained", "GFLOPs a clip", "of the first")
 PARTS = ("encoder", "decoder", "heads", "target")
@@ -39,6 +41,8 @@ def show(config: Config, plan: Plan | None = None) -> None:
     Raises ConfigError as training would.
     """
     stages = budget(config, config.check(plan))
+    if found := optimizer_problems(config.optim):
+        raise ConfigError(found)
     console = Console(highlight=False, soft_wrap=True, width=140)
     console.print(json.dumps(to_dict(config), indent=2), markup=False)
     console.print(_table(config, stages))

@@ -1,17 +1,23 @@
-"""What decays, and what AdamW computes."""
+"""What decays, and what optimizers compute."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from tiny import GRID, MASKING, MODEL, PIXEL_STAGE, learner, lock_stage, video
+from safetensors.torch import load_file
+from tiny import GRID, MASKING, MODEL, PIXEL_STAGE, config, learner, lock_stage, run_config, video
 
 from layerlock.config import OptimConfig
+from layerlock.dry_run import show
+from layerlock.errors import ConfigError
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Decoding, Learner
 from layerlock.model.separate import SeparateDecoding
+from layerlock.train.loop import train
 from layerlock.train.optimizer import build_optimizer, moments_of
 
 OPTIM = OptimConfig(lr=1e-2, weight_decay=0.1, betas=(0.8, 0.9))
@@ -65,3 +71,43 @@ def test_updates_are_adamws() -> None:
         optimizer.zero_grad()
         assert torch.allclose(weight.double(), exact, rtol=0, atol=1e-6)
     assert float(moments_of(made, optimizer)[name]["step"]) == 3
+
+
+def test_updates_are_those_of_sgd_with_momentum_and_its_state_goes_through_a_switch() -> None:
+    optim, name = replace(OPTIM, name="sgd"), "vit.blocks.4.fc1.weight"
+    made = learner()
+    optimizer = build_optimizer(made, optim)
+    weight = made.get_parameter(name)
+    exact, velocity = weight.detach().double().clone(), 0.0
+    for step in (1, 2, 3):
+        made.step(video(2, seed=step), torch.arange(2))
+        assert weight.grad is not None
+        velocity = 0.8 * velocity + weight.grad.double() + 0.1 * exact
+        exact = exact - 1e-2 * velocity
+        optimizer.step()
+        optimizer.zero_grad()
+        if step == 2:
+            moments = moments_of(made, optimizer)
+            made.enter(lock_stage(2))
+            optimizer = build_optimizer(made, optim, moments)
+        assert torch.allclose(weight.double(), exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["train", "dry run"])
+def test_an_unknown_optimizer_lists_those_there_are(how: str, tmp_path: Path) -> None:
+    made = config(tmp_path / "run", optim=replace(OPTIM, name="adam"))
+    with pytest.raises(ConfigError, match=r"optim\.name: no optimizer is called 'adam'; there are: adamw, sgd"):
+        train(made, quiet=True) if how == "train" else show(made)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_run_with_sgd_is_resumed_exactly(tmp_path: Path) -> None:
+    whole, cut = (config(tmp_path / name, optim=OptimConfig(name="sgd", lr=1e-2)) for name in ("whole", "cut"))
+    train(whole, quiet=True)
+    train(replace(cut, run=run_config(keep=9)), quiet=True)
+    for folder in sorted((tmp_path / "cut" / "checkpoints").iterdir())[1:]:
+        shutil.rmtree(folder)
+    train(cut, resume=True, quiet=True)
+    first, second = (load_file(tmp_path / name / "encoder" / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(first[name], second[name]) for name in first)

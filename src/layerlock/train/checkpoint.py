@@ -55,7 +55,7 @@ def save(
     folder: Path,
     *,
     learner: Learner,
-    optimizer: torch.optim.AdamW,
+    optimizer: torch.optim.Optimizer,
     pending: dict[str, Tensor],
     facts: Facts,
     keep: int,
@@ -89,7 +89,7 @@ def save(
     return place
 
 
-def _gather(learner: Learner, optimizer: torch.optim.AdamW, pending: dict[str, Tensor]) -> dict[str, Tensor]:
+def _gather(learner: Learner, optimizer: torch.optim.Optimizer, pending: dict[str, Tensor]) -> dict[str, Tensor]:
     tensors = {f"model/{name}": value for name, value in learner.state().items()}
     for name, moments in moments_of(learner, optimizer).items():
         tensors |= {f"optim/{name}/{kind}": value for kind, value in moments.items()}
@@ -117,7 +117,7 @@ def read(place: Path) -> State:
         ) from None
 
 
-def restore(state: State, learner: Learner, optim: OptimConfig) -> torch.optim.AdamW:
+def restore(state: State, learner: Learner, optim: OptimConfig) -> torch.optim.Optimizer:
     """Puts a state into a learner that has entered the state's stage; returns the optimizer with its moments.
 
     Raises LayerlockError naming the first tensor that does not fit.

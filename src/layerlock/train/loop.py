@@ -35,7 +35,7 @@ from layerlock.train.folder import RunFolder
 from layerlock.train.identity import Identity
 from layerlock.train.meter import Clock, Meter, in_words
 from layerlock.train.monitors import CollapseMonitor, not_finite, weight_norms
-from layerlock.train.optimizer import bounded, build_optimizer, moments_of, schedule
+from layerlock.train.optimizer import bounded, build_optimizer, moments_of, optimizer_problems, schedule
 from layerlock.train.previews import CLIPS, save_preview
 from layerlock.train.same_plan import described, differences, plan_facts
 from layerlock.train.schedule import ema
@@ -71,7 +71,8 @@ def train(
     """
     plan = config.check(plan)
     check_memory(config.clip, config.batch)
-    if found := config.network_problems((stage for _, stage in timeline(plan, config.steps)), fetch=True):
+    stages = [stage for _, stage in timeline(plan, config.steps)]
+    if found := optimizer_problems(config.optim) + config.network_problems(stages, fetch=True):
         raise ConfigError(found)
     device = pick_device(config.run.device)
     keep_freed_memory(device)

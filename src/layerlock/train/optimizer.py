@@ -1,8 +1,9 @@
-"""AdamW over the live parameters, with its moments by parameter name: the same path for a switch and for a resume."""
+"""The optimizer of the live parameters, its moments by parameter name: the same path for a switch and for a resume."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,19 @@ from layerlock.learn.plan import SwitchLog
 from layerlock.train.schedule import learning_rate, weight_decay
 
 Moments = dict[str, dict[str, Tensor]]
-"""Parameter name -> {`step`, `exp_avg`, `exp_avg_sq`}."""
+"""Parameter name -> what the optimizer remembers of it, tensors by name; AdamW: {`step`, `exp_avg`, `exp_avg_sq`}."""
+
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], OptimConfig], torch.optim.Optimizer]] = {
+    "adamw": lambda groups, optim: torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True),
+    "sgd": lambda groups, optim: torch.optim.SGD(groups, lr=optim.lr, momentum=optim.betas[0]),
+}
+"""By `optim.name`; of groups of parameters, whose learning rates and weight decays are set before each update."""
+
+
+def optimizer_problems(optim: OptimConfig) -> list[str]:
+    """What is wrong with the name of an optimizer, a line each."""
+    known = optim.name in OPTIMIZERS
+    return [] if known else [f"optim.name: no optimizer is called {optim.name!r}; there are: {', '.join(OPTIMIZERS)}"]
 
 
 def decays(name: str, parameter: Tensor, *, tokens: bool) -> bool:
@@ -25,15 +38,15 @@ def decays(name: str, parameter: Tensor, *, tokens: bool) -> bool:
     return parameter.ndim >= 2 and not name.endswith("position")
 
 
-def build_optimizer(learner: Learner, optim: OptimConfig, moments: Moments | None = None) -> torch.optim.AdamW:
-    """AdamW for what the stage in force trains; parameters that have `moments` go on from them."""
+def build_optimizer(learner: Learner, optim: OptimConfig, moments: Moments | None = None) -> torch.optim.Optimizer:
+    """The optimizer of what the stage in force trains; parameters that have `moments` go on from them."""
     live = learner.live()
     decayed = {name for name, p in live.items() if decays(name, p, tokens=optim.decay_tokens)}
     groups = [
         {"params": [p for n, p in live.items() if n in decayed], "weight_decay": optim.weight_decay, "decays": True},
         {"params": [p for n, p in live.items() if n not in decayed], "weight_decay": 0.0, "decays": False},
     ]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, betas=optim.betas, fused=True)
+    optimizer = OPTIMIZERS[optim.name]([group for group in groups if group["params"]], optim)
     for name, parameter in live.items():
         if moments and name in moments:
             optimizer.state[parameter] = dict(moments[name])
@@ -48,7 +61,7 @@ def bounded(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
     return torch.nn.utils.get_total_norm([p.grad for p in live if p.grad is not None])
 
 
-def schedule(optimizer: torch.optim.AdamW, optim: OptimConfig, steps: int, step: int, log: SwitchLog) -> None:
+def schedule(optimizer: torch.optim.Optimizer, optim: OptimConfig, steps: int, step: int, log: SwitchLog) -> None:
     """Sets the learning rate and the weight decay of update `step` (from 0) of `steps`."""
     rate, decay = learning_rate(optim, steps, step, log), weight_decay(optim, steps, step)
     for group in optimizer.param_groups:
@@ -57,6 +70,6 @@ def schedule(optimizer: torch.optim.AdamW, optim: OptimConfig, steps: int, step:
             group["weight_decay"] = decay
 
 
-def moments_of(learner: Learner, optimizer: torch.optim.AdamW) -> Moments:
+def moments_of(learner: Learner, optimizer: torch.optim.Optimizer) -> Moments:
     """The moments by parameter name; the tensors themselves, not copies."""
     return {name: dict(optimizer.state[p]) for name, p in learner.live().items() if p in optimizer.state}
