@@ -16,11 +16,12 @@ from pathlib import Path
 from types import TracebackType
 
 from layerlock.errors import LayerlockError
+from layerlock.files import remove_parts
 from layerlock.holder import Holder, read_holder, this_process
 
 NAME, PART, TURN = ".lock", ".lock.part", ".lock.turn"
-FILES = frozenset({NAME, PART, TURN})
-"""what a lock may leave in a folder"""
+FILES = frozenset({NAME, TURN})
+"""what a lock may leave in a folder, beside parts of files"""
 BEAT = 15.0
 """seconds from one sign of life to the next"""
 SILENT = 600.0
@@ -32,7 +33,8 @@ LONGEST_TURN = 5.0
 
 
 class FolderLock:
-    """Within it, this process alone writes into `folder`, which is made if need be and removed if it stays empty.
+    """Within it, this process alone writes into `folder`, which is made if need be and removed if it stays empty; files
+    that another one left half written are removed.
 
     Raises LayerlockError naming the holder where another has it, and where the folder cannot be written. Reading needs
     no lock.
@@ -50,6 +52,7 @@ class FolderLock:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._turn() as now:
                 self._take(now)
+                remove_parts(self.folder)
         except OSError as error:
             self._remove_made()
             raise LayerlockError(f"{self.folder}: cannot be written ({error.strerror})") from None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,3 +248,32 @@ def test_crops_stay_inside_and_flips_keep_labels_true() -> None:
         assert sample.targets["label"] == (mirrored(label) if sample.flip else label)
     plain = SyntheticSource(clip=ClipConfig(frames=1, size=20, flip=False), seed=5)
     assert not any(sample_of(plain, index).flip for index in range(20))
+
+
+WITHOUT = """
+import sys
+from importlib import metadata
+sys.modules["av"] = None
+found = metadata.version
+def version(name):
+    if name == "av":
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+metadata.version = version
+"""
+
+
+def test_a_run_of_the_synthetic_world_needs_no_decoder(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT)  # the workers read it too
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    small = "--steps 20 --batch 2 --clip.frames 4 --clip.size 16 --model.width 24 --model.mlp 24 --run.workers 1"
+    done = subprocess.run(
+        [sys.executable, "-m", "layerlock", "pretrain", "layerlock-tiny", *small.split(), "--out", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").exists()

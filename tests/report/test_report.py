@@ -256,6 +256,12 @@ def test_neighbours_look_into_no_more_files_than_they_compare(
     assert len(looked_into) == 4
 
 
+def test_names_with_braces_are_shown_as_they_are(tmp_path: Path) -> None:
+    sheet = views.Sheet(2, tiny.config(tmp_path))
+    sheet.photos("input {0}", "Clip {n}, {x!r} %s", torch.zeros(2, 8, 3, 24, 24, dtype=torch.uint8))
+    assert "Clip 2, {x!r} %s" in sheet.html()
+
+
 def test_thinned_previews_keep_first_and_last(tmp_path: Path, trained: Path) -> None:
     source = next((trained / "previews").iterdir())
     for step in range(1, 21):

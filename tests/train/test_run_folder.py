@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from tiny import config, run_config
 
 from layerlock.config import load_config
 from layerlock.errors import ConfigError, LayerlockError
+from layerlock.files import write_whole
+from layerlock.train import folder as folders
 from layerlock.train.folder import PARTS, RunFolder
 
 
@@ -53,6 +56,33 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
 def test_an_empty_folder_will_do(tmp_path: Path) -> None:
     RunFolder(tmp_path).begin(config(tmp_path), resume=False, overwrite=False)
     assert (tmp_path / "config.json").exists()
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_run_that_is_killed_while_it_begins_can_be_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    count = 0
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path: Path, write: Callable[[Path], object]) -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            write(path.with_name(f".{path.name}.0123abcd.part"))
+            raise Killed
+        write_whole(path, write)
+
+    monkeypatch.setattr(folders, "write_whole", killed)
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(Killed):
+        folder.begin(config(folder.path), resume=False, overwrite=False)
+    monkeypatch.undo()
+    (folder.path / ".lock").touch()
+    folder.begin(config(folder.path), resume=folder.exists, overwrite=False)
+    assert (folder.exists, folder.plan_facts()) == (True, {})
 
 
 def test_overwriting_removes_a_runs_parts_and_nothing_else(folder: RunFolder) -> None:

@@ -103,14 +103,14 @@ class Sheet:
         """A row of frames as they are."""
         frames = pictures.pick_frames(video_btchw.shape[1])
         for n, column in enumerate(self.columns):
-            column.append(row(label, pictures.photo_strip(video_btchw[n, frames]), alt.format(n=n + 1)))
+            column.append(row(label, pictures.photo_strip(video_btchw[n, frames]), alt.replace("{n}", str(n + 1))))
 
     def tokens(self, label: str, alt: str, colours_bn3: Tensor) -> None:
         """A row of tokens in colours, at the times of the frames of the other rows."""
         tokens = pictures.token_video(colours_bn3, self.config.grid)
         times = [frame // self.config.model.patch[0] for frame in pictures.pick_frames(self.config.clip.frames)]
         for n, column in enumerate(self.columns):
-            column.append(row(label, pictures.token_strip(tokens[n, times]), alt.format(n=n + 1), "tokens"))
+            column.append(row(label, pictures.token_strip(tokens[n, times]), alt.replace("{n}", str(n + 1)), "tokens"))
 
     def html(self) -> Markup:
         """All of it."""

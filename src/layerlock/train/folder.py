@@ -15,7 +15,7 @@ from typing import Any
 from layerlock.config import Config, load_config, to_dict
 from layerlock.data.index.listing import printable
 from layerlock.errors import ConfigError, LayerlockError
-from layerlock.files import write_whole
+from layerlock.files import is_part, write_whole
 from layerlock.lock import FILES, FolderLock
 
 PARTS = (
@@ -90,10 +90,11 @@ class RunFolder:
             self._clear()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_whole(self.plan, lambda part: part.write_text(json.dumps(plan or {}, indent=2) + "\n"))
             facts = {"config": to_dict(config), "resolved": dict(resolved or {}), "versions": versions()}
             text = json.dumps(facts, indent=2) + "\n"
+            # the config first: by it a folder is known as a run's
             write_whole(self.config, lambda part: part.write_text(text))
+            write_whole(self.plan, lambda part: part.write_text(json.dumps(plan or {}, indent=2) + "\n"))
         except OSError as error:
             raise LayerlockError(f"{self.path}: cannot be written ({error.strerror})") from None
 
@@ -167,13 +168,18 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def _is_empty(path: Path) -> bool:
+    """Whether nothing is in a folder but what a process leaves there that is killed before it begins."""
+    return path.is_dir() and all(entry.name in FILES or is_part(entry.name) for entry in path.iterdir())
+
+
 def check_place(path: Path, exists: bool, what: str, *, resume: bool, overwrite: bool) -> None:
     """Raises LayerlockError where `what` (`a run`, `an evaluation`) is at `path` and neither is said, where none is
     there to resume, and where something else is there.
     """
     if resume and overwrite:
         raise LayerlockError(f"--resume continues {what} and --overwrite replaces it: say one of them")
-    if not exists and path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - FILES):
+    if not exists and path.exists() and not _is_empty(path):
         raise LayerlockError(f"{path}: there, and not {what} of ours; name another --out")
     if resume and not exists:
         raise LayerlockError(f"{path}: no {what.split()[1]} to resume here")

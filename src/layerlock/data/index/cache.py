@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Collection
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -23,8 +24,11 @@ from layerlock.data.decode.video import IMAGES, VideoInfo
 from layerlock.data.index.record import values_of, video_of
 from layerlock.files import write_whole
 
-PROBE = f"4 av {version('av')}"
-"""what found out the entries; the first number is to be raised when `probe` finds out something else"""
+
+@cache
+def probe_version() -> str:
+    """What finds out the entries; the first number is to be raised when `probe` finds out something else."""
+    return f"4 av {version('av')}"
 
 
 class Stamp(NamedTuple):
@@ -149,14 +153,14 @@ def _digest(data: str) -> str:
 
 def _line(path: str, stamp: Stamp, found: VideoInfo | str) -> bytes:
     told = {"reason": found} if isinstance(found, str) else {"video": values_of(found)}
-    return json.dumps({"path": path, "stamp": stamp, "probe": PROBE, **told}).encode() + b"\n"
+    return json.dumps({"path": path, "stamp": stamp, "probe": probe_version(), **told}).encode() + b"\n"
 
 
 def _parsed(line: bytes) -> tuple[str, Stamp, VideoInfo | str] | None:
     """The path, stamp and finding of a line; None where it holds no such thing."""
     try:
         entry = json.loads(line)
-        if entry["probe"] != PROBE:
+        if entry["probe"] != probe_version():
             return None
         stamp = Stamp(*entry["stamp"])
         found = entry["reason"] if "reason" in entry else video_of(entry["path"], entry["video"])
