@@ -4,31 +4,50 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
+from torch.nn import functional as F
 
 import layerlock
 from layerlock.cli import VERBS
 from layerlock.learn.plan import timeline
+from layerlock.train.loop import Run
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+def plans_of_the_architecture_page() -> dict[str, Any]:
+    codes = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    for code in codes:
+        exec(code.split("config = ")[0], names)
+    return names
+
+
 @pytest.mark.usefixtures("noise")
 def test_the_plan_of_the_architecture_page_trains(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
-    names: dict[str, object] = {}
-    exec(code.split("config = ")[0], names)
+    names = plans_of_the_architecture_page()
     config = tiny.config(tmp_path)
-    plan = names["HalfWay"](config)  # type: ignore[operator]
+    plan = names["HalfWay"](config)
     assert [(begin, stage.targets) for begin, stage in timeline(plan, config.steps)] == [
         (0, "pixels"),
         (6, "pixels+h2"),
     ]
     layerlock.pretrain(config, plan=plan, quiet=True)
     assert "step 6 switch: 2 blocks frozen, target pixels+h2" in (tmp_path / "events.log").read_text()
+
+
+@pytest.mark.usefixtures("noise")
+def test_the_plan_that_observes_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mse, update, steps = F.mse_loss, Run.update, list[int]()
+    monkeypatch.setattr(F, "mse_loss", lambda *args: 1e-3 * mse(*args) if len(steps) > 4 else mse(*args))
+    monkeypatch.setattr(Run, "update", lambda self, *args, **kwargs: steps.append(0) or update(self, *args, **kwargs))
+    config = tiny.config(tmp_path)
+    layerlock.pretrain(config, plan=plans_of_the_architecture_page()["WhenFar"](config), quiet=True)
+    assert "step 5 switch: 2 blocks frozen, target pixels+h2: the loss is" in (tmp_path / "events.log").read_text()
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)

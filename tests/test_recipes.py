@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,15 @@ from paper_tables import ROWS
 from printed import printed
 
 import layerlock
-from layerlock.budget import budget, h100_hours, total_flops
+from layerlock.api import describe_recipe
+from layerlock.budget import budget, foretold, h100_hours, total_flops
 from layerlock.config import Config, RunConfig
+from layerlock.dry_run import show
 from layerlock.encoders.published import PUBLISHED
 from layerlock.encoders.videomae_weights import clip_grid, fields_of, vit_config
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.decoders import BackboneDecoding
+from layerlock.learn.observed import UNKNOWN
 from layerlock.learn.plan import timeline
 from layerlock.model.cost import backbone_parameters, dense_parameters, encoder_flops
 from layerlock.model.encoder import ClipShape, Encoder
@@ -47,7 +51,8 @@ IN_PLACE_OF_NONE = {
 }
 IN_PLACE_OF = {"frozen": "pixels", "pixels": "frozen", "cosine": "constant", "sequential": "simultaneous"}
 METHODS = [
-    *("mae", "freeze", "layerlock", "layerlock-sparse", "layerlock-multi", "live-latents", "videomae"),
+    *("mae", "freeze", "layerlock", "layerlock-sparse", "layerlock-multi", "layerlock-plateau"),
+    *("live-latents", "videomae"),
     *("vjepa", "vjepa-layerlock", "vjepa-layerlock-own", "distill", "static-teacher"),
     *("blockwise", "blockwise-sequential", "deep-supervision", "end-to-end"),
 ]
@@ -261,7 +266,7 @@ def test_a_budget_adds_up_the_stages() -> None:
     stages = budget(made)
     assert [(each.begin, each.end) for each in stages] == [(0, 6), (6, 7), (7, 8), (8, 9), (9, 10)]
     by_hand = sum(32 * made.cost(made.build_plan().stage(step, ())).total for step in range(10))
-    assert total_flops(stages) == by_hand
+    assert total_flops(made, stages) == by_hand
 
 
 @pytest.mark.parametrize(("precision", "seconds"), [("auto", 2.5), ("bf16", 2.5), ("fp32", 2.5 * 989 / 67)])
@@ -338,3 +343,21 @@ def test_an_encoder_that_cannot_be_adapted_is_named(tmp_path: Path) -> None:
         layerlock.recipe("adapt", init_from="hf:facebook/vjepa2-vitl-fpc64-256")
     with pytest.raises(ConfigError, match="init_from: 'nowhere' is no encoder"):
         layerlock.recipe("adapt", init_from="nowhere")
+
+
+def test_what_a_plan_costs_that_observes_is_told_as_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    made = recipe("layerlock-plateau-tiny")
+    (only,) = budget(made)
+    assert (only.begin, only.end, only.stage.targets) == (0, None, "pixels")
+    assert not foretold(budget(made))
+    assert foretold(budget(recipe("layerlock-tiny")))
+    throughout = made.steps * made.batch * made.cost(only.stage).total
+    assert total_flops(made, [only]) == throughout
+    show(made)
+    shown = capsys.readouterr().out
+    assert f"{UNKNOWN}; throughout in its first stage {throughout:.3g} FLOPs" in shown
+    assert re.search(r"│ 0-\? +│ +0 │ pixels", shown)
+    assert "of the first stage throughout" not in shown
+    assert UNKNOWN in describe_recipe(made.recipe)
+    (line,) = [line for line in markdown().splitlines() if line.startswith("| `layerlock-plateau-tiny` |")]
+    assert "| unknown | unknown |" in line

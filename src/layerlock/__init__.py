@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from layerlock.learn.decoders import BackboneDecoding
     from layerlock.learn.learner import Learner
     from layerlock.learn.masking import RandomMasking
-    from layerlock.learn.plan import FixedPlan, Plan, Stage, Switch, SwitchLog, Tap
-    from layerlock.learn.plans import Blockwise, Distill, JointEmbedding, LiveLatents, Progressive
+    from layerlock.learn.plan import Decision, FixedPlan, Observer, Plan, Stage, Switch, SwitchLog, Tap
+    from layerlock.learn.plans import Blockwise, Distill, JointEmbedding, LiveLatents, Plateau, Progressive
     from layerlock.learn.targets import FeatureTarget, PatchTarget
     from layerlock.model.encoder import Encoder
     from layerlock.model.vit import ViT, ViTConfig
@@ -67,9 +67,9 @@ _HOMES = {
     "layerlock.learn.decoders": ("BackboneDecoding",),
     "layerlock.learn.learner": ("Learner",),
     "layerlock.learn.masking": ("RandomMasking",),
-    "layerlock.learn.plan": ("FixedPlan", "Plan", "Stage", "Switch", "SwitchLog", "Tap"),
+    "layerlock.learn.plan": ("Decision", "FixedPlan", "Observer", "Plan", "Stage", "Switch", "SwitchLog", "Tap"),
     "layerlock.learn.targets": ("FeatureTarget", "PatchTarget"),
-    "layerlock.learn.plans": ("Blockwise", "Distill", "JointEmbedding", "LiveLatents", "Progressive"),
+    "layerlock.learn.plans": ("Blockwise", "Distill", "JointEmbedding", "LiveLatents", "Plateau", "Progressive"),
     "layerlock.model.encoder": ("Encoder",),
     "layerlock.model.vit": ("ViT", "ViTConfig"),
 }
@@ -81,6 +81,7 @@ __all__ = [
     "ClipConfig",
     "Config",
     "ConfigError",
+    "Decision",
     "Distill",
     "Embeddings",
     "Encoder",
@@ -93,9 +94,11 @@ __all__ = [
     "LayerlockError",
     "Learner",
     "LiveLatents",
+    "Observer",
     "OptimConfig",
     "PatchTarget",
     "Plan",
+    "Plateau",
     "Progressive",
     "RandomMasking",
     "RunConfig",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerlock.budget import budget, in_words, total_flops, unknown_networks
+from layerlock.budget import budget, cost_in_words
 from layerlock.config import Config, load_config
 from layerlock.data.index import Index, build_index
 from layerlock.data.targets import ColumnKind
@@ -64,14 +64,11 @@ def describe_recipe(name: str) -> str:
     Raises LayerlockError for a name that is not there.
     """
     config, made = _recipe(name), RECIPES[name]
-    stages = budget(config)
-    flops = total_flops(stages)
-    cost = [f"{flops:.3g} FLOPs", in_words(config, flops), unknown_networks(stages)]
     lines = [
         f"{name}: {made.about}",
         f"source    {made.source or 'our own'}",
         f"to reach  {made.reaches or 'no figures'}",
-        f"cost      {'; '.join(filter(None, cost))}",
+        f"cost      {cost_in_words(config, budget(config))}",
         *(f"decided   {text}" for text in made.decided),
     ]
     return "\n".join(lines)

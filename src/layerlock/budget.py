@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from layerlock.config import Config
+from layerlock.learn.observed import UNKNOWN, observes
 from layerlock.learn.plan import Plan, Stage, timeline
 from layerlock.learn.step_cost import StepCost
 
@@ -17,24 +18,28 @@ UTILISATION = 0.4
 
 @dataclass(frozen=True, kw_only=True)
 class StageBudget:
-    """A stage from step `begin` up to `end`, and what one clip costs in a step of it."""
+    """A stage from step `begin` up to `end` (None: not foretold), and what one clip costs in a step of it."""
 
     begin: int
-    end: int
+    end: int | None
     stage: Stage
     clip: StepCost
     batch: int
 
-    @property
-    def flops(self) -> int:
-        """Of the whole stage."""
-        return self.clip.total * self.batch * (self.end - self.begin)
+    def flops(self, steps: int) -> int:
+        """Of the stage in a run of `steps` steps; to its end, where its own is not foretold."""
+        return self.clip.total * self.batch * ((self.end or steps) - self.begin)
 
 
 def budget(config: Config, plan: Plan | None = None) -> tuple[StageBudget, ...]:
-    """The stages of a run by `plan`, without one by the config's own, and their cost."""
-    stages = timeline(plan or config.build_plan(), config.steps)
-    ends = [*(begin for begin, _ in stages[1:]), config.steps]
+    """The stages of a run by `plan`, without one by the config's own, and their cost; of a plan that decides by what it
+    observes the first alone, whose end is not foretold.
+    """
+    plan = plan or config.build_plan()
+    stages = timeline(plan, config.steps)
+    ends: list[int | None] = [*(begin for begin, _ in stages[1:]), config.steps]
+    if observes(plan):
+        stages, ends = stages[:1], [None]
     return tuple(
         StageBudget(begin=begin, end=end, stage=stage, clip=config.cost(stage), batch=config.batch)
         for (begin, stage), end in zip(stages, ends, strict=True)
@@ -47,9 +52,21 @@ def unknown_networks(stages: Sequence[StageBudget]) -> str:
     return f"without {', '.join(names)}: its cost is unknown until it is on this machine" if names else ""
 
 
-def total_flops(stages: Sequence[StageBudget]) -> int:
-    """Of all stages."""
-    return sum(each.flops for each in stages)
+def foretold(stages: Sequence[StageBudget]) -> bool:
+    """Whether these are all stages of a run."""
+    return stages[-1].end is not None
+
+
+def total_flops(config: Config, stages: Sequence[StageBudget]) -> int:
+    """Of all stages; of a run that is not foretold those that it takes if it stays in its first stage."""
+    return sum(each.flops(config.steps) for each in stages)
+
+
+def cost_in_words(config: Config, stages: Sequence[StageBudget]) -> str:
+    """FLOPs and hours of a run, and what is not known of them."""
+    flops = total_flops(config, stages)
+    first = "" if foretold(stages) else f"{UNKNOWN}; throughout in its first stage "
+    return "; ".join(filter(None, [f"{first}{flops:.3g} FLOPs", in_words(config, flops), unknown_networks(stages)]))
 
 
 def h100_precision(config: Config) -> str:

@@ -18,8 +18,9 @@ from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Decoding
 from layerlock.learn.masking import Maskings, RandomMasking, SeveralMaskings
 from layerlock.learn.networks import foreign_problems
+from layerlock.learn.observed import observes
 from layerlock.learn.plan import Plan, Stage, timeline, weighed, weight_problems
-from layerlock.learn.plans import Plans, Progressive, Schedule
+from layerlock.learn.plans import Freezing, Plans, Progressive
 from layerlock.learn.step_cost import StepCost, step_cost
 from layerlock.learn.targets import OWN
 from layerlock.model.cost import backbone_parameters
@@ -119,7 +120,8 @@ class OptimConfig:
 class RunConfig:
     """How a run is carried out.
 
-    Nothing here changes a number that is learned, but `device`, `precision` and `threads` in their last bits.
+    Nothing here changes a number that is learned, but `device`, `precision` and `threads` in their last bits, and
+    `log_every` where the plan decides by what is logged.
     """
 
     device: str = "auto"
@@ -272,12 +274,13 @@ class Config:
             found += [f"step {begin}: {problem}" for problem in self.stage_problems(stage, before)]
             before = stage
         found += [] if found else self.network_problems(stage for _, stage in stages)
-        found += [] if found else self._weight_problems(plan, stages)
+        if not found and not observes(plan):  # one that observes may go elsewhere, and is checked step by step
+            found += self._weight_problems(plan, stages)
         return found + self._cycle_problems({begin for begin, _ in stages})
 
     def stage_problems(self, stage: Stage, before: Stage | None) -> list[str]:
         """What is wrong with entering `stage` after another one (None: at the start), a line each, field first."""
-        freeze_decoder = isinstance(self.plan, Schedule) and self.plan.freeze_decoder
+        freeze_decoder = isinstance(self.plan, Freezing) and self.plan.freeze_decoder
         found = stage.problems(self.model.depth, self.encoder_depth, freeze_decoder)
         names_positions = all(counts.predicted for counts in self.masking.counts(self.grid))
         if any(tap.masked for tap in stage.taps) and not names_positions:

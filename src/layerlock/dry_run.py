@@ -9,10 +9,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from layerlock.budget import StageBudget, budget, in_words, total_flops, unknown_networks
+from layerlock.budget import StageBudget, budget, cost_in_words, foretold, total_flops, unknown_networks
 from layerlock.config import Config, to_dict
 from layerlock.errors import ConfigError
 from layerlock.learn.learner import Learner
+from layerlock.learn.observed import UNKNOWN
 from layerlock.learn.plan import Plan, Stage
 from layerlock.model.cost import backbone_parameters
 from layerlock.train.optimizer import optimizer_problems
@@ -46,11 +47,10 @@ def show(config: Config, plan: Plan | None = None) -> None:
     console = Console(highlight=False, soft_wrap=True, width=140)
     console.print(json.dumps(to_dict(config), indent=2), markup=False)
     console.print(_table(config, stages))
-    total, unfrozen = total_flops(stages), stages[0].clip.total * config.batch * config.steps
-    console.print(f"{total:.3g} FLOPs in all, {total / unfrozen:.3f} of the first stage throughout")
-    console.print(in_words(config, total))
-    if unknown := unknown_networks(stages):
-        console.print(unknown, markup=False)
+    console.print(cost_in_words(config, stages), markup=False)
+    if foretold(stages):
+        total, unfrozen = total_flops(config, stages), stages[0].clip.total * config.batch * config.steps
+        console.print(f"{total / unfrozen:.3f} of the first stage throughout")
 
 
 def _table(config: Config, stages: Sequence[StageBudget]) -> Table:
@@ -67,7 +67,7 @@ def _table(config: Config, stages: Sequence[StageBudget]) -> Table:
     for each, parameters in zip(stages, live, strict=True):
         cost = each.clip
         table.add_row(
-            f"{each.begin:,}-{each.end:,}",
+            f"{each.begin:,}-{'?' if each.end is None else f'{each.end:,}'}",
             str(each.stage.frozen),
             each.stage.targets,
             "unknown" if parameters is None else f"{parameters / 1e6:,.1f} M",
@@ -75,4 +75,6 @@ def _table(config: Config, stages: Sequence[StageBudget]) -> Table:
             f"{cost.total / first:.2f}",
             *(f"{getattr(cost, part) / cost.total:.0%}" for part in PARTS),
         )
+    if not foretold(stages):
+        table.add_row("?", "?", UNKNOWN)
     return table

@@ -199,7 +199,14 @@ def test_a_timeline_keeps_the_log_that_a_plan_reads() -> None:
 def test_a_fixed_plan_does_not_read_the_log() -> None:
     stages = tuple((10 * k, Stage(frozen=k, last=10, taps=(TAP,))) for k in range(3))
     plan = FixedPlan(stages)
-    assert [plan.stage(step, (Switch(step, "?"),)).frozen for step in (0, 9, 10, 19, 20, 10**6)] == [0, 0, 1, 1, 2, 2]
+    assert [plan.stage(step, (Switch(step, stages[1][1]),)).frozen for step in (0, 9, 10, 19, 20, 10**6)] == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+    ]
     assert timeline(plan, 15) == list(stages[:2])
 
 

@@ -59,7 +59,10 @@ def full_disk(size: int = 4096) -> Iterator[None]:
 @pytest.mark.parametrize("stage", [PIXEL_STAGE, lock_stage(2)], ids=["pixels", "latent"])
 def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path, stage: Stage, compute: torch.dtype) -> None:
     made, optimizer = trained(stage, compute)
-    log, monitor = (Switch(1, "h2"),), {"best": {"a": 0.1}, "turned": ["b"]}
+    log, monitor = (
+        (Switch(1, lock_stage(1)), Switch(4, lock_stage(1, 2, fraction=0.5), "it was time")),
+        {"best": {"a": 0.1}, "turned": ["b"]},
+    )
     pending = {"h2": torch.tensor([0.1, 0.2])}
     place = save(tmp_path, 7, made, optimizer, log=log, monitor=monitor, pending=pending)
     wanted = [update(made, optimizer) for _ in range(2)]

@@ -121,7 +121,7 @@ def test_the_same_plan_goes_on_whatever_it_has_been_asked_and_however_the_run_is
 def test_a_weight_that_rises_otherwise_is_another_plan() -> None:
     """Neither at its beginning nor at its end does the ramp differ from itself at another length."""
     rising = [LiveLatents(layers=(1,), ramp=ramp).build(1_000, 4, 6) for ramp in ("constant", "cosine")]
-    facts = [plan_facts(plan, 1_000) for plan in rising]
+    facts = [plan_facts(plan, 1_000, 10) for plan in rising]
     assert differences(facts[0], facts[0]) == []
     found = differences(*facts)
     assert any('ramp: "constant", now "cosine"' in line for line in found)
@@ -143,7 +143,7 @@ def test_arrays_sets_functions_and_configs_are_settings_by_what_they_are() -> No
 
     def odd(**changes: Any) -> dict[str, Any]:
         fields = {"table": torch.eye(2), "names": frozenset("ab"), "limit": float("inf"), "config": MADE}
-        return plan_facts(Odd(**(fields | changes)), 4)
+        return plan_facts(Odd(**(fields | changes)), 4, 1)
 
     assert differences(odd(), odd(config=replace(MADE, out="elsewhere"))) == []
     for changes in ({"table": torch.zeros(2, 2)}, {"names": frozenset("abc")}, {"config": replace(MADE, seed=5)}):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from tiny import lock_stage
 
 from layerlock.config import OptimConfig
 from layerlock.learn.plan import Switch
@@ -29,14 +30,14 @@ def test_rate_ends_at_zero_or_where_told() -> None:
 
 
 def test_every_switch_is_followed_by_a_mini_warmup_and_only_the_last_counts() -> None:
-    log = (Switch(300, "h1"), Switch(600, "h2"))
+    log = (Switch(300, lock_stage(1)), Switch(600, lock_stage(2)))
     for step in range(600, 640):
         share = min(1.0, (step - 599) / 20)
         assert learning_rate(PLAIN, 1000, step, log) == pytest.approx(share * learning_rate(PLAIN, 1000, step, ()))
 
 
 def test_mini_warmups_can_be_left_out_and_last_a_step_at_least() -> None:
-    log = (Switch(50, "h1"),)
+    log = (Switch(50, lock_stage(1)),)
     none = OptimConfig(lr=1.0, warmup=0.0, mini_warmup=0.0)
     short = OptimConfig(lr=1.0, warmup=0.0, mini_warmup=1e-9)
     for step in (50, 51):

@@ -1,18 +1,20 @@
 """Plans: which layers learn at which step, and from which targets.
 
 A plan is anything with `stage(step, log) -> Stage`, pure. A Stage is structural and hashable: what runs without
-autograd, how deep a pass goes, which parameters have gradients and optimizer state all follow from it.
+autograd, how deep a pass goes, which parameters have gradients and optimizer state all follow from it. A plan that
+decides by figures of the run has `observe` too (`learn/observed.py`).
 """
 
 from __future__ import annotations
 
+import json
 import math
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, get_args
 
-from layerlock.learn.targets import MODEL, OWN, PIXELS, FeatureTarget, PatchTarget, Source, Target
+from layerlock.learn.targets import MODEL, OWN, PIXELS, FeatureTarget, PatchTarget, Source, Target, target_from
 
 TapError = Literal["squared", "absolute", "smooth"]
 
@@ -52,6 +54,11 @@ class Stage:
     def targets(self) -> str:
         """Names of the targets, for people."""
         return "+".join(self.label(tap) for tap in self.taps)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """All of it as JSON holds it."""
+        return dict(json.loads(json.dumps(asdict(self))))
 
     def label(self, tap: Tap) -> str:
         """A tap's name among those of its stage: its target, with its depth where losses are taken at several."""
@@ -141,12 +148,22 @@ class Stage:
         return []
 
 
+def stage_from(values: Mapping[str, Any]) -> Stage:
+    """The stage that `Stage.plain` gave. KeyError or TypeError for anything else."""
+    taps = tuple(Tap(**{**tap, "target": target_from(tap["target"])}) for tap in values["taps"])
+    return Stage(**{**values, "taps": taps})
+
+
 @dataclass(frozen=True)
 class Switch:
-    """An entry of the switch log: from `step` on another stage is in force."""
+    """An entry of the switch log: from update number `step` (from 0) on `stage` is in force.
+
+    `reason` is why, in words, where a plan decided it by what it observed; empty where it was foretold.
+    """
 
     step: int
-    stage: str
+    stage: Stage
+    reason: str = ""
 
 
 SwitchLog = tuple[Switch, ...]
@@ -156,11 +173,34 @@ class Plan(Protocol):
     """Anything that says which stage is in force; pure, so that a resumed run reads the same history.
 
     A plan may also have `weights(step, log)`, the factors of losses by their labels; 1 for what it leaves out. A label
-    of another stage of the plan has no effect in this one; one that no stage has is an error.
+    of another stage of the plan has no effect in this one; one that no stage has is an error. And it may have
+    `observe(step, figures)`, as an `Observer`.
     """
 
     def stage(self, step: int, log: SwitchLog) -> Stage:
         """The stage of the update number `step` (from 0), given the switches so far."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a plan decides by what it has observed: from the next update on `stage` is in force; why, in words."""
+
+    stage: Stage
+    reason: str
+
+
+class Observer(Plan, Protocol):
+    """A plan that decides by figures of the run.
+
+    What `observe` decides is recorded in the switch log; `stage(step, log)` stays a pure function of what is recorded
+    there, and has to give the stage that was decided for. What `observe` remembers is its own: a resumed run shows a
+    fresh copy of the plan the same lines again.
+    """
+
+    def observe(self, step: int, figures: Mapping[str, Any]) -> Decision | None:
+        """Called with each line of `metrics.jsonl`, written after `step` updates, without `timing` and `skipped`, which
+        depend on the machine; not with that at the end of the run. None: all stays as it is.
+        """
 
 
 def weighted(plan: Plan) -> bool:
@@ -174,8 +214,10 @@ def weights_of(plan: Plan, step: int, log: SwitchLog) -> dict[str, float]:
     return {} if weights is None else dict(weights(step, log))
 
 
-def weight_problems(weights: Mapping[str, float], stage: Stage, labels: Collection[str]) -> list[str]:
-    """What is wrong with the factors of losses in `stage`, a line each; `labels` are those of all stages known."""
+def weight_problems(weights: Mapping[str, float], stage: Stage, labels: Collection[str] | None) -> list[str]:
+    """What is wrong with the factors of losses in `stage`, a line each; `labels` are those of all stages, None where
+    not all are known.
+    """
     own = [stage.label(tap) for tap in stage.taps]
     otherwise = {name for tap in stage.taps for name in (tap.target.name, f"{tap.target.name}@{tap.depth}")}
     found = []
@@ -183,7 +225,8 @@ def weight_problems(weights: Mapping[str, float], stage: Stage, labels: Collecti
         number = isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)
         if not number:
             found.append(f"plan.weights: {weight!r} of {label} is not a number")
-        if label not in own and (label not in labels or label in otherwise):
+        elsewhere = labels is None or label in labels
+        if label not in own and (not elsewhere or label in otherwise):
             found.append(f"plan.weights: no loss is called {label!r}; those of the stage in force: {', '.join(own)}")
     return found
 
@@ -206,17 +249,19 @@ class FixedPlan:
 
 
 def timeline(plan: Plan, steps: int) -> list[tuple[int, Stage]]:
-    """(first step, stage) of every stage that a plan goes through in `steps` steps, log kept as a run keeps it."""
+    """(first step, stage) of every stage that a plan goes through in `steps` steps, log kept as a run keeps it; of an
+    observer those that it goes through where it decides nothing.
+    """
     if isinstance(plan, FixedPlan) and type(plan).stage is FixedPlan.stage:
         return [(begin, stage) for begin, stage in plan.timeline if begin < steps]
-    found: list[tuple[int, Stage]] = []
+    stages: list[tuple[int, Stage]] = []
     log: SwitchLog = ()
     for step in range(steps):
         stage = plan.stage(step, log)
-        if not found or stage != found[-1][1]:
-            log += (Switch(step, stage.targets),) if found else ()
-            found.append((step, stage))
-    return found
+        if not stages or stage != stages[-1][1]:
+            log += (Switch(step, stage),) if stages else ()
+            stages.append((step, stage))
+    return stages
 
 
 def weighed(
@@ -230,6 +275,6 @@ def weighed(
     log: SwitchLog = ()
     ends = [*(begin for begin, _ in stages[1:]), steps]
     for (begin, stage), end in zip(stages, ends, strict=True):
-        log += (Switch(begin, stage.targets),) if begin else ()
+        log += (Switch(begin, stage),) if begin else ()
         for step in range(begin, end):
             yield step, stage, weights_of(plan, step, log)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from layerlock.learn.plan import FixedPlan, Stage, SwitchLog, Tap, TapError
+from layerlock.learn.plan import Decision, FixedPlan, Stage, SwitchLog, Tap, TapError
 from layerlock.learn.targets import MODEL, OWN, TEACHER, FeatureTarget, PatchKind, PatchTarget
 
 ROUNDING = 1e-9
@@ -16,36 +16,64 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule(ABC):
-    """When blocks freeze. All times are fractions of the run.
+class Freezing(ABC):
+    """How many blocks freeze: `first` at the first switch, `jump` more at each later one, never more than `last`.
 
-    From `start` on, `first` blocks are frozen, then `jump` more every `interval`, never more than `last`; `freezes`
-    gives (time, frozen) pairs instead. `start=1` never freezes. `frozen` blocks are so from the first step, which asks
-    for weights to begin with (`init_from`).
+    `frozen` blocks are so from the first step, which asks for weights to begin with (`init_from`).
     """
 
     frozen: int | Literal["half"] = 0
     """blocks frozen from the first step on; half: the lower half of the encoder's"""
-
-    start: float = 1.0
-    """first switch, as a fraction of the run; 1: never"""
-    interval: float = 0.1
-    """from one switch to the next, as a fraction of the run"""
     first: int = 1
     """blocks frozen at the first switch"""
     jump: int = 1
     """blocks frozen at each later switch"""
     last: int = 1_000
     """most blocks ever frozen"""
-    freezes: tuple[tuple[float, int], ...] = ()
-    """(time, frozen blocks) pairs, in place of the five fields above"""
     freeze_decoder: bool = False
     """allow to freeze into the decoder's blocks"""
 
     def problems(self) -> list[str]:
+        """What is wrong with the settings, a line each."""
+        return [f"plan.frozen: {self.frozen} is negative"] if self.frozen != "half" and self.frozen < 0 else []
+
+    @abstractmethod
+    def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:
+        """The losses of a stage, given how many blocks are frozen in it and were in those before, from 0 on."""
+
+    def stages(self, switches: Sequence[int], encoder_depth: int, depth: int) -> list[Stage]:
+        """The first stage, and one after each switch to so many frozen blocks. ValueError where the first switch
+        freezes none.
+        """
+        first = encoder_depth // 2 if self.frozen == "half" else self.frozen
+        if switches and switches[0] <= first:
+            raise ValueError(
+                f"plan.frozen: {first} blocks are frozen from the start, {switches[0]} at the first switch"
+            )
+        frozen = [first, *switches]
+        so_far = [tuple(dict.fromkeys([0, *frozen[: i + 1]])) for i in range(len(frozen))]
+        return [Stage(frozen=counts[-1], last=depth, taps=self.taps(counts, encoder_depth, depth)) for counts in so_far]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Freezing):
+    """When blocks freeze. All times are fractions of the run.
+
+    From `start` on `first` blocks are frozen, then `jump` more every `interval`; `freezes` gives (time, frozen) pairs
+    instead. `start=1` never freezes.
+    """
+
+    start: float = 1.0
+    """first switch, as a fraction of the run; 1: never"""
+    interval: float = 0.1
+    """from one switch to the next, as a fraction of the run"""
+    freezes: tuple[tuple[float, int], ...] = ()
+    """(time, frozen blocks) pairs, in place of start, interval, first, jump and last"""
+
+    def problems(self) -> list[str]:
         """What is wrong with the schedule itself, a line each."""
-        if self.frozen != "half" and self.frozen < 0:
-            return [f"plan.frozen: {self.frozen} is negative"]
+        if problems := super().problems():
+            return problems
         if self.freezes:
             times, counts = zip(*self.freezes, strict=True)
             rising = list(times) == sorted(set(times)) and list(counts) == sorted(set(counts))
@@ -71,19 +99,11 @@ class Schedule(ABC):
 
     def build(self, steps: int, encoder_depth: int, depth: int) -> FixedPlan:
         """The plan of a run of `steps` steps. Every stage keeps at least one step; ValueError where they do not fit."""
-        first = encoder_depth // 2 if self.frozen == "half" else self.frozen
-        frozen = [first, *(count for _, count in self.schedule())]
-        if frozen[1:] and frozen[1] <= first:
-            raise ValueError(f"plan.frozen: {first} blocks are frozen from the start, {frozen[1]} at the first switch")
-        so_far = [tuple(dict.fromkeys([0, *frozen[: i + 1]])) for i in range(len(frozen))]
-        stages = [
-            Stage(frozen=counts[-1], last=depth, taps=self.taps(counts, encoder_depth, depth)) for counts in so_far
-        ]
-        return spread(stages, [0.0, *(time for time, _ in self.schedule())], steps)
-
-    @abstractmethod
-    def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:
-        """The losses of a stage, given how many blocks are frozen in it and were in those before, from 0 on."""
+        times, switches = [0.0], list[int]()
+        for time, count in self.schedule():
+            times.append(time)
+            switches.append(count)
+        return spread(self.stages(switches, encoder_depth, depth), times, steps)
 
 
 def spread(stages: Sequence[Stage], times: Sequence[float], steps: int) -> FixedPlan:
@@ -97,11 +117,11 @@ def spread(stages: Sequence[Stage], times: Sequence[float], steps: int) -> Fixed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progressive(Schedule):
-    """Progressive freezing, with or without latent targets (LayerLock sections 3.3 and 4.1).
+class Locking(Freezing):
+    """What is predicted once blocks are frozen: patches still, or latent targets (LayerLock section 3.3).
 
     With `target="frozen"` the loss predicts the output of the last frozen block, with `keep_targets` all targets so far
-    (Table 5). Without freezing it is plain MAE, and with `masked` and `normalized` patches VideoMAE.
+    (Table 5).
     """
 
     target: Literal["pixels", "frozen"] = "pixels"
@@ -141,7 +161,7 @@ class Progressive(Schedule):
             "standardized",
             "average",
         )
-        given = [f"plan.{name}" for name in (*latent, "error") if getattr(self, name) != getattr(Progressive, name)]
+        given = [f"plan.{name}" for name in (*latent, "error") if getattr(self, name) != getattr(Locking, name)]
         if self.target == "pixels" and given:
             found.append(f"{', '.join(given)}: of features that are predicted, with plan.target pixels none are")
         if self.full_clip and self.latent_fraction == 1:
@@ -155,11 +175,6 @@ class Progressive(Schedule):
         if self.average < 1:
             found.append(f"plan.average: {self.average} is not positive")
         return found
-
-    def build(self, steps: int, encoder_depth: int, depth: int) -> FixedPlan:
-        """As every schedule's; with a factor for the loss on patches where one is kept."""
-        fixed = super().build(steps, encoder_depth, depth)
-        return PatchWeighted(fixed.timeline, self.patch_weight) if self.patch_weight else fixed
 
     def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:
         """A loss on pixels, or on the latest of the frozen layers, or on all so far."""
@@ -183,6 +198,106 @@ class Progressive(Schedule):
             masked=self.masked,
             error=self.error,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progressive(Locking, Schedule):
+    """Progressive freezing by a schedule, with or without latent targets (LayerLock sections 3.3 and 4.1).
+
+    Without freezing it is plain MAE, and with `masked` and `normalized` patches VideoMAE.
+    """
+
+    def build(self, steps: int, encoder_depth: int, depth: int) -> FixedPlan:
+        """As every schedule's; with a factor for the loss on patches where one is kept."""
+        fixed = super().build(steps, encoder_depth, depth)
+        return PatchWeighted(fixed.timeline, self.patch_weight) if self.patch_weight else fixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau(Locking):
+    """Progressive freezing whose switches come when the logged loss of the stage no longer falls.
+
+    At each log line the mean loss of the last `lines` lines is compared with that of the `lines` before them, all of
+    the stage in force; where it fell by less than a share `threshold`, `patience` lines in a row, `first` blocks
+    freeze, or `jump` more, never more than `last` or than the encoder has. No stage but the last is shorter than
+    `shortest` or, up to the next log line, longer than `longest`. Our own: LayerLock has its times from a schedule.
+    """
+
+    lines: int = 5
+    """log lines that are averaged"""
+    threshold: float = 0.01
+    """a loss that falls by a smaller share of itself no longer falls"""
+    patience: int = 2
+    """log lines in a row at which it no longer falls"""
+    shortest: float = 0.05
+    """shortest stage, as a fraction of the run"""
+    longest: float = 0.5
+    """longest stage but the last, as a fraction of the run"""
+
+    def problems(self) -> list[str]:
+        """What is wrong with the settings, a line each."""
+        problems = super().problems()
+        problems += [
+            f"plan.{name}: {getattr(self, name)} is not positive"
+            for name in ("first", "jump", "last", "lines", "patience", "threshold")
+            if getattr(self, name) <= 0
+        ]
+        if not 0 <= self.shortest <= self.longest <= 1:
+            problems.append(f"plan.shortest: {self.shortest}, plan.longest: {self.longest}, not fractions that rise")
+        return problems
+
+    def build(self, steps: int, encoder_depth: int, depth: int) -> PlateauPlan:
+        """The plan of a run of `steps` steps."""
+        most = min(self.last, depth if self.freeze_decoder else encoder_depth)
+        switches = [*range(min(self.first, most), most, self.jump), most]
+        return PlateauPlan(self, tuple(self.stages(switches, encoder_depth, depth)), steps)
+
+
+class PlateauPlan:
+    """`stages` one after the other, each until its loss no longer falls, as `Plateau` says."""
+
+    def __init__(self, settings: Plateau, stages: tuple[Stage, ...], steps: int) -> None:
+        self.settings, self.stages, self.steps = settings, stages, steps
+        self.number, self.since, self.flat = 0, 0, 0
+        """the stage, the step at which it began, log lines in a row at which its loss did not fall"""
+        self.losses: list[float] = []
+
+    def stage(self, step: int, log: SwitchLog) -> Stage:
+        """The one decided for last."""
+        return log[-1].stage if log else self.stages[0]
+
+    def weights(self, step: int, log: SwitchLog) -> dict[str, float]:
+        """The factor of a loss on patches that is kept."""
+        weight = self.settings.patch_weight
+        return patch_factor(self.stage(step, log), weight) if weight else {}
+
+    def observe(self, step: int, figures: Mapping[str, Any]) -> Decision | None:
+        """The next stage, once the loss of this one no longer falls or it has lasted long enough."""
+        if self.number + 1 == len(self.stages):
+            return None
+        self.losses.append(float(figures["loss"]))
+        reason = self._reason((step - self.since) / self.steps)
+        if not reason:
+            return None
+        self.number, self.since, self.flat, self.losses = self.number + 1, step, 0, []
+        return Decision(self.stages[self.number], reason)
+
+    def _reason(self, lasted: float) -> str:
+        """Why the stage, which has lasted such a fraction of the run, is to end; empty where it is not."""
+        settings, n = self.settings, self.settings.lines
+        fall = None
+        if len(self.losses) >= 2 * n:
+            before, now = sum(self.losses[-2 * n : -n]) / n, sum(self.losses[-n:]) / n
+            fall = (before - now) / abs(before) if before else 0.0
+            self.flat = self.flat + 1 if fall < settings.threshold else 0
+        if lasted + ROUNDING < settings.shortest:
+            return ""
+        if fall is not None and self.flat >= settings.patience:
+            return (
+                f"the loss changed by {0.0 - fall:+.2%} from {n} log lines to the next {n}; "
+                f"{self.flat} lines in a row it fell by less than {settings.threshold:.2%}"
+            )
+        return f"it has lasted {settings.longest:.0%} of the run" if lasted + ROUNDING >= settings.longest else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,8 +412,12 @@ class PatchWeighted(FixedPlan):
 
     def weights(self, step: int, log: SwitchLog = ()) -> dict[str, float]:
         """The factor of the loss on patches in update `step`."""
-        stage = self.stage(step)
-        return {stage.label(tap): self.weight for tap in stage.taps if tap not in stage.latent} if stage.latent else {}
+        return patch_factor(self.stage(step), self.weight)
+
+
+def patch_factor(stage: Stage, weight: float) -> dict[str, float]:
+    """The factor of the loss on patches, by its label, where it is kept beside latent ones."""
+    return {stage.label(tap): weight for tap in stage.taps if tap not in stage.latent} if stage.latent else {}
 
 
 @dataclass(frozen=True)
@@ -378,5 +497,5 @@ def _local(depth: int, *, detach: bool = False) -> Tap:
     return Tap(depth=depth, target=PatchTarget("normalized"), masked=True, detach=detach)
 
 
-Plans = Progressive | JointEmbedding | Distill | LiveLatents | Blockwise
+Plans = Progressive | Plateau | JointEmbedding | Distill | LiveLatents | Blockwise
 """the plans that a config can name"""

@@ -6,8 +6,9 @@ A target states its own name, width, unit and picture; who computes features is 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -142,6 +143,12 @@ class FeatureTarget:
         if self.normalized or len(whole) > 1:
             whole = [torch.nn.functional.layer_norm(h, h.shape[-1:]) for h in whole]
         return whole[0] if len(whole) == 1 else torch.stack(whole).mean(0)
+
+
+def target_from(values: Mapping[str, Any]) -> Target:
+    """The target that JSON holds, field by field. TypeError for fields that it has not."""
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return PatchTarget(**fields) if "kind" in fields else FeatureTarget(**fields)
 
 
 def of_patches(label: str) -> bool:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from layerlock.budget import H100_PEAK, UTILISATION, budget, h100_hours, hours_text, total_flops, unknown_networks
+from layerlock.budget import (
+    H100_PEAK,
+    UTILISATION,
+    budget,
+    foretold,
+    h100_hours,
+    hours_text,
+    total_flops,
+    unknown_networks,
+)
 from layerlock.model.cost import backbone_parameters
 from layerlock.recipes import ROOMS
 from layerlock.recipes.record import Recipe
@@ -16,7 +25,8 @@ it reaches and what was decided where its source is silent. `to reach` is what t
 here. FLOPs are those of all steps of training, counted from shapes. H100 hours are these over {UTILISATION:.0%} of the
 peak: {H100_PEAK["bf16"] / 1e12:.0f} TFLOP/s in bfloat16, {H100_PEAK["fp32"] / 1e12:.0f} in float32 (no TF32), which the
 V-JEPA recipes ask for. That share is an assumption; decoding of videos and evaluation are not in it. What depends on a
-network of your own is unknown until that is on your machine; `--dry-run` tells it then.
+network of your own is unknown until that is on your machine; `--dry-run` tells it then. What a plan costs that decides
+by what it observes nobody knows before.
 """
 OTHERS = """## From other encoders
 
@@ -51,7 +61,7 @@ def row(made: Recipe) -> tuple[str, ...]:
     """The cells of a recipe, after `COLUMNS`."""
     config = made.config
     stages = budget(config)
-    flops, unknown = total_flops(stages), bool(unknown_networks(stages))
+    flops, unknown = total_flops(config, stages), bool(unknown_networks(stages)) or not foretold(stages)
     parameters = backbone_parameters(config.model, config.tokens) / 1e6
     return (
         f"`{made.name}`",

@@ -8,7 +8,7 @@ from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data.clips import ClipConfig
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.masking import Maskings, MultiBlockMasking, RandomMasking, TubeMasking
-from layerlock.learn.plans import Blockwise, Distill, JointEmbedding, LiveLatents, Plans, Progressive
+from layerlock.learn.plans import Blockwise, Distill, JointEmbedding, LiveLatents, Plans, Plateau, Progressive
 from layerlock.model.separate import SeparateDecoding
 from layerlock.model.sizes import vit
 from layerlock.recipes.record import Recipe
@@ -32,6 +32,7 @@ class Scale:
     decoder: SeparateDecoding
     """beside the backbone, whose blocks are then all the encoder's"""
     freezing: Progressive
+    plateau: Plateau
     sparse: float
     """share of the patches that sparse latent losses are on"""
     live: tuple[int, ...]
@@ -57,6 +58,7 @@ TINY = Scale(
     keep=0.25,
     decoder=SeparateDecoding(width=96, depth=2, heads=3, mlp=384),
     freezing=Progressive(target="pixels", start=0.6, interval=0.1, first=1, jump=1, last=4),
+    plateau=Plateau(target="frozen", last=4, lines=10, threshold=0.02, patience=3, shortest=0.05, longest=0.6),
     sparse=0.25,
     live=(2, 4, 6),
     ladder=JointEmbedding(climb=True, start=0.5, interval=0.1, first=1, jump=2, last=8),
@@ -79,6 +81,7 @@ SMALL = Scale(
     keep=0.10,
     decoder=SeparateDecoding(width=128, depth=4, heads=4, mlp=512),
     freezing=Progressive(target="pixels", start=0.6, interval=0.05, first=1, jump=1, last=7),
+    plateau=Plateau(target="frozen", last=7, lines=50, threshold=0.01, patience=5, shortest=0.03, longest=0.6),
     sparse=0.10,
     live=(2, 4, 6, 8),
     ladder=JointEmbedding(climb=True, start=0.4, interval=0.05, first=1, jump=1, last=12),
@@ -130,6 +133,10 @@ def _all(scale: Scale) -> tuple[Recipe, ...]:
         "layerlock-sparse": (
             _backbone(scale, replace(lock, latent_fraction=scale.sparse)),
             f"LayerLock, latent losses on a random {scale.sparse:.0%} of the patches (Table 2)",
+        ),
+        "layerlock-plateau": (
+            _backbone(scale, scale.plateau),
+            "LayerLock whose switches come when the loss of the stage no longer falls",
         ),
         "layerlock-multi": (
             _backbone(scale, replace(lock, keep_targets=True)),

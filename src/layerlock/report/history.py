@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 from layerlock.config import Config
 from layerlock.errors import LayerlockError
-from layerlock.learn.plan import Stage, timeline
+from layerlock.learn.observed import followed, observes
+from layerlock.learn.plan import Stage
 from layerlock.train.folder import RunFolder
 
 _EVENT = re.compile(r"(\S+) step \d+ ([\w-]+): (.*)")
@@ -35,6 +36,7 @@ class Span:
     """A stage of a run: updates `begin` + 1 .. `end`, and the log lines that were written in it (none: not reached).
 
     `stage` is its structure, where the config's own plan explains what happened; None for a plan given in code.
+    `reason` is why it began, where the plan decided that by what it observed.
     """
 
     begin: int
@@ -43,6 +45,7 @@ class Span:
     targets: str
     lines: tuple[Line, ...] = ()
     stage: Stage | None = None
+    reason: str = ""
 
     def losses(self) -> list[float]:
         """The logged losses that are numbers, in order."""
@@ -110,16 +113,14 @@ def _events(folder: RunFolder) -> list[Event]:
 
 def _spans(config: Config, lines: Sequence[Line]) -> tuple[Span, ...]:
     seen = _seen(lines)
-    planned = _planned(config)
+    planned = _planned(config, lines)
     fits = len(seen) <= len(planned) and all(
         (a.begin, a.frozen, a.targets) == (b.begin, b.frozen, b.targets) for a, b in zip(seen, planned, strict=False)
     )
     if not fits:
         return tuple(seen)
-    return tuple(
-        Span(begin=b.begin, end=b.end, frozen=b.frozen, targets=b.targets, lines=lines, stage=b.stage)
-        for b, lines in zip(planned, [a.lines for a in seen] + [()] * (len(planned) - len(seen)), strict=True)
-    )
+    written = [span.lines for span in seen] + [()] * (len(planned) - len(seen))
+    return tuple(replace(span, lines=lines) for span, lines in zip(planned, written, strict=True))
 
 
 def _seen(lines: Sequence[Line]) -> list[Span]:
@@ -132,15 +133,18 @@ def _seen(lines: Sequence[Line]) -> list[Span]:
     return found
 
 
-def _planned(config: Config) -> list[Span]:
+def _planned(config: Config, lines: Sequence[Line]) -> list[Span]:
+    """The stages of the config's plan; of one that decides by what it observes those up to the last log line."""
     try:
-        stages = timeline(config.build_plan(), config.steps)
+        plan = config.build_plan()
+        switches = followed(plan, config.steps, lines)
     except (ValueError, LayerlockError):
         return []
-    ends = [begin for begin, _ in stages[1:]] + [config.steps]
+    last = lines[-1]["step"] if lines and observes(plan) else config.steps
+    ends = [*(switch.step for switch in switches[1:]), last]
     return [
-        Span(begin=begin, end=end, frozen=stage.frozen, targets=stage.targets, stage=stage)
-        for (begin, stage), end in zip(stages, ends, strict=True)
+        Span(begin=s.step, end=end, frozen=s.stage.frozen, targets=s.stage.targets, stage=s.stage, reason=s.reason)
+        for s, end in zip(switches, ends, strict=True)
     ]
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from layerlock.config import Config
 from layerlock.learn.decoders import BackboneDecoding
+from layerlock.learn.observed import UNKNOWN
 from layerlock.model.cost import backbone_parameters
 from layerlock.report.history import Event, History, Span, clock, number, series
 from layerlock.report.markup import facts, heading, note, paragraph, table, title
@@ -100,11 +101,11 @@ def stages(history: History) -> list[Markup]:
         "loss, first to last",
     ]
     if not history.planned:
-        rows = [(*_structure(span), "", "", "", _speed(span), _losses(span)) for span in history.spans]
+        without = [(*_structure(span), "", "", "", _speed(span), _losses(span)) for span in history.spans]
         why = "These are not the stages of the config's plan: the plan was given in code; its cost is not counted here."
-        return [note(why), table(columns, rows, words=(0, 2, 7))]
+        return [note(why), table(columns, without, words=(0, 2, 7))]
     first = _flops(history, history.spans[0]) if history.spans else 0
-    rows, unknown = [], dict[str, None]()
+    rows, unknown = list[tuple[str, ...]](), dict[str, None]()
     for span in history.spans:
         assert span.stage is not None
         cost = history.config.cost(span.stage)
@@ -116,9 +117,14 @@ def stages(history: History) -> list[Markup]:
         " a multiply-add as two operations."
         " The target pass is a part of the total. Speed is measured: the median, with all that goes on besides."
     )
+    if any(span.reason for span in history.spans):
+        columns.append("why it began")
+        rows = [(*row, span.reason) for row, span in zip(rows, history.spans, strict=True)]
     if unknown:
         text_ += f" What {', '.join(unknown)} costs is left out: it is not on this machine."
-    return [paragraph(text_), table(columns, rows, words=(0, 2, 7)), *_in_all(history, first)]
+    if history.spans and history.spans[-1].end < history.config.steps:
+        text_ += f" After step {history.spans[-1].end:,} the stages are {UNKNOWN}."
+    return [paragraph(text_), table(columns, rows, words=(0, 2, 7, 8)), *_in_all(history, first)]
 
 
 def _flops(history: History, span: Span) -> int:

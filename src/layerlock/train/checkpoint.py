@@ -20,7 +20,7 @@ from layerlock.config import OptimConfig
 from layerlock.errors import LayerlockError
 from layerlock.files import sync
 from layerlock.learn.learner import Learner
-from layerlock.learn.plan import Switch, SwitchLog
+from layerlock.learn.plan import Switch, SwitchLog, stage_from
 from layerlock.model.encoder import check_weights
 from layerlock.train.identity import Identity
 from layerlock.train.optimizer import Moments, build_optimizer, moments_of
@@ -108,7 +108,7 @@ def read(place: Path) -> State:
     try:
         facts = json.loads((place / FACTS).read_text())
         tensors = load_file(place / TENSORS)
-        facts["log"] = tuple(Switch(**entry) for entry in facts["log"])
+        facts["log"] = tuple(Switch(**{**entry, "stage": stage_from(entry["stage"])}) for entry in facts["log"])
         pending = {name.removeprefix("pending/"): v for name, v in tensors.items() if name.startswith("pending/")}
         return State(**facts, tensors=tensors, pending=pending, folder=place)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -1,6 +1,7 @@
 """The training loop, to be read from top to bottom.
 
-Order within a step: switch (if the plan says so), batch, gradients, update, log, checkpoint. A checkpoint after n
+Order within a step: switch (if the plan says so), batch, gradients, update, log, what the plan decides by the line,
+checkpoint. A checkpoint after n
 updates holds all that update n + 1 depends on; every random draw is a function of (seed, purpose, global sample index).
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from layerlock.errors import ConfigError, LayerlockError, one_line
 from layerlock.learn.head_start import batches_needed, start_heads
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.networks import fingerprints
+from layerlock.learn.observed import decided, observes, own_copy, remember
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weighted, weights_of
 from layerlock.model.encoder import ClipShape, save_backbone
 from layerlock.process import keep_freed_memory, put_back
@@ -37,7 +39,7 @@ from layerlock.train.meter import Clock, Meter, in_words
 from layerlock.train.monitors import CollapseMonitor, not_finite, weight_norms
 from layerlock.train.optimizer import bounded, build_optimizer, moments_of, optimizer_problems, schedule
 from layerlock.train.previews import CLIPS, save_preview
-from layerlock.train.same_plan import described, differences, plan_facts
+from layerlock.train.same_plan import differences, plan_facts
 from layerlock.train.schedule import ema
 from layerlock.train.signals import StopSignal
 from layerlock.train.start import weights_from
@@ -142,29 +144,30 @@ class Run:
         bar: Progress,
         state: checkpoint.State | None,
     ) -> None:
-        self.config, self.plan, self.folder, self.source, self.device = config, plan, folder, source, device
+        self.config, self.plan, self.folder, self.source, self.device = config, own_copy(plan), folder, source, device
         self.bar, self.resumed = bar, state
-        stages = [stage for _, stage in timeline(plan, config.steps)]
-        self.identity = Identity(
-            data=source.fingerprint,
-            plan=plan_facts(plan, config.steps),
-            networks=fingerprints({name for stage in stages for name in stage.networks}, config.clip.frames),
-            **resolved(device, pick_precision(config.run, device)),
-        )
-        self.labels = {stage.label(tap) for stage in stages for tap in stage.taps}
         self.step: int = state.step if state else 0
         self.saved = self.step if state else -1
         self.log: SwitchLog = state.log if state else ()
+        stages = [*(stage for _, stage in timeline(plan, config.steps)), *(switch.stage for switch in self.log)]
+        self.identity = Identity(
+            data=source.fingerprint,
+            plan=plan_facts(plan, config.steps, config.run.log_every),
+            networks=fingerprints({name for stage in stages for name in stage.networks}, config.clip.frames),
+            **resolved(device, pick_precision(config.run, device)),
+        )
+        self.labels = None if observes(plan) else {stage.label(tap) for stage in stages for tap in stage.taps}
         self.meter = Meter({n: v.to(self.device) for n, v in state.pending.items()} if state else None)
         self.monitor = CollapseMonitor(state.monitor if state else None)
         self.warned: set[str] = set()
         self.skipped: set[str] = set(state.skipped) if state else set()
-        last = max(self.step - 1, 0)
-        stage = plan.stage(last, tuple(switch for switch in self.log if switch.step < last))
+        last = max(self.step - 1, 0)  # the update before; what was decided there is in the log, what is foretold is not
+        stage = plan.stage(last, tuple(s for s in self.log if s.step < last or (s.step == last and s.reason)))
         if state:
             self.identity.refuse_another(state, config)
-            if state.stage != described(stage):
+            if state.stage != stage.plain:
                 raise ConfigError(["plan: the run to resume was trained by another plan; it was in another stage here"])
+            self.remember()
         self.learner = build_learner(config, device, stage, init_from=None if state else config.init_from)
         if state:
             self.optimizer = checkpoint.restore(state, self.learner, config.optim)
@@ -187,6 +190,12 @@ class Run:
                 self.warn(f"on {own.device}, before on {before.device}: from here on the same only up to rounding")
         for path, reason in self.source.rejected:
             self.skip(path, reason)
+
+    def remember(self) -> None:
+        """Shows the plan again what it observed up to the checkpoint. Raises LayerlockError where that is not there."""
+        until, every = min(self.step, self.config.steps - 1), self.config.run.log_every
+        wanted = {*range(every, until + 1, every), *(switch.step for switch in self.log)}
+        remember(self.plan, list(self.folder.lines()), self.log, wanted, self.folder.metrics)
 
     def loader(self, batch: int, start: int, stop: int, workers: int) -> Generator[Batch]:
         """Batches of the steps start .. stop - 1."""
@@ -213,7 +222,7 @@ class Run:
                 self.step += 1
                 self.clock.clips += config.batch
                 if due:
-                    self.write_line(figures)
+                    self.observe(self.write_line(figures))
                 if self.step % config.run.checkpoint_every == 0 and self.step < config.steps:
                     self.save()
         self.save()
@@ -255,7 +264,10 @@ class Run:
         """Raises ConfigError for a stage that cannot be entered at `step`: a plan may do what it has not foretold."""
         found = self.config.stage_problems(stage, self.learner.stage)
         self.refuse(found or self.config.network_problems([stage], fetch=True), step)
-        self.labels |= {stage.label(tap) for tap in stage.taps}
+        if self.labels is not None:
+            self.labels |= {stage.label(tap) for tap in stage.taps}
+        new = fingerprints(set(stage.networks) - self.identity.networks.keys(), self.config.clip.frames)
+        self.identity = replace(self.identity, networks=self.identity.networks | new)
 
     def weights(self) -> dict[str, float]:
         """The factors of losses in the coming update; ConfigError for those of losses that are not there."""
@@ -270,6 +282,19 @@ class Run:
             self.tell("error", f"the plan cannot be followed: {'; '.join(error.problems)}")
             raise error
 
+    def observe(self, line: dict[str, Any]) -> None:
+        """Shows the plan a log line, but the last one of the run; what it decides by it is checked and recorded."""
+        if self.step == self.config.steps:
+            return
+        try:
+            log = decided(self.plan, line, self.log, self.learner.stage)
+        except ConfigError as error:
+            self.tell("error", f"the plan cannot be followed: {'; '.join(error.problems)}")
+            raise
+        for entry in log[len(self.log) :]:
+            self.check_stage(entry.stage, self.step)
+        self.log = log
+
     def switch(self, stage: Stage) -> None:
         """State out, rebuild for the new stage, state in: live blocks keep their moments, heads of old targets go."""
         self.check_stage(stage, self.step)
@@ -277,9 +302,11 @@ class Run:
         moments = moments_of(self.learner, self.optimizer)
         self.learner.enter(stage)
         self.optimizer = build_optimizer(self.learner, self.config.optim, moments)
-        self.log += (Switch(self.step, stage.targets),)
-        self.tell("switch", f"{stage.frozen} blocks frozen, target {stage.targets}")
-        self.bar.say(f"step {self.step}: switch to {stage.frozen} frozen blocks, target {stage.targets}")
+        if not self.log or self.log[-1].step < self.step:  # foretold, not decided
+            self.log += (Switch(self.step, stage),)
+        why = f": {reason}" if (reason := self.log[-1].reason) else ""
+        self.tell("switch", f"{stage.frozen} blocks frozen, target {stage.targets}{why}")
+        self.bar.say(f"step {self.step}: switch to {stage.frozen} frozen blocks, target {stage.targets}{why}")
 
     def start_heads(self, coming: Coming) -> None:
         """Measures targets and solves new heads on the batches to come, as far as the config says so."""
@@ -293,8 +320,10 @@ class Run:
                 told = f"{name} explains {start.explained:.3f} of its target on clips held out"
                 self.tell("head", f"{told}; solved on {start.tokens} tokens")
 
-    def write_line(self, figures: StepFigures) -> None:
-        """A line of `metrics.jsonl`; what depends on the machine and the moment stands under `timing`."""
+    def write_line(self, figures: StepFigures) -> dict[str, Any]:
+        """Writes a line of `metrics.jsonl`, and returns it; what depends on the machine and the moment stands under
+        `timing`.
+        """
         self.stop_if_not_finite()
         config, stage = self.config, self.learner.stage
         means = self.meter.drain()
@@ -320,6 +349,7 @@ class Run:
         for warning in self.monitor.warnings(watched, self.step / config.steps):
             self.warn(warning)
         self.bar(self.step, config.steps, in_words(line))
+        return line
 
     def stop_if_not_finite(self) -> None:
         """Raises LayerlockError naming the step, its files and the last good checkpoint, if a loss or the gradient of
@@ -358,7 +388,7 @@ class Run:
                 log=self.log,
                 monitor=self.monitor.state,
                 skipped=sorted(self.skipped),
-                stage=described(self.learner.stage),
+                stage=self.learner.stage.plain,
                 **asdict(self.identity),
             ),
         )

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from layerlock.files import write_whole
 from layerlock.learn.learner import Learner
-from layerlock.train.same_plan import described
 
 CLIPS = 4
 
@@ -34,5 +33,5 @@ def save_preview(folder: Path, step: int, learner: Learner, video_btchw: Tensor,
         if prediction.positions_bq is not None:
             tensors[f"positions/{name}"] = prediction.positions_bq
     whole = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
-    facts = {"stage": json.dumps(described(learner.stage))}
+    facts = {"stage": json.dumps(learner.stage.plain)}
     write_whole(folder / f"step-{step:08d}.safetensors", lambda part: save_file(whole, part, facts))

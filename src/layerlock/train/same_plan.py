@@ -1,7 +1,8 @@
 """Whether a resumed run goes on by the plan that it began with: what a checkpoint knows of a plan, compared.
 
 Of a plan given in code there is nothing else to hold on to: its class, its settings, all its stages with their steps,
-and the factors of losses. Stages of a plan that decides as it goes are those it would enter by the switch log alone.
+and the factors of losses. Of a plan that decides by what it observes these are the stages that it goes through where it
+decides nothing, and how often it observes is a setting.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from layerlock.config import Config, to_dict
+from layerlock.learn.observed import observes
 from layerlock.learn.plan import FixedPlan, Plan, Stage, timeline, weighed
 from layerlock.train.folder import FREE
 
@@ -29,12 +31,7 @@ DEEPEST = 4
 """Settings within settings are described down to here."""
 
 
-def described(stage: Stage) -> dict[str, Any]:
-    """A stage as JSON holds it."""
-    return dict(json.loads(json.dumps(asdict(stage))))
-
-
-def plan_facts(plan: Plan, steps: int) -> dict[str, Any]:
+def plan_facts(plan: Plan, steps: int, log_every: int) -> dict[str, Any]:
     """All that tells a plan from another, for a run of `steps` steps, as JSON holds it.
 
     What changes while the plan is asked for its stages is its memory and no setting of it, and is left out.
@@ -45,9 +42,10 @@ def plan_facts(plan: Plan, steps: int) -> dict[str, Any]:
     after = _settings(plan)
     found = {
         "class": type(plan).__qualname__,
-        "settings": {name: value for name, value in before.items() if name in after and after[name] == value},
-        "stages": {str(begin): described(stage) for begin, stage in stages[:MOST_STAGES]},
-        "all stages": _digest([(begin, described(stage)) for begin, stage in stages]),
+        "settings": {name: value for name, value in before.items() if name in after and after[name] == value}
+        | ({"run.log_every": log_every} if observes(plan) else {}),
+        "stages": {str(begin): stage.plain for begin, stage in stages[:MOST_STAGES]},
+        "all stages": _digest([(begin, stage.plain) for begin, stage in stages]),
         "weights": samples,
         "all weights": factors,
     }
