@@ -55,7 +55,11 @@ TARGET = [
     ("a run that has not ended", ("begun", EIGHT), ("begun: a run without an encoder yet",)),
     ("not on this machine", ("hf:nobody/at-all", EIGHT), ("hf:nobody/at-all: no such folder, and not available",)),
     ("no such run", ("runs/misspelt", EIGHT), ("'runs/misspelt' is no encoder",)),
-    ("a kind misspelt", ("fh:MCG-NJU/videomae-base", EIGHT), ("'fh:MCG-NJU/videomae-base' is no encoder", "hf:ORG/NAME")),
+    (
+        "a kind misspelt",
+        ("fh:MCG-NJU/videomae-base", EIGHT),
+        ("'fh:MCG-NJU/videomae-base' is no encoder", "hf:ORG/NAME"),
+    ),
     ("no kind", ("MCG-NJU/videomae-base", EIGHT), ("'MCG-NJU/videomae-base' is no encoder", "hf:ORG/NAME")),
     ("no such file", ("4ds:none.npz", EIGHT), ("none.npz: not a readable .npz file",)),
     ("nothing", ("", EIGHT), ("'' names no frozen encoder",)),

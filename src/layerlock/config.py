@@ -437,10 +437,10 @@ def to_dict(config: Any) -> dict[str, Any]:
     return found
 
 
-def from_dict(cls: type, values: Any, where: str = "") -> Any:
+def from_dict(cls: type, values: Any) -> Any:
     """The dataclass `cls` from plain values; ConfigError names every unknown field."""
     problems: list[str] = []
-    built = _build(cls, values, where, problems)
+    built = _build(cls, values, "", problems)
     if problems:
         raise ConfigError(problems)
     return built

@@ -62,14 +62,17 @@ def test_an_interrupted_run_continues_and_changes_nothing_that_is_there(
     whole = write(tmp_path / "whole", videos=4)
     out = tmp_path / "out"
 
-    def stop_at_third(done: int) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
+    write_one = synth._write_one
 
+    def stop_at_third(config: synth.SynthConfig, index: int, path: Path) -> None:
+        if index == 2:
+            raise KeyboardInterrupt
+        write_one(config, index, path)
+
+    monkeypatch.setattr(synth, "_write_one", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
-        synth.write_videos(
-            out, synth.SynthConfig(videos=4, seed=2, size=48, frames=10), workers=1, progress=stop_at_third
-        )
+        write(out, videos=4)
+    monkeypatch.undo()
     there = sorted(out.rglob("*.mp4"))
     assert 0 < len(there) < 4
     times = [path.stat().st_mtime_ns for path in there]

@@ -16,10 +16,10 @@ from layerlock.encoders.videomae_weights import (
     Weights,
     clip_grid,
     fields_of,
-    from_transformers,
     separate_decoding,
     to_transformers,
     vit_config,
+    vit_from_transformers,
 )
 from layerlock.errors import LayerlockError
 from layerlock.model.patches import gather_tokens, patchify
@@ -62,11 +62,6 @@ class Ours:
         model, decoding, grid = vit_config(fields), separate_decoding(fields), clip_grid(fields)
         decoder = SeparateDecoder(decoding, model.width, grid)
         return cls(ViT(model, grid), decoder, Dense(decoder.width, model.patch_values))
-
-    def load(self, weights: Weights) -> Ours:
-        for part, state in zip((self.vit, self.decoder, self.head), weights, strict=True):
-            part.load_state_dict(state)
-        return self
 
     def state(self) -> Weights:
         return Weights(*(dict(part.state_dict()) for part in (self.vit, self.decoder, self.head)))
@@ -134,7 +129,9 @@ def close(a: Tensor, b: Tensor) -> bool:
 def test_outputs_gradients_and_loss_are_theirs(changes: dict[str, Any]) -> None:
     fields = FIELDS | changes
     reference = theirs(fields)
-    ours = Ours.of(fields).load(from_transformers(reference.state_dict(), fields))
+    ours = Ours.of(fields)
+    perturb(ours.vit, ours.decoder, ours.head)
+    reference.load_state_dict(to_transformers(ours.state(), fields))
     video, masked_bn, context_bk, masked_bq = clips(fields)
     wanted = reference(normalized(video), bool_masked_pos=masked_bn)
     found = ours.predict(video, context_bk, masked_bq)
@@ -148,12 +145,11 @@ def test_outputs_gradients_and_loss_are_theirs(changes: dict[str, Any]) -> None:
 
     loss.backward()
     wanted.loss.backward()
-    gradients = from_transformers({name: p.grad for name, p in reference.named_parameters()}, fields)
-    for part, mapped in zip(ours.gradients(), gradients, strict=True):
-        assert part.keys() == mapped.keys()
-        for name, value in part.items():
-            assert value.any(), f"{name} has no gradient to compare"
-            assert (value - mapped[name]).norm() < 1e-4 * value.norm(), name
+    found, gradients = to_transformers(ours.gradients(), fields), dict(reference.named_parameters())
+    assert found.keys() == gradients.keys()
+    for name, value in found.items():
+        assert value.any(), f"{name} has no gradient to compare"
+        assert (value - gradients[name].grad).norm() < 1e-4 * value.norm(), name
 
 
 def test_what_was_trained_here_runs_the_same_there() -> None:
@@ -189,22 +185,22 @@ def test_there_and_back_is_the_identity_and_older_names_are_read() -> None:
     old = {name.replace("attention.value.bias", "attention.v_bias"): value for name, value in old.items()}
     assert len(set(old) - set(there)) == 2 * (3 + 2)
     for state in (there, old):
-        for part, wanted in zip(from_transformers(state, FIELDS), ours.state(), strict=True):
-            assert part.keys() == wanted.keys()
-            assert all(torch.equal(part[name], wanted[name]) for name in wanted)
+        found, wanted = vit_from_transformers(state, FIELDS), ours.state().vit
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_the_first_tensor_that_is_off_is_named() -> None:
     ours, key = Ours.of(FIELDS), "videomae.encoder.layer.1.intermediate.dense.weight"
     state = to_transformers(ours.state(), FIELDS)
     with pytest.raises(LayerlockError, match=rf"video\.pt: {key} is \[80, 47\], wanted \[80, 48\]"):
-        from_transformers(state | {key: state[key][:, 1:]}, FIELDS, "video.pt")
+        vit_from_transformers(state | {key: state[key][:, 1:]}, FIELDS, "video.pt")
     with pytest.raises(LayerlockError, match=f"no tensor {key}"):
-        from_transformers({name: value for name, value in state.items() if name != key}, FIELDS)
+        vit_from_transformers({name: value for name, value in state.items() if name != key}, FIELDS)
     with pytest.raises(LayerlockError, match=f"{key} is no tensor but list"):
-        from_transformers(state | {key: [1.0]}, FIELDS)
-    with pytest.raises(LayerlockError, match=r"unknown tensor classifier\.weight"):
-        from_transformers(state | {"classifier.weight": torch.zeros(3)}, FIELDS)
+        vit_from_transformers(state | {key: [1.0]}, FIELDS)
+    with pytest.raises(LayerlockError, match=r"unknown tensor pooler\.weight"):
+        vit_from_transformers(state | {"pooler.weight": torch.zeros(3)}, FIELDS)
     wider = ours.state().head | {"bias": torch.zeros(2)}
     with pytest.raises(LayerlockError, match=r"head: bias is \[2\], wanted \[384\]"):
         to_transformers(ours.state()._replace(head=wider), FIELDS)

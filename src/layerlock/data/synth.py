@@ -59,19 +59,13 @@ class SynthConfig:
         return found
 
 
-def write_videos(
-    out_dir: Path | str,
-    config: SynthConfig,
-    *,
-    workers: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> list[Path]:
+def write_videos(out_dir: Path | str, config: SynthConfig, *, workers: int = 0) -> list[Path]:
     """Writes the first `config.videos` videos of a world; returns their paths, in the order of their indices.
 
     Every file appears whole or not at all, and one that is there is kept: an interrupted call can be repeated, and more
-    videos of the same world can be added. `workers` is the number of processes (0: one for each core; 1: this one);
-    `progress` is called with the number of videos done. Raises ConfigError for settings that make no sense and
-    LayerlockError for a folder that holds something else or a disk that cannot be written.
+    videos of the same world can be added. `workers` is the number of processes (0: one for each core; 1: this one).
+    Raises ConfigError for settings that make no sense and LayerlockError for a folder that holds something else or a
+    disk that cannot be written.
     """
     if problems := config.problems():
         raise ConfigError(problems)
@@ -84,24 +78,18 @@ def write_videos(
             folder.mkdir(exist_ok=True)
             depth_path(folder / "any").parent.mkdir(parents=True, exist_ok=True)
         missing = [i for i, path in enumerate(paths) if not (path.exists() and depth_path(path).exists())]
-        done = len(paths) - len(missing)
-        for _ in _in_parallel(partial(_write_one, config), missing, [paths[i] for i in missing], workers):
-            done += 1
-            if progress is not None:
-                progress(done)
+        _in_parallel(partial(_write_one, config), missing, [paths[i] for i in missing], workers)
         _write_labels(out, paths)
     return paths
 
 
-def _in_parallel(
-    work: Callable[[int, Path], None], indices: list[int], paths: list[Path], workers: int
-) -> Iterator[None]:
+def _in_parallel(work: Callable[[int, Path], None], indices: list[int], paths: list[Path], workers: int) -> None:
     workers = min(workers or os.cpu_count() or 1, len(indices))
     if workers <= 1:
-        yield from map(work, indices, paths)
+        list(map(work, indices, paths))
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet) as pool:
-        yield from pool.map(work, indices, paths, chunksize=4)
+        list(pool.map(work, indices, paths, chunksize=4))
 
 
 @contextmanager

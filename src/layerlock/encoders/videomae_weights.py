@@ -154,19 +154,6 @@ def _pair(fields: Mapping[str, Any], name: str) -> tuple[int, int]:
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
-def from_transformers(
-    state: Mapping[str, Tensor], fields: Mapping[str, Any], where: str = "VideoMAE checkpoint"
-) -> Weights:
-    """Our state dicts from the state dict of a VideoMAEForPreTraining, of any release of transformers.
-
-    Raises LayerlockError naming the first tensor that is missing, surplus or of another shape than the config says.
-    """
-    theirs = {_current_name(name): value for name, value in state.items()}
-    parts = _parts(fields)
-    check_weights(where, theirs, {name: pair.like for part in parts for pair in part for name in pair.theirs})
-    return Weights(*({pair.ours: pair.join([theirs[name] for name in pair.theirs]) for pair in part} for part in parts))
-
-
 def vit_from_transformers(
     state: Mapping[str, Tensor], fields: Mapping[str, Any], where: str = "VideoMAE checkpoint"
 ) -> dict[str, Tensor]:
@@ -185,7 +172,7 @@ def vit_from_transformers(
 
 
 def to_transformers(weights: Weights, fields: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The inverse of `from_transformers`, under the names of transformers 5.23.
+    """The state dict of a VideoMAEForPreTraining from ours, under the names of transformers 5.23.
 
     Raises LayerlockError naming the first tensor that is missing, surplus or of another shape than the config says.
     """

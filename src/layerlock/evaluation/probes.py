@@ -53,9 +53,9 @@ def train_attention_probe(
 
 
 @torch.no_grad()
-def predict_labels(readout: AttentionReadout, features_vnd: Tensor, batch: int = 128) -> Tensor:
+def predict_labels(readout: AttentionReadout, features_vnd: Tensor) -> Tensor:
     """The most likely class of each clip: int64 `[V]`."""
-    return torch.cat([readout(part.float())[:, 0].argmax(1) for part in features_vnd.split(batch)])
+    return torch.cat([readout(part.float())[:, 0].argmax(1) for part in features_vnd.split(128)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +91,8 @@ def fit_linear_probe(features_vnd: Tensor, target_vnp: Tensor, *, ridge: float =
     return LinearProbe(model=model.fit(x, y), mean_np=mean_np)
 
 
-def absolute_relative_error(predicted: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
-    """AbsRel of each clip: the mean of |predicted - target| / (target + eps) over all but the first dimension
+def absolute_relative_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """AbsRel of each clip: the mean of |predicted - target| / (target + 1e-6) over all but the first dimension
     (LayerLock A.4.3).
     """
-    return ((predicted - target).abs() / (target + eps)).flatten(1).mean(1)
+    return ((predicted - target).abs() / (target + 1e-6)).flatten(1).mean(1)

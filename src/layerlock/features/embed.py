@@ -36,7 +36,6 @@ def embed_videos(
     batch: int = 16,
     workers: int = 2,
     device: str | torch.device = "cpu",
-    quiet: bool = False,
 ) -> Embedded:
     """Mean-pooled features of the middle clip of every video of `data`, where a list's paths begin at `root`, of an
     encoder that is on `device`.
@@ -49,7 +48,7 @@ def embed_videos(
         raise LayerlockError(
             "the synthetic world has no end: write videos of it with `layerlock synth` and embed those"
         )
-    with Progress(INDEXING, quiet) as progress:
+    with Progress(INDEXING) as progress:
         source = open_source(data, plain_clip(encoder.clip), seed=0, root=root, workers=workers, progress=progress)
     return embed_source(encoder, Views(source), depth=depth, batch=batch, workers=workers, device=device)
 

@@ -39,13 +39,8 @@ def neighbours(features_vd: Tensor, count: int, queries: Tensor | None = None) -
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """Leave-one-out retrieval: mean average precision, and the share of queries with a same-label video among the
-    first k.
-    """
+    """Leave-one-out retrieval, query by query."""
 
-    mean_average_precision: float
-    top: dict[int, float]
-    queries: int
     query_q: Tensor
     """row of each query"""
     average_precision_q: Tensor
@@ -56,9 +51,7 @@ class Retrieval:
     """row of the most similar video"""
 
 
-def leave_one_out(
-    features_vd: Tensor, label_v: Tensor, ks: tuple[int, ...] = (1, 5, 10), group_v: Tensor | None = None
-) -> Retrieval:
+def leave_one_out(features_vd: Tensor, label_v: Tensor, group_v: Tensor | None = None) -> Retrieval:
     """Every video queries all others that are not of its group (`group_v`, numbers; each its own without it).
 
     A video whose label no other group has cannot be answered and is left out of the queries. ValueError where that is
@@ -72,9 +65,6 @@ def leave_one_out(
         raise ValueError("no label occurs in two groups" if len(group_v.unique()) < len(x) else "no label occurs twice")
     average, first, nearest = _ranked(x, label_v, group_v, queries)
     return Retrieval(
-        mean_average_precision=float(average.mean()),
-        top={k: float((first < k).double().mean()) for k in ks if k < len(x)},
-        queries=len(queries),
         query_q=queries.cpu(),
         average_precision_q=average,
         first_q=first,
@@ -95,9 +85,8 @@ def _ranked(x: Tensor, label_v: Tensor, group_v: Tensor, queries: Tensor) -> tup
     first_q, nearest_q = (torch.empty(len(queries), dtype=torch.int64) for _ in range(2))
     rank = torch.arange(1, len(x) + 1, device=x.device, dtype=torch.float64)
     done = 0
-    for rows in _blocks(
-        queries, len(x)
-    ):  # what is kept is copied out: small blocks between large ones would pin memory
+    for rows in _blocks(queries, len(x)):
+        # what is kept is copied out: small blocks between large ones would pin memory
         part, done = slice(done, done + len(rows)), done + len(rows)
         own = group_v[rows, None] == group_v
         order = (x[rows] @ x.T).masked_fill_(own, -torch.inf).argsort(dim=1, descending=True)

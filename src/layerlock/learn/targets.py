@@ -160,11 +160,6 @@ Target = PatchTarget | FeatureTarget
 PIXELS = PatchTarget()
 
 
-def features_of(block: int, *, live: bool = False, normalized: bool = False) -> FeatureTarget:
-    """The output of one block of the model."""
-    return FeatureTarget((block,), live=live, normalized=normalized)
-
-
 def _transform(model: ViTConfig) -> Tensor:
     """The orthonormal cosine transform over the frames of a tubelet, `[t, t]`, its rows scaled."""
     t = model.patch[0]

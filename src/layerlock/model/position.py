@@ -96,25 +96,29 @@ class _Rotate(torch.autograd.Function):
         return _turn(grads[0], cos, sin, ctx.pairs, sign=-1), None, None, None
 
 
-def sincos_table(grid: Grid, width: int, wavelength: float = 10_000.0) -> Tensor:
+SINCOS_WAVELENGTH = 10_000.0
+"""of the slowest sine of fixed tables, in tokens over 2 pi"""
+
+
+def sincos_table(grid: Grid, width: int) -> Tensor:
     """Fixed 3D sin-cos positions `[N, D]`, as in V-JEPA: for each axis a third of the width, rounded up to even; what
     of the last axis is beyond the width is left out.
     """
     position_n3 = grid_coordinates(grid)
     half = -(-width // 6)
-    rate = wavelength ** (-torch.arange(half, dtype=torch.float64, device="cpu") / half)
+    rate = SINCOS_WAVELENGTH ** (-torch.arange(half, dtype=torch.float64, device="cpu") / half)
     angle = position_n3[:, :, None] * rate
     return torch.cat([angle.sin(), angle.cos()], dim=-1).reshape(len(position_n3), -1)[:, :width].float()
 
 
-def sincos_1d_table(tokens: int, width: int, wavelength: float = 10_000.0) -> Tensor:
+def sincos_1d_table(tokens: int, width: int) -> Tensor:
     """Fixed sin-cos positions `[N, D]` over the number of a token in token order, as in VideoMAE.
 
-    Dimensions 2 i and 2 i + 1 are the sine and the cosine of `number * wavelength ** (-2 i / D)`.
+    Dimensions 2 i and 2 i + 1 are the sine and the cosine of `number * 10_000 ** (-2 i / D)`.
     """
     number_n = torch.arange(tokens, dtype=torch.float64, device="cpu")
     dimension_d = torch.arange(width, dtype=torch.float64, device="cpu")
-    angle_nd = number_n[:, None] * wavelength ** (-2 * (dimension_d // 2) / width)
+    angle_nd = number_n[:, None] * SINCOS_WAVELENGTH ** (-2 * (dimension_d // 2) / width)
     return torch.where(dimension_d % 2 == 0, angle_nd.sin(), angle_nd.cos()).float()
 
 

@@ -96,7 +96,8 @@ def _decided(recipes: tuple[Recipe, ...]) -> str:
     return "\nDecided:\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def _names(names: list[str], most: int = 4) -> str:
+def _names(names: list[str]) -> str:
+    most = 4
     shown = ", ".join(f"`{name}`" for name in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 

@@ -49,7 +49,7 @@ class RetrievalTask(FeatureTask):
 
     def score_features(self, features_vd: Tensor, truth_v: Tensor, group_v: Tensor) -> tuple[Tensor, Scored]:
         """Average precision, and whether one of the first and of the first five neighbours is of the class."""
-        found = leave_one_out(features_vd, truth_v, ks=(), group_v=group_v)
+        found = leave_one_out(features_vd, truth_v, group_v)
         hits = ((found.first_q < k).double() for k in (1, 5))
         return found.query_q, Scored(
             score_vm=torch.stack([found.average_precision_q, *hits], 1),
