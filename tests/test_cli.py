@@ -16,8 +16,10 @@ from video_files import write_video
 
 import layerlock
 from layerlock import cli, encoders
+from layerlock.config import Config, from_dict, kinds_of
 from layerlock.dry_run import show
 from layerlock.errors import ConfigError, LayerlockError
+from layerlock.learn.plans import Plateau
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.recipes import RECIPES
 from layerlock.train.loop import train
@@ -99,10 +101,74 @@ def test_every_recipe_has_a_dry_run(capsys: pytest.CaptureFixture[str], name: st
     assert out.count("h32") == (1 if "4ds-g-layerlock" in name else 0)
 
 
+def printed_config(out: str) -> Config:
+    values, _ = json.JSONDecoder().raw_decode(out[out.index("{") :])
+    made = from_dict(Config, values)
+    assert isinstance(made, Config)
+    return made
+
+
+KINDS = [(field, name) for field, kinds in kinds_of(Config).items() for name in kinds]
+
+
+@pytest.mark.parametrize(("field", "name"), KINDS)
+def test_every_member_of_a_union_can_be_chosen_and_is_listed(
+    capsys: pytest.CaptureFixture[str], field: str, name: str
+) -> None:
+    plan = layerlock.recipe("vjepa-tiny").plan
+    more = {
+        "RandomMasking": ["--plan.kind", "Progressive"],
+        "BackboneDecoding": ["--model.no-final-norm"],
+        "Distill": ["--plan.network", "hf:MCG-NJU/videomae-base"],
+        "Blockwise": ["--plan.parts", "5"],
+    }.get(name, [])
+    code, out, err = call(capsys, "pretrain", "vjepa-tiny", f"--{field}.kind", name, *more, "--dry-run")
+    assert code == 0, err
+    made = printed_config(out)
+    assert type(getattr(made, field)).__name__ == name
+    assert made.plan == plan or field == "plan" or name == "RandomMasking", "a kind that stays keeps its values"
+    _, out, _ = call(capsys, "pretrain", "vjepa-tiny", f"--{field}.kind={name}", *more, "--help")
+    assert all(other in out for each, other in KINDS if each == field)
+    assert f"(default: {name})" in re.sub(r"[\s│]+", " ", out)
+
+
+def test_fields_of_a_kind_that_was_chosen_can_be_set_in_any_order(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--plan.freeze-decoder", "--plan.lines", "7", "--plan.kind", "Plateau", "--plan.target=frozen"]
+    code, out, _ = call(capsys, "pretrain", "layerlock-tiny", *flags, "--dry-run")
+    assert code == 0
+    assert printed_config(out).plan == Plateau(target="frozen", lines=7, freeze_decoder=True)
+    same = layerlock.recipe("layerlock-tiny").plan
+    code, out, _ = call(capsys, "pretrain", "layerlock-tiny", "--plan.kind", "Progressive", "--dry-run")
+    assert printed_config(out).plan == same, "the recipe's kind keeps the recipe's values"
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_resume_need_not_repeat_the_kind_and_another_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    train(config(tmp_path / "run", recipe="layerlock-tiny", plan=Plateau(last=2), steps=3), quiet=True)
+    flags = ["--out", str(tmp_path / "run"), "--resume"]
+    assert call(capsys, "pretrain", "layerlock-tiny", *flags)[0] == 0
+    assert call(capsys, "pretrain", "layerlock-tiny", *flags, "--plan.kind", "Plateau")[0] == 0
+    code, _, err = call(capsys, "pretrain", "layerlock-tiny", *flags, "--plan.kind", "Progressive")
+    assert code == 2
+    assert "plan.kind: the run to resume has 'Plateau', now 'Progressive'" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["pretrain"], "usage"),
+        (["pretrain", "mae-tiny", "--plan.kind", "Plateu"], "invalid choice 'Plateu' for argument '--plan.kind'"),
+        (
+            ["pretrain", "mae-tiny", "--plan.lines", "3"],
+            "plan.lines: Progressive has no such field; --plan.kind Plateau",
+        ),
+        (
+            ["pretrain", "mae-tiny", "--decoder.mask-tokens=2"],
+            "decoder.mask_tokens: BackboneDecoding has no such field",
+        ),
+        (["pretrain", "mae-tiny", "--plan.linez", "3"], "--plan.linez"),
         (["pretrain", "layerlok"], "layerlock-tiny"),
         (["pretrain", "layerlock-tiny", "--stepz", "3"], "stepz"),
         (["pretrain", "layerlock-tiny", "--steps", "three"], "three"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -15,11 +15,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from layerlock import api
-from layerlock.config import Config, load_config
+from layerlock.config import KIND, Config, kinds_of, load_config
 from layerlock.data.index.describe import describe, describe_rejected
 from layerlock.data.index.listing import NothingUsable, printable
 from layerlock.data.index.rows import declared
-from layerlock.errors import LayerlockError
+from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation import words
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.results import Evaluation
@@ -31,7 +31,9 @@ DataPath = Annotated[str, tyro.conf.arg(metavar="PATH")]
 PRETRAIN_USAGE = """usage: layerlock pretrain RECIPE [--data PATH|synthetic] [--out RUN] [--steps N] [--any.field VALUE]
                           [--resume | --overwrite] [--init-from PATH] [--dry-run]
 
-`layerlock recipes` lists the recipes; `layerlock pretrain RECIPE --help` all fields with the recipe's values."""
+`layerlock recipes` lists the recipes; `layerlock pretrain RECIPE --help` all fields with the recipe's values. Plan,
+masking and decoder are of several kinds (--plan.kind, --masking.kind, --decoder.kind), each with its own fields, which
+--help shows after the kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +54,12 @@ def pretrain(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         print(PRETRAIN_USAGE, file=sys.stdout if "--help" in arguments or "-h" in arguments else sys.stderr)
         return 0 if "--help" in arguments or "-h" in arguments else 2
-    defaults = PretrainArguments(config=_defaults(arguments))
+    config = _of_kinds(_defaults(arguments), arguments)
+    kind = _with_kinds(config)
     given = tyro.cli(
-        PretrainArguments,
+        kind,
         args=list(arguments[1:]),
-        default=defaults,
+        default=kind(config=config),
         prog=f"layerlock pretrain {arguments[0]}",
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
     )
@@ -92,6 +95,45 @@ def _defaults(arguments: Sequence[str]) -> Config:
     if before.recipe != arguments[0]:
         raise LayerlockError(f"{folder.path}: a run of {before.recipe}, not of {arguments[0]}")
     return before
+
+
+def _with_kinds(config: Config) -> type[PretrainArguments]:
+    """The arguments with a choice of kind for each field that has several; those of `config` are the defaults."""
+    fields = [
+        (
+            f"{name}_{KIND}",
+            Annotated[
+                Literal[tuple(kinds)],
+                tyro.conf.arg(name=f"{name}.{KIND}", help=f"which {name}; another one begins with its own defaults"),
+            ],
+            field(default=type(getattr(config, name)).__name__),
+        )
+        for name, kinds in kinds_of(Config).items()
+    ]
+    made = make_dataclass(PretrainArguments.__name__, fields, bases=(PretrainArguments,), frozen=True, kw_only=True)
+    made.__doc__ = PretrainArguments.__doc__
+    return made
+
+
+def _of_kinds(config: Config, arguments: Sequence[str]) -> Config:
+    """The config with the kinds that are asked for, as they are by default where they are others.
+
+    Raises ConfigError for fields of a kind that is not the one taken.
+    """
+    problems = []
+    for name, kinds in kinds_of(Config).items():
+        asked = kinds.get(_given(arguments, f"--{name}.{KIND}") or "", type(getattr(config, name)))
+        if asked is not type(getattr(config, name)):
+            config = replace(config, **{name: asked()})
+        flags = {each.partition("=")[0].replace("-", "_") for each in arguments if each.startswith(f"--{name}.")}
+        for flag in sorted(flags - {f"__{name}.{each.name}" for each in fields(asked)}):
+            own = flag.partition(".")[2]
+            if others := [other for other, kind in kinds.items() if own in {each.name for each in fields(kind)}]:
+                kind = " or ".join(others)
+                problems.append(f"{name}.{own}: {asked.__name__} has no such field; --{name}.{KIND} {kind} has")
+    if problems:
+        raise ConfigError(problems)
+    return config
 
 
 def _given(arguments: Sequence[str], flag: str) -> str | None:

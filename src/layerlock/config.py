@@ -421,6 +421,12 @@ KIND = "kind"
 """beside the fields of a dataclass that is one of several: which one"""
 
 
+def kinds_of(cls: type) -> dict[str, dict[str, type]]:
+    """The fields of a dataclass that hold one of several dataclasses: these by name."""
+    fields = {name: _dataclasses(hint) for name, hint in typing.get_type_hints(cls).items()}
+    return {name: {kind.__name__: kind for kind in kinds} for name, kinds in fields.items() if len(kinds) > 1}
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as plain JSON values; where a field can hold several dataclasses, `kind` names the one."""
     found: dict[str, Any] = {}

@@ -58,7 +58,7 @@ TINY = Scale(
     keep=0.25,
     decoder=SeparateDecoding(width=96, depth=2, heads=3, mlp=384),
     freezing=Progressive(target="pixels", start=0.6, interval=0.1, first=1, jump=1, last=4),
-    plateau=Plateau(target="frozen", last=4, lines=10, threshold=0.02, patience=3, shortest=0.05, longest=0.6),
+    plateau=Plateau(target="frozen", last=4, lines=5, threshold=0.02, patience=3, shortest=0.05, longest=0.6),
     sparse=0.25,
     live=(2, 4, 6),
     ladder=JointEmbedding(climb=True, start=0.5, interval=0.1, first=1, jump=2, last=8),
