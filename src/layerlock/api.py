@@ -197,7 +197,7 @@ def evaluate(
     quiet: bool = False,
     **settings: Any,
 ) -> Evaluation:
-    """Reads actions or depth from frozen features with trained readouts, or retrieves by them (LayerLock A.4).
+    """Reads classes, numbers or depth from frozen features, or retrieves videos by them (LayerLock A.4).
 
     `settings` are further fields of `EvaluateConfig`. Leaves `results.json` and `report.html` in the folder `out`.
     Raises ConfigError for settings that cannot be, LayerlockError for an encoder, data or files that cannot be used.

@@ -23,6 +23,7 @@ from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation import words
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.results import Evaluation
+from layerlock.evaluation.tasks import TASKS
 from layerlock.train.folder import RunFolder
 
 DataPath = Annotated[str, tyro.conf.arg(metavar="PATH")]
@@ -145,8 +146,8 @@ def _given(arguments: Sequence[str], flag: str) -> str | None:
 WIDEST = 240
 """columns that a table may take: broken cells could not be read"""
 
-EVALUATE_USAGE = """usage: layerlock evaluate ENCODER --task action|depth|retrieval --data PATH [--test-data PATH]
-                          [--group REGEX] [--out DIR] [--depths 0.25,0.5,...] [--lrs 1e-4,...] [--examples N]
+EVALUATE_USAGE = f"""usage: layerlock evaluate ENCODER --task {"|".join(TASKS)} --data PATH
+                          [--column NAME] [--test-data PATH] [--group REGEX] [--out DIR] [--depths 0.25,0.5,...] [--lrs 1e-4,...] [--examples N]
                           [--any-field VALUE] [--resume | --overwrite]
 
 `layerlock evaluate ENCODER --help` lists all fields; docs/evaluation.md says what they are for."""
@@ -154,7 +155,7 @@ EVALUATE_USAGE = """usage: layerlock evaluate ENCODER --task action|depth|retrie
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArguments:
-    """Read actions or depth from frozen features with trained readouts, or retrieve by them."""
+    """Read classes, numbers or depth from frozen features, or retrieve videos by them."""
 
     config: Annotated[EvaluateConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluateConfig)
     resume: bool = False
@@ -339,7 +340,7 @@ def _pretrain_entry(recipe: tyro.conf.Positional[str]) -> None:
 
 
 def _evaluate_entry(encoder: tyro.conf.Positional[str]) -> None:
-    """Read actions or depth from frozen features: layerlock evaluate ENCODER --task TASK --data PATH."""
+    """Read classes, numbers or depth from frozen features: layerlock evaluate ENCODER --task TASK --data PATH."""
 
 
 VERBS: dict[str, Callable[..., Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def settings(out: Path | str = "out", **changes: Any) -> EvaluateConfig:
     }
     if changes.get("readout") == "linear":
         fields = {name: value for name, value in fields.items() if name not in ("channels", "heads")}
-    if changes.get("task") == "retrieval":
+    if changes.get("task") == "retrieval" or changes.get("readout") == "ridge":
         fields = {name: value for name, value in fields.items() if name not in TRAINING}
     return EvaluateConfig(**(fields | changes))
 
@@ -74,7 +75,9 @@ def clips(count: int, seed: int = 0) -> torch.Tensor:
 
 def task(config: EvaluateConfig, *, classes: int = 4, layout: str = "class folders", clip: ClipShape = SHAPE) -> Any:
     """The task of a config, for made-up data of so many classes and an encoder of such clips."""
-    split = Split(index=index(list(range(classes)), classes))
-    names = split.index.classes
+    found = index(list(range(classes)), classes)
+    names = found.classes
+    numbers = Column(values=tuple(float(label) for label in found.labels))
+    split = Split(index=replace(found, targets={**found.targets, "number": numbers}))
     splits = Splits(train=split, validation=split, test=split, classes=names, layout=layout, how="made up")
     return TASKS[config.task](config, splits, Encoder.random(MODEL, clip))

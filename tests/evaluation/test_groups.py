@@ -18,9 +18,9 @@ from layerlock.evaluation.splits.cut import Cutting, by_video
 from layerlock.evaluation.splits.groups import group_videos
 from layerlock.evaluation.splits.open import open_splits
 from layerlock.evaluation.splits.split import Splits
-from layerlock.evaluation.tasks.task import DEPTH, LABEL
+from layerlock.evaluation.tasks.task import CLASS, DEPTH
 
-CUTTING = Cutting(by="auto", validation=0.1, test=0.2, seed=0, target=LABEL, span=lambda fps: 8)
+CUTTING = Cutting(by="auto", validation=0.1, test=0.2, seed=0, target=CLASS, span=lambda fps: 8)
 
 
 def named(names: Sequence[str], labels: Sequence[int] | None = None, root: str = "/data", **changes: object) -> Index:

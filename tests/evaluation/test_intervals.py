@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.metrics import r2_score
 
 from layerlock.evaluation.intervals import FEWEST, SHOWN_FROM, Interval, bootstrap, proves
 from layerlock.evaluation.score import Scores
+from layerlock.evaluation.tasks import Metric
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -21,6 +23,7 @@ def scores(**score_v: torch.Tensor) -> Scores:
     """Of readouts by name; a second metric is there to be left alone."""
     count = len(next(iter(score_v.values())))
     return Scores(
+        metrics=tuple(Metric(name=name, higher_is_better=True) for name in ("first", "second")),
         score_svm={name: torch.stack([values, noise(count, seed=9)], 1)[None] for name, values in score_v.items()},
         video_v=torch.arange(count),
         group_v=torch.arange(count),
@@ -130,3 +133,17 @@ def test_two_videos_of_forty_clips_give_no_verdict() -> None:
     for seed in range(20):
         lead, group = clustered(2, 40, seed)
         assert not proves(bootstrap(lead + 5, group), 2)
+
+
+def test_a_share_of_the_variance_is_drawn_as_a_ratio() -> None:
+    truth, error = noise(200), 0.4 * noise(200, seed=1)
+    spread = (truth - truth.mean()).square()
+    found = bootstrap(spread - error.square(), weight_v=spread)
+    assert found.mean == pytest.approx(r2_score(truth, truth + error))
+    rows = np.random.default_rng(0).integers(200, size=(4000, 200))
+    drawn = 1 - (error.square().numpy()[rows].sum(1) / spread.numpy()[rows].sum(1))
+    wanted = np.quantile(drawn, (0.025, 0.975))
+    assert [found.low, found.high] == pytest.approx(wanted, abs=0.1 * (wanted[1] - wanted[0]))
+    same = bootstrap(error, weight_v=torch.ones(200), seed=3)
+    plain = bootstrap(error, seed=3)
+    assert (same.mean, same.low, same.high) == pytest.approx((plain.mean, plain.low, plain.high))

@@ -17,9 +17,9 @@ from layerlock.evaluation.splits.cut import Cutting
 from layerlock.evaluation.splits.open import open_splits
 from layerlock.evaluation.splits.own import own_splits
 from layerlock.evaluation.splits.split import Split, Splits
-from layerlock.evaluation.tasks.task import DEPTH, LABEL
+from layerlock.evaluation.tasks.task import CLASS, DEPTH
 
-CUTTING = Cutting(by="auto", validation=0.1, test=0.2, seed=0, target=LABEL, span=lambda fps: 8)
+CUTTING = Cutting(by="auto", validation=0.1, test=0.2, seed=0, target=CLASS, span=lambda fps: 8)
 
 
 def opened(found: Index | dict[str, Index], cutting: Cutting = CUTTING, test_data: str | None = None) -> Splits:
@@ -143,7 +143,7 @@ def test_links_to_one_video_are_in_one_split(tmp_path: Path, link: str, labelled
     for number in range(20):
         (tmp_path / f"{2 * number:03d}.mp4").touch()
         getattr(tmp_path / f"{2 * number + 1:03d}.mp4", link)(tmp_path / f"{2 * number:03d}.mp4")
-    cutting = replace(CUTTING, target=LABEL if labelled else DEPTH)
+    cutting = replace(CUTTING, target=CLASS if labelled else DEPTH)
     splits = opened(index([0] * 40 if labelled else [-1] * 40, int(labelled), root=str(tmp_path)), cutting)
     files = [{Path(path).stat().st_ino for path in paths(p)} for p in (splits.train, splits.validation, splits.test)]
     assert [len(split) for split in files] == [14, 2, 4]

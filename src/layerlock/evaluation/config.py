@@ -9,9 +9,10 @@ from typing import Literal
 
 from layerlock.config import OptimConfig, RunConfig, type_problems
 from layerlock.data import ClipConfig
+from layerlock.data.targets import LABEL
 from layerlock.errors import ConfigError
 from layerlock.evaluation.tasks import TASKS, Task
-from layerlock.evaluation.tasks.task import ATTENTION
+from layerlock.evaluation.tasks.task import ATTENTION, TRAINED, TRAINING
 from layerlock.features.clips import RESIZE, plain_clip
 from layerlock.model.encoder import ClipShape
 
@@ -25,11 +26,13 @@ class EvaluateConfig:
     encoder: str = ""
     """run folder, encoder folder, or another name that `open_encoder` knows"""
     task: str = "action"
-    """what is read from the features: a name in `evaluation/tasks/`"""
+    """what is read from the features; `layerlock evaluate` lists the tasks"""
     data: str = ""
     """folder or list of videos, with labels or depth (docs/evaluation.md)"""
     test_data: str | None = None
     """videos to test on; without any, the data's own test split, else a share of the data"""
+    column: str = LABEL
+    """column of the list that is read: a class or, for regression, a number of each video"""
     data_root: str | None = None
     """folder that the paths of lists begin at; None: the folder of each list"""
     out: str = "evaluation"
@@ -45,7 +48,8 @@ class EvaluateConfig:
     lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     """learning rates"""
     readout: str = "all"
-    """kind of readout, attention or linear; all: every kind that the task has, each chosen and reported by itself"""
+    """kind of readout: attention, linear, for regression also ridge; all: every kind that the task has, each chosen and
+    reported by itself"""
     channels: int | None = None
     """width of an attention readout; None: 768 for Something-Something v2, else 1024"""
     heads: int | None = None
@@ -248,6 +252,8 @@ class EvaluateConfig:
             reasons |= dict.fromkeys(("flip", "jitter", "grayscale"), "clips are not augmented")
         if not self.cache:
             reasons["cache_gb"] = "nothing is kept without --cache"
+        if self.row.fields >= TRAINING and not set(self.kinds) & set(TRAINED):
+            reasons |= dict.fromkeys(TRAINING, f"nothing is trained with --readout {self.readout}")
         if "attention" not in self.kinds:
             reasons |= dict.fromkeys((*ATTENTION, "query_patch"), "only attention readouts have it")
         for name in set().union(*(row.fields for row in TASKS.values())) - self.row.fields:

@@ -35,20 +35,28 @@ class Interval:
 
 
 def bootstrap(
-    values: Tensor, group_v: Tensor | None = None, *, seed: int = 0, compared: int = 1, draws: int = DRAWS
+    values: Tensor,
+    group_v: Tensor | None = None,
+    *,
+    weight_v: Tensor | None = None,
+    seed: int = 0,
+    compared: int = 1,
+    draws: int = DRAWS,
 ) -> Interval:
     """The mean of one value a video, `[V]`, or a readout seed and video, `[S, V]`, with its 95 % interval.
 
     Groups (`group_v`, whole numbers `[V]`; without it each video is one) and seeds are drawn with replacement, both at
     once: scipy's percentile bootstrap. Its percentiles lie further out, as Student's t does of so many groups and
     seeds (the expanded percentile interval, Hesterberg 2015), since those of few groups lie too near to each other.
-    `compared` intervals cover all at once (Bonferroni). No interval below `SHOWN_FROM` groups: it is infinite.
+    With `weight_v` it is the sum of the values over the sum of the weights, both of what is drawn. `compared` intervals
+    cover all at once (Bonferroni). No interval below `SHOWN_FROM` groups: it is infinite.
     """
     values_sv = values.double().reshape(-1, values.shape[-1]).numpy()
     numbers_v = np.arange(values_sv.shape[1]) if group_v is None else np.unique(group_v.numpy(), return_inverse=True)[1]
-    count_g = np.bincount(numbers_v)
+    count_g = np.bincount(numbers_v, None if weight_v is None else weight_v.double().numpy())
     sum_sg = np.stack([np.bincount(numbers_v, value_v) for value_v in values_sv])
-    mean, groups, seeds = float(values_sv.mean()), len(count_g), len(sum_sg)
+    groups, seeds = len(count_g), len(sum_sg)
+    mean = float(values_sv.mean() if weight_v is None else values_sv.mean(0).sum() / count_g.sum())
     if groups < SHOWN_FROM:
         return Interval(mean)
     if seeds > 1:  # the spread of S drawn of S is too small by (S - 1) / S

@@ -17,7 +17,7 @@ from layerlock.evaluation.readouts import Candidate, candidates_of
 from layerlock.evaluation.results import Evaluation, head, tabled
 from layerlock.evaluation.score import Scores, best_rates, choose, score_features, score_readouts
 from layerlock.evaluation.setup import OURS, Setup, set_up
-from layerlock.evaluation.sweep import Stream, Sweep, cached_stream, decoded_stream, train
+from layerlock.evaluation.sweep import Stream, Sweep, cached_stream, decoded_stream, restore, solve, train
 from layerlock.evaluation.tasks import FeatureTask, ReadoutTask
 from layerlock.features import Reader
 from layerlock.features.cache import Cached, cached_features
@@ -78,17 +78,24 @@ def _with_seeds(config: EvaluateConfig, candidates: Sequence[Candidate]) -> list
 
 
 def _fit(setup: Setup, sweep: Sweep, skipped: dict[str, str]) -> int | None:
-    """Trains the readouts; returns the signal that stopped it, None when done."""
-    with setup.progress(f"training {len(sweep.readouts)} readouts") as progress:
-        signal = train(sweep, _stream(setup, sweep, skipped), setup.folder, progress, skipped)
-    if signal is None:
-        sweep.check_taught(skipped)
-    return signal
+    """Trains and solves the readouts, going on from the folder; returns the signal that stopped it, None when done."""
+    restore(sweep, setup.folder, skipped)
+    if sweep.trained:
+        with setup.progress(f"training {len(sweep.trained)} readouts, step") as progress:
+            signal = train(sweep, _stream(setup, sweep, skipped), setup.folder, progress, skipped)
+        if signal is not None:
+            return signal
+    if not sweep.is_solved:
+        views = SpreadViews(setup.source(setup.splits.train, setup.config.still_clip(setup.ours.clip)), 1)
+        with setup.progress(f"features for {len(sweep.solved)} readouts") as progress:
+            solve(sweep, views, setup.encoders, setup.folder, setup.device, progress, skipped)
+    sweep.check_taught(skipped)
+    return None
 
 
 def _stream(setup: Setup, sweep: Sweep, skipped: dict[str, str]) -> Stream:
     config, device = setup.config, setup.device
-    reader = Reader(setup.encoders, [candidate.place for candidate in sweep.readouts])
+    reader = Reader(setup.encoders, [candidate.place for candidate in sweep.trained])
     if config.augmented:
         source = setup.source(setup.splits.train, config.training_clip(setup.ours.clip))
         return decoded_stream(sweep, source, reader, device, skipped)

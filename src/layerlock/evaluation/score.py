@@ -36,6 +36,7 @@ NOT_FINITE = "its features are not finite"
 class Scores:
     """Figures of the videos of a split, by readout; the constant prediction is the one called ""."""
 
+    metrics: tuple[Metric, ...]
     score_svm: dict[str, Tensor]
     """`[S, V, M]`: by readout seed, video, metric"""
     truth_v: Tensor | None = None
@@ -61,12 +62,25 @@ class Scores:
         return self.score_svm[name][..., metric].mean(0)
 
     def mean(self, name: str, metric: int = 0) -> float:
-        """The mean of a metric over videos and seeds."""
-        return float(self.score_v(name, metric).mean())
+        """The mean of a metric over videos and seeds, or its share of the variance."""
+        value_sv, weight_v = self._weighted(name, metric)
+        if weight_v is None:
+            return float(value_sv.mean(0).mean())
+        return float(value_sv.mean(0).sum() / weight_v.sum())
 
     def interval(self, name: str, metric: int, seed: int) -> Interval:
         """The same with its interval, over groups and seeds."""
-        return bootstrap(self.score_svm[name][..., metric], self.group_v, seed=seed)
+        value_sv, weight_v = self._weighted(name, metric)
+        return bootstrap(value_sv, self.group_v, weight_v=weight_v, seed=seed)
+
+    def _weighted(self, name: str, metric: int) -> tuple[Tensor, Tensor | None]:
+        """Values `[S, V]` whose sum over that of the weights `[V]` is the figure; no weights for a mean."""
+        score_sv = self.score_svm[name][..., metric]
+        if not self.metrics[metric].of_variance:
+            return score_sv, None
+        assert self.truth_v is not None, "a share of the variance is of a number for each video"
+        spread_v = (self.truth_v - self.truth_v.mean()).square()
+        return spread_v - score_sv, spread_v
 
     def ahead(self, name: str, other: str, *, higher_is_better: bool, seed: int, compared: int = 1) -> Interval:
         """By how much the deciding metric of a readout is better than another's, video by video and seed by seed."""
@@ -118,7 +132,7 @@ def score_readouts(setup: Setup, sweep: Sweep, candidates: Sequence[Candidate], 
             progress(rows.batches, count)
             if rows.batches % SAVE_EVERY == 0 or rows.batches == count:
                 save_tensors(file, rows.tensors(), {"batches": rows.batches, "lost": rows.lost})
-    return _scores(rows, views, candidates, split.group_v, role)
+    return _scores(rows, views, candidates, split.group_v, role, sweep.task.metrics)
 
 
 def _read(file: Path) -> _Rows:
@@ -152,7 +166,14 @@ def _of_videos(true_b: Tensor, views: int) -> Tensor:
     return true_b.unflatten(0, (-1, views)).all(1)
 
 
-def _scores(rows: _Rows, views: SpreadViews, candidates: Sequence[Candidate], group_v: Tensor, role: str) -> Scores:
+def _scores(
+    rows: _Rows,
+    views: SpreadViews,
+    candidates: Sequence[Candidate],
+    group_v: Tensor,
+    role: str,
+    metrics: tuple[Metric, ...],
+) -> Scores:
     """The figures that are there for all: a video is left out where nothing can be measured or its features are not
     finite, and a readout is dropped where what it predicts of another video is not finite.
     """
@@ -184,6 +205,7 @@ def _scores(rows: _Rows, views: SpreadViews, candidates: Sequence[Candidate], gr
     members = {str(one): [str(own) for own in candidates if replace(own, seed=0) == one] for one in whole}
     members |= {"": [""]} if SCORE in found else {}
     return Scores(
+        metrics=metrics,
         score_svm={name: torch.stack([found[SCORE + own][keep_v] for own in seeds]) for name, seeds in members.items()},
         truth_v=found[TRUTH][keep_v] if TRUTH in found else None,
         predicted_v={name: found[PREDICTED + name][keep_v] for name in members if PREDICTED + name in found},
@@ -205,7 +227,7 @@ def score_features(setup: Setup, task: FeatureTask, candidates: Sequence[Candida
     finite_v = torch.stack([features[str(candidate)].isfinite().all(1) for candidate in candidates]).all(0).tolist()
     lost = {name: NOT_FINITE for name, finite in zip(names, finite_v, strict=True) if not finite} | lost
     rows_v = torch.tensor([row for row, name in enumerate(names) if name not in lost], dtype=torch.int64)
-    truth_v, group_v = torch.tensor(split.index.labels)[rows_v], split.group_v[rows_v]
+    truth_v, group_v = torch.tensor(split.values(task.target))[rows_v], split.group_v[rows_v]
     try:
         scored = {
             str(candidate): task.score_features(features[str(candidate)][rows_v], truth_v, group_v)
@@ -216,6 +238,7 @@ def score_features(setup: Setup, task: FeatureTask, candidates: Sequence[Candida
     row_q, first = next(iter(scored.values()))
     alone = set(rows_v.tolist()) - set(rows_v[row_q].tolist())
     return Scores(
+        metrics=task.metrics,
         score_svm={name: one.score_vm[None] for name, (_, one) in scored.items()},
         truth_v=first.truth_v,
         predicted_v={name: one.predicted_v for name, (_, one) in scored.items() if one.predicted_v is not None},

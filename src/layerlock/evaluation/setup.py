@@ -82,12 +82,13 @@ def set_up(
         made.prepare(device, compute)
     check_features(ours, device)
     row, clip = config.row, config.still_clip(ours.clip)
+    target = row.target_for(config)
     cutting = Cutting(
         by=config.split_by,
         validation=config.validation_share,
         test=config.test_share,
         seed=config.seed,
-        target=row.target,
+        target=target,
         group=config.group,
         shared=config.shared_groups == "allow",
         span=clip.cut(0).span,
@@ -96,13 +97,13 @@ def set_up(
         read = partial(
             build_index,
             root=config.data_root,
-            targets=None if row.target.kind == "map" else {row.target.name: row.target.kind},
+            targets=None if target.kind == "map" else {target.name: target.kind},
             workers=config.workers or None,
             progress=progress,
         )
         splits = open_splits(str(Path(config.data)), config.test_data, cutting, read)
     task = row(config, splits, ours)
     folder.begin(config, resume=resume)
-    folder.bind(config, {"encoder": weights, **splits.fingerprints(clip, row.target.name)})
+    folder.bind(config, {"encoder": weights, **splits.fingerprints(clip, target.name)})
     encoders = {OURS: ours, **others}
     return Setup(config=config, folder=folder, device=device, encoders=encoders, splits=splits, task=task, quiet=quiet)

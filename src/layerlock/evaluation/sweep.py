@@ -19,12 +19,14 @@ from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.folder import EvaluationFolder, load_tensors, save_tensors
-from layerlock.evaluation.readouts import Candidate, build_readout, shapes_of
+from layerlock.evaluation.readouts import Candidate, build_readout, shapes_of, solve_ridge
 from layerlock.evaluation.tasks import ReadoutTask
+from layerlock.evaluation.tasks.task import SOLVED, TRAINED
 from layerlock.features import Place, Reader, finite_clips, read_features
 from layerlock.features.cache import Cached
+from layerlock.features.clips import SpreadViews
 from layerlock.features.read import unusable
-from layerlock.model.readout import Readout
+from layerlock.model.readout import Readout, standardized
 from layerlock.train.schedule import learning_rate
 from layerlock.train.signals import StopSignal
 
@@ -56,6 +58,9 @@ class Sweep:
             )
             for candidate in candidates
         }
+        self.trained = [candidate for candidate in candidates if candidate.kind in TRAINED]
+        self.solved = [candidate for candidate in candidates if candidate.kind in SOLVED]
+        self.is_solved = not self.solved
         self.optimizer = torch.optim.AdamW(self._groups(), betas=config.optim(1.0).betas, fused=True)
         self.summary: Tensor | None = None
         self.dropped: dict[Candidate, str] = {}
@@ -72,7 +77,7 @@ class Sweep:
             self._begin_at(self.task.first_output(summary))
         self._schedule()
         steps = self._usable(features, target)
-        live = [candidate for candidate in self.readouts if candidate not in self.dropped]
+        live = [candidate for candidate in self.trained if candidate not in self.dropped]
         losses = {candidate: self._backward(candidate, *steps[candidate.place]) for candidate in live}
         self._drop(losses)
         self.optimizer.step()
@@ -101,26 +106,26 @@ class Sweep:
 
     @torch.no_grad()
     def _begin_at(self, output: float) -> None:
-        for readout in self.readouts.values():
-            readout.out.bias.fill_(output)
+        for candidate in self.trained:
+            self.readouts[candidate].out.bias.fill_(output)
 
     def _groups(self) -> list[dict[str, object]]:
         groups: list[dict[str, object]] = []
-        for candidate, readout in self.readouts.items():
-            named = dict(readout.named_parameters())
+        for candidate in self.trained:
+            named = dict(self.readouts[candidate].named_parameters())
             matrices = [name for name, parameter in named.items() if parameter.ndim == 2 and name not in TABLES]
             others = [name for name in named if name not in matrices]
             for names, decay in ((matrices, self.config.weight_decay), (others, 0.0)):
                 parameters = [named[name] for name in names]
                 groups.append({"params": parameters, "lr": candidate.lr, "weight_decay": decay, "peak": candidate.lr})
-        return groups
+        return groups or [{"params": [], "peak": 0.0}]
 
     def _schedule(self) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optim(group["peak"]), self.config.steps, self.step, ())
 
     def _drop(self, losses: Mapping[Candidate, Tensor]) -> None:
-        if torch.stack(list(losses.values())).isfinite().all():
+        if not losses or torch.stack(list(losses.values())).isfinite().all():
             return
         for candidate, loss in losses.items():
             if not loss.isfinite():
@@ -211,6 +216,60 @@ def cached_stream(sweep: Sweep, cached: Cached, device: torch.device, skipped: d
     return stream
 
 
+@torch.no_grad()
+def solve(
+    sweep: Sweep,
+    views: SpreadViews,
+    encoders: Mapping[str, FrozenEncoder],
+    folder: EvaluationFolder,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+    skipped: dict[str, str],
+) -> None:
+    """Computes the readouts that are solved from the clips of `views`, each once, and saves them in the folder.
+
+    Clips without a target or with features that are not finite do not count. A readout without two clips is dropped.
+    """
+    task, count = sweep.task, len(views)
+    reader = Reader(encoders, [candidate.place for candidate in sweep.solved], _pooled)
+    rows: dict[Place, list[Tensor]] = {place: [] for place in reader.places}
+    targets: list[Tensor] = []
+    batch = min(sweep.config.batch, count)
+    stream = read_features(views, reader, batch=batch, device=device, workers=sweep.config.workers)
+    with closing(stream):
+        for read in stream:
+            skipped.update(read.clips.skipped)
+            skipped.update(unusable(read.features, read.clips.names))
+            targets.append(task.target_of(read.clips).cpu())
+            for place, x_bd in read.features.items():
+                rows[place].append(x_bd)
+            progress(len(targets), -(-count // batch))
+    target_v = torch.cat(targets)[:count]
+    if sweep.summary is None:
+        sweep.summary = task.summary(target_v).to(device)
+    for candidate in sweep.solved:
+        x_vd = torch.cat(rows[candidate.place])[:count]
+        usable_v = x_vd.isfinite().all(1) & task.target.known(target_v)
+        if usable_v.sum() < 2:
+            sweep.dropped[candidate] = "fewer than two clips could be used"
+        else:
+            solve_ridge(sweep.readouts[candidate], x_vd[usable_v], task.outputs_of(target_v[usable_v]))
+    sweep.is_solved = True
+    _save(sweep, folder, skipped)
+
+
+def _pooled(features_bnd: Tensor) -> Tensor:
+    """What a linear readout sees of features."""
+    return standardized(features_bnd).mean(1).float().cpu()
+
+
+def _save(sweep: Sweep, folder: EvaluationFolder, skipped: dict[str, str]) -> None:
+    folder.lock.check()
+    dropped = {str(candidate): reason for candidate, reason in sweep.dropped.items()}
+    facts = {"step": sweep.step, "solved": sweep.is_solved, "skipped": skipped, "dropped": dropped}
+    save_tensors(folder.readouts, sweep.state(), facts)
+
+
 def train(
     sweep: Sweep,
     stream: Stream,
@@ -218,12 +277,11 @@ def train(
     progress: Callable[[int, int], None],
     skipped: dict[str, str],
 ) -> int | None:
-    """Trains from the folder's checkpoint, if any, to the end. Returns the signal that stopped it, None when done.
+    """Trains from where a sweep is to the end. Returns the signal that stopped it, None when done.
 
     `skipped`, the files that could not be decoded and why, is kept in the checkpoint too.
     """
     config = sweep.config
-    restore(sweep, folder, skipped)
     if sweep.step >= config.steps:
         return None
     with StopSignal() as stop, closing(stream(sweep.step)) as steps:
@@ -231,10 +289,7 @@ def train(
             sweep.train_step(features, target)
             progress(sweep.step, config.steps)
             if stop.received is not None or sweep.step % config.checkpoint_every == 0 or sweep.step == config.steps:
-                folder.lock.check()
-                dropped = {str(candidate): reason for candidate, reason in sweep.dropped.items()}
-                facts = {"step": sweep.step, "skipped": skipped, "dropped": dropped}
-                save_tensors(folder.readouts, sweep.state(), facts)
+                _save(sweep, folder, skipped)
             if stop.received is not None:
                 return stop.received
     return None
@@ -249,6 +304,7 @@ def restore(sweep: Sweep, folder: EvaluationFolder, skipped: dict[str, str]) -> 
         return
     try:
         sweep.load(found[0], int(found[1]["step"]))
+        sweep.is_solved = bool(found[1]["solved"])
         skipped.update(found[1]["skipped"])
         sweep.dropped |= {
             one: found[1]["dropped"][str(one)] for one in sweep.readouts if str(one) in found[1]["dropped"]

@@ -46,14 +46,21 @@ def by_block(found: Evaluation) -> tuple[list[str], list[list[str]]]:
 
 def figure(found: Evaluation, metric: str, value: float) -> str:
     """A value of a metric."""
-    return f"{100 * value:.1f} %" if metric in found.percent else f"{value:.4f}"
+    return f"{100 * value:.1f} %" if metric in found.percent else _number(value)
 
 
 def interval(found: Evaluation, metric: str, value: Interval) -> str:
     """A mean and its interval."""
-    scale, digits = (100, 1) if metric in found.percent else (1, 4)
-    mean, low, high = (f"{scale * number:.{digits}f}" for number in (value.mean, value.low, value.high))
+    percent = metric in found.percent
+    mean, low, high = (
+        f"{100 * number:.1f}" if percent else _number(number) for number in (value.mean, value.low, value.high)
+    )
     return f"{mean} [{low}, {high}]" if value.known else f"{mean} [no interval]"
+
+
+def _number(value: float) -> str:
+    """Four digits after the point, or in all where that would be none or many."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
 
 
 def called(found: Evaluation, encoder: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from layerlock.data.index import Index
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.splits.split import Split, Stretch, group_of
+from layerlock.evaluation.splits.split import Split, Stretch, classes_of, group_of, values_of
 from layerlock.evaluation.tasks.task import Target
 
 
@@ -37,6 +37,11 @@ class Cutting:
         """Whether each video has a class, so that every class gets its share."""
         return self.target.kind == "class"
 
+    def labels_of(self, index: Index) -> tuple[int, ...]:
+        """The class of each video; -1 where there are none."""
+        values = values_of(index, self.target) if self.labelled else (-1,) * len(index)
+        return tuple(map(int, values))
+
 
 def by_video(index: Index, cutting: Cutting) -> tuple[dict[str, list[int]], tuple[str, ...]]:
     """Positions of the videos of each split, and what is odd about them.
@@ -45,7 +50,7 @@ def by_video(index: Index, cutting: Cutting) -> tuple[dict[str, list[int]], tupl
     hash, groups go to the test split, then to the validation split, where they bring the number of videos of each class
     nearer to its share; but every class is in training, then in test, then in validation, as far as it has groups.
     """
-    units = sorted(_units(index, cutting.labelled), key=lambda unit: _hash(cutting.seed, unit.name))
+    units = sorted(_units(index, cutting), key=lambda unit: _hash(cutting.seed, unit.name))
     total = sum((unit.videos for unit in units), Counter[int]())
     rows: dict[str, list[int]] = {}
     notes = []
@@ -55,7 +60,7 @@ def by_video(index: Index, cutting: Cutting) -> tuple[dict[str, list[int]], tupl
         rows[role] = sorted(row for unit in chosen for row in unit.rows)
         missing = set(wanted) - {label for unit in chosen for label in unit.videos} - {-1}
         if missing:
-            notes.append(_scarce(index, role, sorted(missing)))
+            notes.append(_scarce(index, cutting, role, sorted(missing)))
         taken = set(chosen)
         units = [unit for unit in units if unit not in taken]
     rows["train"] = sorted(row for unit in units for row in unit.rows)
@@ -72,8 +77,8 @@ class _Unit:
     """by class; -1: all"""
 
 
-def _units(index: Index, labelled: bool) -> list[_Unit]:
-    identities, labels = identities_of([index]), index.labels if labelled else (-1,) * len(index)
+def _units(index: Index, cutting: Cutting) -> list[_Unit]:
+    identities, labels = identities_of([index]), cutting.labels_of(index)
     members: dict[object, list[int]] = defaultdict(list)
     for row, (video, label) in enumerate(zip(index.videos, labels, strict=True)):
         members[group_of(index, row) or (label, identities[video.path])].append(row)
@@ -114,14 +119,14 @@ def _choose(units: Sequence[_Unit], wanted: Mapping[int, int]) -> list[_Unit]:
     return list(chosen)
 
 
-def _scarce(index: Index, role: str, labels: Sequence[int]) -> str:
+def _scarce(index: Index, cutting: Cutting, role: str, labels: Sequence[int]) -> str:
     """What is to be said of classes that are not in a split."""
-    told = []
+    told, names, labels_v = [], classes_of(index, cutting.target), cutting.labels_of(index)
     for label in labels:
-        rows = [row for row, own in enumerate(index.labels) if own == label]
+        rows = [row for row, own in enumerate(labels_v) if own == label]
         groups = {group_of(index, row) or row for row in rows}
         whole = f" (its {len(rows)} videos are of {_counted(len(groups), 'group')})" if len(groups) < len(rows) else ""
-        told.append(index.classes[label] + whole)
+        told.append(names[label] + whole)
     what = "groups" if any("(" in text for text in told) else "videos"
     return f"classes with too few {what} to be in the {role} split, {len(told)}: {', '.join(told[:10])}"
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
+
 from layerlock.data.index import Index
 from layerlock.data.targets import LABEL, Column
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.splits.cut import Cutting, by_time, by_video, identities_of
 from layerlock.evaluation.splits.groups import Grouping, check_apart, group_videos
 from layerlock.evaluation.splits.own import own_splits
-from layerlock.evaluation.splits.split import Split, Splits
+from layerlock.evaluation.splits.split import Split, Splits, classes_of, values_of
+from layerlock.evaluation.tasks.task import Target
 
 
 def open_splits(data: str, test_data: str | None, cutting: Cutting, read: Callable[[str], Index]) -> Splits:
@@ -25,10 +28,12 @@ def open_splits(data: str, test_data: str | None, cutting: Cutting, read: Callab
     found = {role: read(place) for role, place in places.items()}
     if test_data is not None:
         found["test"] = read(test_data)
+    target = cutting.target
     if cutting.labelled:
         asked = {"train"} if test_data is None else {"train", "test"}
-        found = {role: index for role, index in found.items() if role in asked or set(index.labels) != {-1}}
-        found = {role: _labelled(index) for role, index in found.items()}
+        found = {role: index for role, index in found.items() if role in asked or set(cutting.labels_of(index)) != {-1}}
+    if target.kind != "map":
+        found = {role: _known(index, target) for role, index in found.items()}
     if "validation" in found and "test" not in found:
         found["test"] = found.pop("validation")
     grouping = group_videos(found, cutting.group)
@@ -36,7 +41,7 @@ def open_splits(data: str, test_data: str | None, cutting: Cutting, read: Callab
     if len(found) > 1:
         _check_apart(found)
         notes += check_apart(found, allowed=cutting.shared)
-    found = _same_classes(found) if cutting.labelled else found
+    found = _same_classes(found, target) if cutting.labelled else found
     splits = _check(_assemble(found, cutting, grouping), cutting)
     return replace(splits, grouping=grouping.how, notes=notes + splits.notes + _short_videos(found, cutting))
 
@@ -48,10 +53,10 @@ def _assemble(found: dict[str, Index], cutting: Cutting, grouping: Grouping) -> 
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        classes=train.classes,
+        classes=classes_of(train, cutting.target),
         layout=train.layout,
         how=how,
-        notes=(*(_empty_classes(train) if cutting.labelled else ()), *notes),
+        notes=(*(_empty_classes(train, cutting) if cutting.labelled else ()), *notes),
         rejected=tuple(entry for index in found.values() for entry in index.rejected),
     )
 
@@ -87,10 +92,10 @@ def _cut(
     return _apart(train, rows), how, notes
 
 
-def _empty_classes(train: Index) -> tuple[str, ...]:
+def _empty_classes(train: Index, cutting: Cutting) -> tuple[str, ...]:
     """What is to be said of classes that have a name and no usable video to train on."""
-    seen = set(train.labels)
-    empty = [name for number, name in enumerate(train.classes) if number not in seen]
+    seen = set(cutting.labels_of(train))
+    empty = [name for number, name in enumerate(classes_of(train, cutting.target)) if number not in seen]
     return (f"classes without a usable video to train on, {len(empty)}: {', '.join(empty[:10])}",) if empty else ()
 
 
@@ -102,28 +107,36 @@ def _short_videos(found: dict[str, Index], cutting: Cutting) -> tuple[str, ...]:
     return (f"{len(short)} of {len(videos)} videos {words}: {', '.join(short[:3])}",) if short else ()
 
 
-def _labelled(index: Index) -> Index:
-    """Without the videos that have no label, which are among the rejected then."""
-    rows = [row for row, label in enumerate(index.labels) if label >= 0]
-    bare = [video.path for video, label in zip(index.videos, index.labels, strict=True) if label < 0]
-    if not rows:
-        raise LayerlockError(
-            f"{index.root} ({index.layout}): no video has a label; class folders, lists with labels, "
-            "Something-Something and Kinetics lists have (docs/evaluation.md)"
+def _known(index: Index, target: Target) -> Index:
+    """Without the videos whose target is not known, which are among the rejected then."""
+    known = target.known(torch.tensor(values_of(index, target))).tolist()
+    if not any(known):
+        column = index.targets.get(target.name)
+        if column is not None and column.kind != target.kind:
+            raise LayerlockError(f"{index.root}: {target.name} is a {column.kind} of each video, not a {target.kind}")
+        hint = (
+            "class folders, lists with labels, Something-Something and Kinetics lists have" * (target.name == LABEL)
+            or "--column names a column of a list"
         )
-    return replace(index.take(rows), rejected=(*index.rejected, *((path, "it has no label") for path in bare)))
+        raise LayerlockError(
+            f"{index.root} ({index.layout}): no video has a {target.name}; {hint} (docs/evaluation.md)"
+        )
+    bare = [video.path for video, is_known in zip(index.videos, known, strict=True) if not is_known]
+    usable = index.take([row for row, is_known in enumerate(known) if is_known])
+    return replace(usable, rejected=(*index.rejected, *((path, f"it has no {target.name}") for path in bare)))
 
 
-def _same_classes(found: dict[str, Index]) -> dict[str, Index]:
+def _same_classes(found: dict[str, Index], target: Target) -> dict[str, Index]:
     """The other splits with the class numbers of the training split. LayerlockError for a class that it has not."""
-    number_of = {name: number for number, name in enumerate(found["train"].classes)}
+    names = classes_of(found["train"], target)
+    number_of = {name: number for number, name in enumerate(names)}
     for role, index in found.items():
-        unseen = sorted({index.classes[label] for label in index.labels} - set(number_of))
+        own = [classes_of(index, target)[int(value)] for value in values_of(index, target)]
+        unseen = sorted(set(own) - set(number_of))
         if unseen:
             raise LayerlockError(f"{index.root}: classes of the {role} split that no training video has: {unseen[:5]}")
-        labels = tuple(number_of[index.classes[label]] for label in index.labels)
-        column = Column(values=labels, classes=found["train"].classes)
-        found[role] = replace(index, targets={**index.targets, LABEL: column})
+        column = Column(values=tuple(number_of[name] for name in own), classes=names)
+        found[role] = replace(index, targets={**index.targets, target.name: column})
     return found
 
 
@@ -150,9 +163,9 @@ def _check(splits: Splits, cutting: Cutting) -> Splits:
             told = "; ".join((splits.how, *splits.notes))
             raise LayerlockError(f"{splits.train.index.root}: no video is left for the {role} split ({told})")
     if cutting.labelled:
-        trained = set(splits.train.index.labels)
+        trained = set(splits.train.values(cutting.target))
         for role, split in (("validation", splits.validation), ("test", splits.test)):
-            unseen = sorted(splits.classes[label] for label in set(split.index.labels) - trained)
+            unseen = sorted(splits.classes[int(label)] for label in set(split.values(cutting.target)) - trained)
             if unseen:
                 raise LayerlockError(
                     f"{split.index.root}: classes of the {role} split that no training video has: "

@@ -13,6 +13,7 @@ from torch import Tensor
 from layerlock.data import ClipConfig
 from layerlock.data.folder import FolderSource, video_name
 from layerlock.data.index import Index
+from layerlock.evaluation.tasks.task import Target
 
 Stretch = tuple[int, int]
 """a part of a video: its first frame, and the one after its last"""
@@ -42,6 +43,10 @@ class Split:
         """The same as numbers, int64 `[V]`."""
         number_of = {name: number for number, name in enumerate(dict.fromkeys(self.groups))}
         return torch.tensor([number_of[name] for name in self.groups])
+
+    def values(self, target: Target) -> tuple[float, ...]:
+        """The target of each video: a number, or that of its class."""
+        return values_of(self.index, target)
 
     def source(self, clip: ClipConfig, seed: int, targets: Sequence[str] = ()) -> FolderSource:
         """Clips of the split, which carry `targets`."""
@@ -102,6 +107,18 @@ def _joined(a: Split, b: Split) -> Split:
     )
     apart = None if a.stretches is None or b.stretches is None else a.stretches + b.stretches
     return Split(index=index, stretches=apart)
+
+
+def values_of(index: Index, target: Target) -> tuple[float, ...]:
+    """The number of each video that is its target or its class, `target.missing` where it has none."""
+    column = index.targets.get(target.name)
+    return (target.missing,) * len(index) if column is None or column.kind != target.kind else column.values
+
+
+def classes_of(index: Index, target: Target) -> tuple[str, ...]:
+    """Names of the classes by number; () where the target is none."""
+    column = index.targets.get(target.name)
+    return () if column is None or target.kind != "class" else column.classes or ()
 
 
 def group_of(index: Index, row: int) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerlock.evaluation.tasks.task import (
-    LABEL,
+    CLASS,
     TRAINING,
     Augmentation,
     Metric,
@@ -32,13 +32,13 @@ class ActionTask(ReadoutTask):
     """The class of a video. Clips are not flipped: an action can have a left and a right."""
 
     name = "action"
-    target = LABEL
-    fields = TRAINING | {"views"}
+    target = CLASS
+    fields = TRAINING | {"views", "column"}
     augmentation = Augmentation(jitter=0.8, grayscale=0.1)
     constant = "most frequent class"
 
     def __init__(self, config: EvaluateConfig, splits: Splits, encoder: FrozenEncoder) -> None:
-        self.classes = splits.classes
+        super().__init__(config, splits, encoder)
         self.top = min(5, len(self.classes))
         self.views = config.views or (KINETICS_VIEWS if splits.layout == "Kinetics" else 1)
         self.channels = config.channels or (768 if splits.layout == "Something-Something v2" else 1024)

@@ -49,6 +49,7 @@ class DepthTask(ReadoutTask):
     )
 
     def __init__(self, config: EvaluateConfig, splits: Splits, encoder: FrozenEncoder) -> None:
+        super().__init__(config, splits, encoder)
         self.patch = config.query_patch
         self.channels = config.channels or 1024
         self.heads = heads_of(config, self.channels)

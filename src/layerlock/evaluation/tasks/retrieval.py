@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.tasks.task import LABEL, FeatureTask, Metric, Scored
+from layerlock.evaluation.tasks.task import CLASS, FeatureTask, Metric, Scored
 from layerlock.features.neighbours import leave_one_out
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ class RetrievalTask(FeatureTask):
     """Leave-one-out retrieval of the class of a video."""
 
     name = "retrieval"
-    target = LABEL
+    target = CLASS
     readouts = ("cosine",)
+    fields = frozenset({"column"})
     chosen_on = ("train", "validation")
     left_out = "no other video of its class in the split that is not of its group"
     metrics = (
@@ -37,9 +38,9 @@ class RetrievalTask(FeatureTask):
     )
 
     def __init__(self, config: EvaluateConfig, splits: Splits, encoder: FrozenEncoder) -> None:
-        self.classes = splits.classes
+        super().__init__(config, splits, encoder)
         for split in (splits.together(self.chosen_on), splits.test):
-            groups = Counter(label for label, _ in set(zip(split.index.labels, split.groups, strict=True)))
+            groups = Counter(label for label, _ in set(zip(split.values(self.target), split.groups, strict=True)))
             if max(groups.values()) < 2:
                 role = "test" if split is splits.test else " and ".join(self.chosen_on)
                 raise LayerlockError(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from layerlock.data import Batch, crop_and_flip_target
-from layerlock.data.targets import Kind
+from layerlock.data.targets import LABEL, Kind, unknown
 from layerlock.errors import ConfigError
 from layerlock.model.patches import Grid
 
@@ -26,6 +26,8 @@ TRAINING = ATTENTION | {
     *("augment", "flip", "jitter", "grayscale", "cache", "cache_gb"),
 }
 """fields of the config that say how readouts are trained"""
+TRAINED, SOLVED = ("attention", "linear"), ("ridge",)
+"""kinds of readout that are trained step by step, and those that are computed at once"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,9 @@ class Metric:
     name: str
     higher_is_better: bool
     percent: bool = False
+    of_variance: bool = False
+    """its column holds squared errors; the figure is the share of the variance of the targets that they leave out, in
+    all: 1 - sum of errors / sum of squared deviations from the mean"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +50,12 @@ class Target:
 
     name: str
     kind: Kind
-    missing: float
-    """the value where nothing is known, which counts in no loss and no metric"""
     unit: str = ""
+
+    @property
+    def missing(self) -> float:
+        """The value where nothing is known, which counts in no loss and no metric."""
+        return float(unknown(self.kind, frames=1, side=1))
 
     def known(self, x: Tensor) -> Tensor:
         """Where values are known, bool."""
@@ -103,7 +111,8 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    target: ClassVar[Target]
+    target: Target
+    """of an instance with the column of its config"""
     readouts: ClassVar[tuple[str, ...]]
     """kinds of readout that there are"""
     fields: ClassVar[frozenset[str]] = frozenset()
@@ -118,10 +127,15 @@ class Task(ABC):
     """the first one decides"""
     views: int = 1
     """clips of a test video"""
-    classes: tuple[str, ...] = ()
 
-    @abstractmethod
-    def __init__(self, config: EvaluateConfig, splits: Splits, encoder: FrozenEncoder) -> None: ...
+    def __init__(self, config: EvaluateConfig, splits: Splits, encoder: FrozenEncoder) -> None:
+        self.target = self.target_for(config)
+        self.classes = splits.classes
+
+    @classmethod
+    def target_for(cls, config: EvaluateConfig) -> Target:
+        """The target of a config, which can name another column."""
+        return replace(cls.target, name=config.column) if "column" in cls.fields else cls.target
 
     def told(self, value: float) -> str:
         """A target or a prediction of one video, in words."""
@@ -135,7 +149,7 @@ class Task(ABC):
 class ReadoutTask(Task):
     """A task of readouts that predict the target of one clip after the other."""
 
-    readouts = ("attention", "linear")
+    readouts: ClassVar[tuple[str, ...]] = TRAINED
     fields = TRAINING
 
     @abstractmethod
@@ -161,6 +175,10 @@ class ReadoutTask(Task):
     @abstractmethod
     def constant_prediction(self, summary: Tensor, clips: int) -> Tensor:
         """The constant prediction, in the target's terms, for so many clips."""
+
+    def outputs_of(self, target: Tensor) -> Tensor:
+        """The output `[B, O]` that `predict` makes the target of; for readouts that are solved."""
+        raise NotImplementedError(f"{self.name} has no readout that is solved")
 
     def first_output(self, summary: Tensor) -> float:
         """What every output of a readout is near before it has learned anything, after a `summary` of one batch."""
@@ -194,5 +212,5 @@ def of_videos(x_b: Tensor, views: int) -> Tensor:
     return x_b.unflatten(0, (-1, views)).amin(1)
 
 
-LABEL = Target(name="label", kind="class", missing=-1)
-DEPTH = Target(name="depth", kind="map", missing=0.0, unit="m")
+CLASS = Target(name=LABEL, kind="class")
+DEPTH = Target(name="depth", kind="map", unit="m")
