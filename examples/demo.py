@@ -177,7 +177,7 @@ def print_table(title: str, rows: dict[str, Interval], scale: float, form: str, 
     same = [name for name in rows if name not in (*above, *below, "trained encoder")]
     better, worse = (below, above) if lower_is_better else (above, below)
     print("  by these intervals the trained encoder is better than: " + (", ".join(better) or "none"))
-    for word, names in (("worse than", worse), ("not told apart from", same)):
+    for word, names in (("worse than", worse), ("not significantly different from", same)):
         if names:
             print(f"  {word}: {', '.join(names)}")
 

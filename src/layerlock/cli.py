@@ -147,8 +147,8 @@ WIDEST = 240
 """columns that a table may take: broken cells could not be read"""
 
 EVALUATE_USAGE = f"""usage: layerlock evaluate ENCODER --task {"|".join(TASKS)} --data PATH
-                          [--column NAME] [--test-data PATH] [--group REGEX] [--out DIR] [--depths 0.25,0.5,...] [--lrs 1e-4,...] [--examples N]
-                          [--any-field VALUE] [--resume | --overwrite]
+                          [--column NAME] [--test-data PATH] [--group REGEX] [--out DIR] [--depths 0.25,0.5,...]
+                          [--lrs 1e-4,...] [--examples N] [--any-field VALUE] [--resume | --overwrite]
 
 `layerlock evaluate ENCODER --help` lists all fields; docs/evaluation.md says what they are for."""
 

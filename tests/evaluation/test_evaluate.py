@@ -90,10 +90,10 @@ def test_the_command_evaluates_actions_and_writes_a_report(
             assert (rival in row["not_above"]) == (lead["low"] <= 0)
             assert not row["undecided"]
             includes = lead["low"] <= 0 <= lead["high"]
-            word = "not told apart from" if includes else "better than" if lead["low"] > 0 else "worse than"
+            word = "different from" if includes else "better than" if lead["low"] > 0 else "worse than"
             verdict = f"interval (of all leads at once) {'includes' if includes else 'excludes'} zero."
             assert verdict in " ".join(said.split())
-            assert re.search(rf"\({row['kind']}\): top-1 {word} [^\n]*{rival} \(by ", said)
+            assert re.search(rf"\({row['kind']}\): top-1 (not )?significantly {word} [^\n]*{rival} \(by ", said)
     _, by_block = said.split("top-1 of the test split by block\n")
     head, *lines = (re.split(r"  +", line.strip()) for line in by_block.splitlines()[:3])
     assert head[0] == "block"
@@ -106,7 +106,7 @@ def test_the_command_evaluates_actions_and_writes_a_report(
             assert line[column[one["kind"]]] == f"{mean:.1f} [{low:.1f}, {high:.1f}]"
     assert sum(results["data"]["videos"].values()) == 60
     assert results["data"]["groups"] == results["data"]["videos"]
-    assert "Groups: none: each video is taken to be independent" in said.replace("\n", " ")
+    assert "Groups: none: videos are treated as independent" in said.replace("\n", " ")
     page = (out / "report.html").read_text()
     assert page.count("<img") >= 8 + 2 + 1 + 2
     assert "By depth" in page
@@ -383,7 +383,9 @@ def test_one_scene_of_colour_and_depth_is_cut_in_time(tmp_path: Path, encoder: P
     found = run(tmp_path / "out", write_scene(tmp_path / "part", range(43, 51)), encoder, **changes)
     assert "cut in time" in found.data["splits"]
     assert found.data["videos"] == {"train": 1, "validation": 1, "test": 2}
-    assert found.left_out == ((f"{tmp_path / 'part'}, frames 43 to 50", "there is nothing to measure in its clip"),)
+    assert found.left_out == (
+        (f"{tmp_path / 'part'}, frames 43 to 50", "nothing to measure: its clip has no known target"),
+    )
     assert {clip.video for clip in (*found.best, *found.worst)} == {1}
     with pytest.raises(LayerlockError, match=r"none of 2 videos of the test split could be scored.*nothing to measure"):
         run(tmp_path / "none", write_scene(tmp_path / "whole", range(43, 60)), encoder, **changes)
@@ -394,7 +396,7 @@ def test_a_training_split_without_depth_teaches_nothing(tmp_path: Path, encoder:
     for split, empty in (("train", range(60)), ("val", range(0)), ("test", range(0))):
         (tmp_path / "data" / split).mkdir(parents=True)
         write_scene(tmp_path / "data" / split / "room", empty)
-    with pytest.raises(LayerlockError, match="no clip of the training split had a target for depth"):
+    with pytest.raises(LayerlockError, match="no clip of the training split has a known depth"):
         run(
             tmp_path / "out",
             tmp_path / "data",
@@ -415,7 +417,7 @@ def test_few_test_clips_prove_nothing(tmp_path: Path, encoder: Path) -> None:
     assert read.not_above == read.undecided == ("mean depth image",)
     assert not read.metrics["AbsRel"].known
     assert "[no interval]" in words.table(found)[1][0][-3]
-    assert ": 10 groups of test videos are needed." in words.verdicts(found)[0]
+    assert ": fewer than 10 groups of test videos." in words.verdicts(found)[0]
     told = json.loads(found.save().read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert told["rows"][0]["metrics"]["AbsRel"]["low"] is None
     lead = read.ahead["mean depth image"].mean
@@ -437,15 +439,18 @@ def test_leads_are_told_apart_in_words() -> None:
     found = Evaluation(
         out="", encoder="mine", task="action", metric="top-1", higher_is_better=True, percent=("top-1",), data=data
     )
+    mine = "mine (linear): top-1"
     assert words.verdicts(replace(found, rows=(ours, other))) == [
-        "! mine (linear): top-1 worse than frame differences (by -5.0 [-9.0, -0.1]): the 95 % interval excludes zero.",
-        "! mine (linear): top-1 not told apart from raw pixels (by -5.0 [-9.0, 0.1]): the 95 % interval includes zero.",
-        "mine (linear): top-1 better than random weights (by 9.4 [5.6, 13.1]): the 95 % interval excludes zero.",
+        f"! {mine} significantly worse than frame differences (by -5.0 [-9.0, -0.1]): the 95 % interval excludes zero.",
+        f"! {mine} not significantly different from raw pixels (by -5.0 [-9.0, 0.1]): the 95 % interval includes zero.",
+        f"{mine} significantly better than random weights (by 9.4 [5.6, 13.1]): the 95 % interval excludes zero.",
     ]
     assert words.table(replace(found, rows=(ours, other)))[1][0][0] == "mine !"
     few = words.verdicts(replace(found, rows=(replace(ours, undecided=tuple(leads)), other)))
     assert len(few) == 1
-    assert few[0].startswith("! mine (linear): top-1 no verdict over random weights (by 9.4 [5.6, 13.1]), raw pixels")
+    assert few[0].startswith(
+        "! mine (linear): top-1 no verdict on the lead over random weights (by 9.4 [5.6, 13.1]), raw pixels"
+    )
     several = words.verdicts(replace(found, compared=3, rows=(ours, other)))
     assert all("the 95 % interval (of all leads at once)" in said for said in several)
     assert "leads over baselines" in words.sentences(replace(found, rows=(ours, other)))[1]
@@ -468,7 +473,7 @@ def test_groups_are_cut_whole_and_stand_in_the_results(tmp_path: Path, world: Pa
     each = run(tmp_path / "each", tmp_path / "data", encoder, group=".+", **changes)
     assert each.data["groups"] == each.data["videos"]
     for bad, message in (
-        ("(", r"group: '\(' is no regular expression"),
+        ("(", r"group: '\(' is not a valid regular expression"),
         ("nothing", "group: 'nothing' is in none of 48"),
     ):
         with pytest.raises(LayerlockError, match=message):
@@ -652,19 +657,22 @@ def test_several_clips_of_a_video_are_one_figure(tmp_path: Path, world: Path, en
         ({"depths": (0.0,), "lrs": ()}, r"2 problems:\n.*depths.*\n.*lrs"),
         ({"channels": 10, "heads": 3}, "heads: 3 heads do not divide 10 channels"),
         ({"channels": 200, "heads": None}, "heads: 3 heads do not divide 200 channels"),
-        ({"task": "depth", "views": 3}, "views: the task depth does not use it; action can"),
-        ({"readout": "linear", "channels": 8}, "channels: only attention readouts have it"),
-        ({"augment": "no", "jitter": 0.5, "flip": "yes"}, r"2 problems:\n.*flip.*not augmented\n.*jitter"),
-        ({"query_patch": (2, 4, 4)}, "query_patch: the task action does not use it; depth can"),
+        ({"task": "depth", "views": 3}, "views: not used by --task depth, only by action"),
+        ({"readout": "linear", "channels": 8}, "channels: only used by attention readouts"),
+        (
+            {"augment": "no", "jitter": 0.5, "flip": "yes"},
+            r"2 problems:\n.*flip.*only used with --augment yes\n.*jitter",
+        ),
+        ({"query_patch": (2, 4, 4)}, "query_patch: not used by --task action, only by depth"),
         (
             {"task": "retrieval", "cache": True, "lrs": (1e-2,)},
-            r"2 problems:\n.*cache.*\n.*lrs.*the task retrieval does not use it; action, depth can",
+            r"2 problems:\n.*cache.*\n.*lrs.*not used by --task retrieval, only by action, depth",
         ),
         ({"task": "retrieval", "readout": "linear"}, "readout: 'linear' is not one of cosine, all"),
-        ({"examples": 3}, "examples: 3 are not one batch of 8"),
-        ({"cache": True}, "cache: augmented clips are never the same twice"),
-        ({"task": "segmentation"}, "task: 'segmentation' is not one of action, depth, retrieval"),
-        ({"data": ""}, "data: it is empty"),
+        ({"examples": 3}, "examples: 3 is less than one batch of 8"),
+        ({"cache": True}, "cache: needs --augment no"),
+        ({"task": "segmentation"}, "task: 'segmentation' is not one of action, depth, regression, retrieval"),
+        ({"data": ""}, "data: empty"),
         ({"validation_share": 0.5, "test_share": 0.5}, "leave too little"),
         ({"jitter": 1.5, "resize": 0.5}, r"2 problems:\n.*jitter.*\n.*resize"),
         ({"task": "depth", "warmup": 2.0, "end_lr": -1.0}, r"2 problems:\n.*warmup.*\n.*end_lr"),
@@ -743,16 +751,14 @@ def test_a_readout_that_is_not_finite_is_dropped_and_costs_no_video(
     assert figures(found)[:3] == figures(alone)[:3]
     assert len(found.dropped) == 6
     name = "encoder/linear/3/0.003"
-    reason = f"its loss is not finite at step {step}" if step < 6 else "what it predicts of the validation split is not"
+    reason = f"its loss is not finite at step {step}" if step < 6 else "its predictions on the validation split are not"
     assert dict(found.dropped)[name].startswith(reason)
     assert any("Readouts that were dropped: 6; encoder/linear/" in said for said in words.sentences(found))
     assert json.loads((tmp_path / "out" / "results.json").read_text())["dropped"]
     assert run(tmp_path / "out", world, encoder, resume=True, **changes).dropped == found.dropped
     write_evaluation(found)
     changes |= {"lrs": (3e-3,), "baselines": "no"}
-    with pytest.raises(
-        LayerlockError, match=r"no readout of .* gave figures that are finite|all 2 readouts were dropped"
-    ):
+    with pytest.raises(LayerlockError, match=r"no readout of .* gave finite figures|all 2 readouts were dropped"):
         run(tmp_path / "none", world, encoder, **changes)
 
 
@@ -928,6 +934,6 @@ def test_no_picture_can_lose_the_results(
     found = run_evaluation(config, quiet=True)
     assert found.rows
     assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
-    words = {"clips": "no test clips were kept for report.html", "page": "report.html was not written"}[fault]
+    words = {"clips": "test clips for report.html were not saved", "page": "report.html was not written"}[fault]
     assert f"{words}: ValueError: cannot be drawn" in capsys.readouterr().out
     assert (tmp_path / "out" / "report.html").exists() == (fault == "clips")

@@ -122,7 +122,7 @@ def test_rooms_of_sequences_stay_together_and_one_room_alone_is_one_group() -> N
     one = named([f"seq-{n:02d}" for n in range(1, 6)], root="/data/chess")
     assert "cut in time" in opened(one, target=DEPTH).how
     assert set(opened(one, target=DEPTH).test.groups) == {"chess"}
-    with pytest.raises(LayerlockError, match=r"all 5 videos are of one group, chess .*--split-by time"):
+    with pytest.raises(LayerlockError, match=r"all 5 videos are in one group, chess .*--split-by time"):
         opened(one, target=DEPTH, by="video")
     train, test = (replace(one, root=f"/data/chess/{role}") for role in ("train", "test"))
     found = group_videos({"train": named(["seq-01"], root=train.root), "test": named(["seq-02"], root=test.root)}, None)

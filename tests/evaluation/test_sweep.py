@@ -132,7 +132,7 @@ def test_a_readout_whose_loss_is_not_finite_is_dropped_and_the_others_learn_as_b
         losses = sweep.train_step(features, target)
         alone.train_step(features, target)
         assert (members[0] in losses) == (step < 2)
-    assert sweep.dropped == {members[0]: "its loss is not finite at step 1; a lower learning rate may help"}
+    assert sweep.dropped == {members[0]: "its loss is not finite at step 1; try a lower learning rate"}
     assert all(torch.equal(weights(sweep, setting), weights(alone, setting)) for setting in members[1:])
     lone = action_sweep(config, members[:1], encoders)
     with torch.no_grad():

@@ -81,7 +81,7 @@ class EvaluateConfig:
     grayscale: float | None = None
     """probability of a grayscale clip in training; None: 0.1 for actions, 0 for depth"""
     views: int | None = None
-    """equally spaced clips of a test video whose softmax is averaged; None: 7 for Kinetics, else the middle clip"""
+    """equally spaced clips of a test video whose predictions are averaged; None: 7 for Kinetics, else 1"""
     split_by: Literal["auto", "video", "time"] = "auto"
     """how splits are cut from data that have none; auto: by video, but by time where depth has fewer than 3 groups"""
     group: str | None = None
@@ -89,7 +89,7 @@ class EvaluateConfig:
     matches, names the videos (of one recording, room, subject) that stay in one split and count as one in intervals;
     None: a column `group` of the list, else names as known data sets have them"""
     shared_groups: Literal["refuse", "allow"] = "refuse"
-    """what becomes of a group that is in two of the data's own splits"""
+    """whether a group may be in two of the data's own splits"""
     validation_share: float = 0.1
     """share of the data that the depth and the learning rate are chosen on, where the data have no such split"""
     test_share: float = 0.2
@@ -176,11 +176,11 @@ class EvaluateConfig:
         return [] if self.readout in kinds else [f"readout: {self.readout!r} is not one of {', '.join(kinds)}"]
 
     def _texts(self) -> list[str]:
-        found = [f"{name}: it is empty" for name in ("encoder", "data", "out") if not getattr(self, name)]
+        found = [f"{name}: empty" for name in ("encoder", "data", "out") if not getattr(self, name)]
         try:
             re.compile(self.group or "")
         except re.error as error:
-            found.append(f"group: {self.group!r} is no regular expression ({error})")
+            found.append(f"group: {self.group!r} is not a valid regular expression ({error})")
         return found
 
     def _numbers(self) -> list[str]:
@@ -206,7 +206,7 @@ class EvaluateConfig:
         if channels > 0 and heads > 0 and channels % heads:
             found.append(f"heads: {heads} heads do not divide {channels} channels")
         if self.batch > 0 and self.steps < 1:
-            found.append(f"examples: {self.examples} are not one batch of {self.batch}")
+            found.append(f"examples: {self.examples} is less than one batch of {self.batch}")
         return found
 
     def _shares(self) -> list[str]:
@@ -214,7 +214,7 @@ class EvaluateConfig:
         if not self.depths or not all(0 < depth <= 1 for depth in self.depths):
             found.append(f"depths: {self.depths} are not fractions of the encoder, above 0 and up to 1")
         if not 0 < self.validation_share < 1 or not 0 < self.test_share < 1:
-            found.append("validation_share, test_share: they have to be between 0 and 1")
+            found.append("validation_share, test_share: must be between 0 and 1")
         elif self.validation_share + self.test_share > 0.9:
             found.append(
                 f"validation_share, test_share: {self.validation_share} and {self.test_share} leave too little"
@@ -242,22 +242,22 @@ class EvaluateConfig:
         if not 0 < self.cache_gb < math.inf:
             found.append(f"cache_gb: {self.cache_gb} is no positive number of gigabytes")
         if self.cache and self.augmented and "cache" in self.row.fields:
-            found.append("cache: augmented clips are never the same twice; say --augment no with it")
+            found.append("cache: needs --augment no, since augmented clips differ each time")
         return found
 
     def _unused(self) -> list[str]:
         """Fields that were given and that nothing would come of."""
         reasons: dict[str, str] = {}
         if not self.augmented:
-            reasons |= dict.fromkeys(("flip", "jitter", "grayscale"), "clips are not augmented")
+            reasons |= dict.fromkeys(("flip", "jitter", "grayscale"), "only used with --augment yes")
         if not self.cache:
-            reasons["cache_gb"] = "nothing is kept without --cache"
+            reasons["cache_gb"] = "only used with --cache"
         if self.row.fields >= TRAINING and not set(self.kinds) & set(TRAINED):
             reasons |= dict.fromkeys(TRAINING, f"nothing is trained with --readout {self.readout}")
         if "attention" not in self.kinds:
-            reasons |= dict.fromkeys((*ATTENTION, "query_patch"), "only attention readouts have it")
+            reasons |= dict.fromkeys((*ATTENTION, "query_patch"), "only used by attention readouts")
         for name in set().union(*(row.fields for row in TASKS.values())) - self.row.fields:
             users = ", ".join(row.name for row in TASKS.values() if name in row.fields)
-            reasons[name] = f"the task {self.task} does not use it; {users} can"
+            reasons[name] = f"not used by --task {self.task}, only by {users}"
         plain = {field.name: field.default for field in fields(self)}
         return [f"{name}: {why}" for name, why in sorted(reasons.items()) if getattr(self, name) != plain[name]]

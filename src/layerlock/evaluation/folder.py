@@ -126,4 +126,4 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
             facts = json.loads((file.metadata() or {})["facts"])
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise LayerlockError(f"{path}: damaged ({error}); remove it, and what it held is done again") from None
+        raise LayerlockError(f"{path}: damaged ({error}); remove it to compute it again") from None

@@ -70,7 +70,7 @@ def _keep(folder: EvaluationFolder, gallery: Callable[[], None]) -> None:
     try:
         gallery()
     except Exception as error:
-        print(f"no test clips were kept for report.html: {type(error).__name__}: {one_line(error)}")
+        print(f"test clips for report.html were not saved: {type(error).__name__}: {one_line(error)}")
 
 
 def _with_seeds(config: EvaluateConfig, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -108,7 +108,7 @@ def _stream(setup: Setup, sweep: Sweep, skipped: dict[str, str]) -> Stream:
 def _cached(setup: Setup, views: SpreadViews, reader: Reader) -> Cached:
     config, task = setup.config, setup.task
     if not isinstance(setup.ours, nn.Module):
-        raise LayerlockError("cache: an encoder that is no torch module has no weights to tell its features by")
+        raise LayerlockError("cache: needs an encoder that is a torch module, whose weights identify its features")
     with setup.progress("computing features") as progress:
         return cached_features(
             views,
@@ -152,5 +152,5 @@ def _choose_and_test(
     chosen = choose(validation, [candidate for candidate in tested if str(candidate) in test.score_svm], decides)
     if OURS not in {candidate.encoder for candidate in chosen}:
         told = "; ".join(f"{name}: {why}" for name, why in lost.items() if name.startswith(f"{OURS}/"))
-        raise LayerlockError(f"no readout of {setup.config.encoder} gave figures that are finite: {told}")
+        raise LayerlockError(f"no readout of {setup.config.encoder} gave finite figures: {told}")
     return replace(tabled(setup, candidates, chosen, validation, test, skipped), dropped=tuple(lost.items()))

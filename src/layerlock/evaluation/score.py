@@ -28,7 +28,7 @@ SAVE_EVERY = 50
 SCORE, PREDICTED, FINITE, READ, TRUTH = "score:", "predicted:", "finite:", "read:", "truth"
 """what is kept of a readout: its figures, its prediction, whether it is finite; of a place: whether features are; and
 the target"""
-NOTHING = "there is nothing to measure in its clip"
+NOTHING = "nothing to measure: its clip has no known target"
 NOT_FINITE = "its features are not finite"
 
 
@@ -197,7 +197,7 @@ def _scores(
         raise LayerlockError(f"none of {videos} videos of the {role} split could be scored; the first: {first}")
     for candidate in candidates:
         if str(candidate) not in dropped and not found[FINITE + str(candidate)][keep_v].all():
-            dropped[str(candidate)] = f"what it predicts of the {role} split is not finite; a lower rate may help"
+            dropped[str(candidate)] = f"its predictions on the {role} split are not finite; try a lower learning rate"
     video_v = torch.tensor(list(views.numbers))[found["row"][keep_v]]
     whole = {replace(candidate, seed=0) for candidate in candidates} - {
         replace(candidate, seed=0) for candidate in candidates if str(candidate) in dropped
@@ -234,7 +234,7 @@ def score_features(setup: Setup, task: FeatureTask, candidates: Sequence[Candida
             for candidate in candidates
         }
     except ValueError as error:
-        raise LayerlockError(f"{split.index.root}: no figure of {len(rows_v)} videos ({error})") from None
+        raise LayerlockError(f"{split.index.root}: none of {len(rows_v)} videos could be scored ({error})") from None
     row_q, first = next(iter(scored.values()))
     alone = set(rows_v.tolist()) - set(rows_v[row_q].tolist())
     return Scores(

@@ -129,7 +129,7 @@ class Sweep:
             return
         for candidate, loss in losses.items():
             if not loss.isfinite():
-                self.dropped[candidate] = f"its loss is not finite at step {self.step}; a lower learning rate may help"
+                self.dropped[candidate] = f"its loss is not finite at step {self.step}; try a lower learning rate"
                 for parameter in self.readouts[candidate].parameters():
                     parameter.grad = None  # which the optimizer passes over
         if len(self.dropped) == len(self.readouts):
@@ -140,8 +140,8 @@ class Sweep:
         """Raises LayerlockError where none of the clips trained on had anything to learn from."""
         if self.summary is None or not self.summary.any():
             raise LayerlockError(
-                f"no clip of the training split had a target for {self.task.name}; {len(skipped)} of its videos could "
-                f"not be decoded{''.join(f'; the first: {path}: {why}' for path, why in [*skipped.items()][:1])}"
+                f"no clip of the training split has a known {self.task.target.name}; {len(skipped)} of its videos "
+                f"could not be decoded{''.join(f'; the first: {path}: {why}' for path, why in [*skipped.items()][:1])}"
             )
 
     def state(self) -> dict[str, Tensor]:

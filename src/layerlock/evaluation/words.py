@@ -87,10 +87,10 @@ def _verdicts(found: Evaluation, row: Row) -> Iterator[tuple[str, str]]:
     better = [name for name in decided if name not in row.not_above]
     what = f"95 % interval{' (of all leads at once)' if found.compared > 1 else ''}"
     for sign, names, before, after in (
-        ("! ", list(row.undecided), "no verdict over", f": {FEWEST} groups of test videos are needed"),
-        ("! ", worse, "worse than", f": the {what} excludes zero"),
-        ("! ", level, "not told apart from", f": the {what} includes zero"),
-        ("", better, "better than", f": the {what} excludes zero"),
+        ("! ", list(row.undecided), "no verdict on the lead over", f": fewer than {FEWEST} groups of test videos"),
+        ("! ", worse, "significantly worse than", f": the {what} excludes zero"),
+        ("! ", level, "not significantly different from", f": the {what} includes zero"),
+        ("", better, "significantly better than", f": the {what} excludes zero"),
     ):
         if names:
             leads = ", ".join(f"{name} (by {interval(found, found.metric, row.ahead[name])})" for name in names)

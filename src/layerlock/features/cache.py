@@ -115,7 +115,7 @@ def _make_room(root: Path, found: Sequence[Tensor], rows: int, most_gigabytes: f
     """
     root.mkdir(parents=True, exist_ok=True)
     needed = sum(rows * x[0].numel() * x.element_size() for x in found)
-    wish = "ask for fewer --depths, or leave --cache away"
+    wish = "use fewer --depths, or no --cache"
     if needed > most_gigabytes * 1e9:
         raise LayerlockError(
             f"cache: the features take {needed / 1e9:.1f} GB, more than --cache-gb {most_gigabytes:g}; {wish}"

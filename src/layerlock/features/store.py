@@ -97,7 +97,9 @@ class Array:
         try:
             return dict(json.loads((self.folder / "done").read_text()))
         except (OSError, ValueError) as error:
-            raise LayerlockError(f"{self.folder}: damaged features ({error}); remove the folder") from None
+            raise LayerlockError(
+                f"{self.folder}: damaged features ({error}); remove the folder to compute them again"
+            ) from None
 
     def take(self, rows: list[int]) -> Tensor:
         """Rows, as they were put."""
@@ -105,7 +107,9 @@ class Array:
             try:
                 self._file = np.load(self.folder / "rows.npy", mmap_mode="r")
             except (OSError, ValueError) as error:
-                raise LayerlockError(f"{self.folder}: damaged features ({error}); remove the folder") from None
+                raise LayerlockError(
+                    f"{self.folder}: damaged features ({error}); remove the folder to compute them again"
+                ) from None
         self._live()
         found = torch.from_numpy(self._file[rows])
         return found.view(torch.bfloat16) if found.dtype == torch.int16 else found

@@ -33,7 +33,7 @@ KNOWN = {
 NUMBERED = re.compile(r"(?P<group>[^/]*[^/\W_])[-_. ]+(?P<number>\d{1,6})(?:\.\w+)?$")
 """`kitchen_003.mp4`: what may be a piece of a recording, or a video with a number"""
 
-NONE = "none: each video is taken to be independent of the others"
+NONE = "none: videos are treated as independent"
 
 SHOWN = 5
 """names in a message"""
@@ -176,8 +176,8 @@ def check_apart(found: Mapping[str, Index], *, allowed: bool) -> tuple[str, ...]
     said = f"{len(shared)} of {len(role_of)} groups are in several splits: {told}"
     if not allowed:
         raise LayerlockError(
-            f"{said}; what is tested on would be known from training. Take them out of one split, declare what a group "
-            "is (--group), or pass --shared-groups allow"
+            f"{said}; test videos would leak into training. Remove them from one split, declare groups with --group, "
+            "or pass --shared-groups allow"
         )
     return (f"! {said}",)
 

@@ -66,7 +66,7 @@ def _cut(
 ) -> tuple[dict[str, Split], str, tuple[str, ...]]:
     """The three splits, in words how they came about, and what is odd about them."""
     if "test" in found and cutting.by == "time":
-        raise LayerlockError(f"split_by: {train.root} has a test split, so that nothing can be cut in time")
+        raise LayerlockError(f"split_by: time is not available, since {train.root} has a test split")
     if len(found) == 3:
         return {role: Split(index=index) for role, index in found.items()}, "the data's own splits", ()
     if "test" in found:
@@ -77,14 +77,14 @@ def _cut(
     groups = set(Split(index=train).groups)
     if cutting.by == "time" or (cutting.by == "auto" and cutting.target.kind == "map" and len(groups) < 3):
         how = (
-            "cut in time: the first frames of each video train, the last test, a clip's length apart, and each clip to "
-            "test on counts as a video"
+            "cut in time: the first frames of each video for training, the last for testing, a clip's length apart; "
+            "each test clip counts as a video"
         )
         return by_time(train, cutting), how, ()
     if len(groups) == 1 and len(train) > 1:
         raise LayerlockError(
-            f"{train.root}: all {len(train)} videos are of one group, {groups.pop()} ({grouping.how}), so that none "
-            "can be tested on; declare what a group is (--group; '.+': each video), or pass --split-by time"
+            f"{train.root}: all {len(train)} videos are in one group, {groups.pop()} ({grouping.how}), so there is "
+            "nothing to test on; declare groups with --group ('.+': each video), or pass --split-by time"
         )
     rows, notes = by_video(train, cutting)
     by = "group" if any(train.groups) else "video"

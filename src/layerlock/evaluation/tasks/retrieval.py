@@ -30,7 +30,7 @@ class RetrievalTask(FeatureTask):
     readouts = ("cosine",)
     fields = frozenset({"column"})
     chosen_on = ("train", "validation")
-    left_out = "no other video of its class in the split that is not of its group"
+    left_out = "no other video of its class outside its group"
     metrics = (
         Metric(name="mAP", higher_is_better=True, percent=True),
         Metric(name="top-1", higher_is_better=True, percent=True),
