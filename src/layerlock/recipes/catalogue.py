@@ -53,6 +53,7 @@ resampled where clips have another size or length.
     layerlock pretrain adapt --data footage/                                   # VideoMAE, downloaded at first use
     layerlock pretrain adapt --data footage/ --init-from 4ds:FILE.npz --clip.size 112 --plan.frozen 8
     layerlock pretrain adapt-tiny --data footage/ --init-from runs/teacher
+    layerlock pretrain adapt --data footage/ --plan.frozen 0 --plan.start 0.5 --plan.last 8    # LayerLock from there
 """
 COLUMNS = ("recipe", "M parameters", "steps", "batch", "FLOPs", "H100 hours", "what it is")
 
