@@ -21,8 +21,8 @@ KINDS = {
     "plain crop": ClipConfig(),
     "random-size crop": ClipConfig(area=(0.3, 1.0)),
     "plain crop, jitter of every clip": ClipConfig(jitter=1.0),
-    "plain crop, grey for every clip": ClipConfig(grey=1.0),
-    "plain crop, jitter 0.8 and grey 0.1": ClipConfig(jitter=0.8, grey=0.1),
+    "plain crop, grayscale for every clip": ClipConfig(grayscale=1.0),
+    "plain crop, jitter 0.8 and grayscale 0.1": ClipConfig(jitter=0.8, grayscale=0.1),
 }
 
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 def random_batch(clip: ClipConfig, count: int) -> Batch:
     """Clips of noise with a crop each."""
-    generator, side = torch.Generator().manual_seed(0), clip.margin
+    generator, side = torch.Generator().manual_seed(0), clip.resize_side
     video = torch.randint(0, 256, (count, 16, 3, side, side), generator=generator, dtype=torch.uint8)
     crops = [(3.0, 2.0, float(clip.size), float(clip.size))] * count
     if clip.area is not None:

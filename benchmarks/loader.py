@@ -121,7 +121,7 @@ def plain_loop(source: FolderSource, count: int) -> int:
                 if frame.pts is not None and frame.pts < begin:
                     continue
                 if shown % clip.stride == 0:
-                    height, width = video.resized(clip.margin)
+                    height, width = video.resized(clip.resize_side)
                     if video.rotation % 2:
                         height, width = width, height
                     frames.append(frame.reformat(width, height, "rgb24").to_ndarray())

@@ -62,7 +62,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
 
     config = layerlock.recipe("layerlock-tiny", seed=given.seed, out=str(given.out / f"run-{given.seed}"))
-    folders = write_videos(given.out, given.seed, config.clip.margin)
+    folders = write_videos(given.out, given.seed, config.clip.resize_side)
     # one process decodes, the other cores train: H.264 of this size is soon decoded
     run = replace(config.run, workers=1, threads=max(1, (os.cpu_count() or 2) - 1))
     outcome = layerlock.pretrain(replace(config, data=str(folders[0]), run=run), overwrite=True)

@@ -45,7 +45,7 @@ TABLE_8: Row = {
     "flip": True,
     "area": None,
     "jitter": 0.0,
-    "grey": 0.0,
+    "grayscale": 0.0,
     "patch": (2, 16, 16),
     "position": "rope",
     "rope": (10_000, 0.10, 0.25, 0.25),

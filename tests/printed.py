@@ -30,7 +30,7 @@ def printed(config: Config) -> dict[str, Any]:
         "flip": clip.flip,
         "area": None if clip.area is None else (*clip.area, *clip.aspect),
         "jitter": clip.jitter,
-        "grey": clip.grey,
+        "grayscale": clip.grayscale,
         "patch": model.patch,
         "position": model.position,
         "rope": (model.rope_wavelength, *model.rope_fractions),

@@ -85,7 +85,7 @@ class Noise:
         return [self.sample(index) for index in range(group * together, (group + 1) * together)]
 
     def sample(self, index: int) -> Sample:
-        rng, side = np.random.default_rng(index), self.clip.margin
+        rng, side = np.random.default_rng(index), self.clip.resize_side
         coarse = rng.integers(0, 256, (self.clip.frames, 3, side // 5, side // 5), dtype=np.uint8)
         return Sample(
             index=index,

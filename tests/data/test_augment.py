@@ -72,7 +72,7 @@ def by_loop(x_hw: np.ndarray, y: int, x: int, flip: bool) -> np.ndarray:
 
 
 def let_draw(monkeypatch: pytest.MonkeyPatch, row_b: Sequence[Sequence[float]]) -> None:
-    """Clip `i` draws these numbers: jitter or not, grey or not, brightness, saturation, contrast, hue."""
+    """Clip `i` draws these numbers: jitter or not, grayscale or not, brightness, saturation, contrast, hue."""
 
     def uniform(seed: int, purpose: str, index_b: torch.Tensor, count: int) -> torch.Tensor:
         assert count == len(row_b[0])
@@ -181,7 +181,7 @@ def test_depth_of_a_random_size_crop_is_that_of_the_nearest_pixels() -> None:
 
 @pytest.mark.parametrize("values", [1, module.VALUES_AT_ONCE])
 def test_any_splitting_gives_the_same(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, clip = boxed(random_batch(16, 0)), clip_config(area=(0.1, 1.0), jitter=0.5, grey=0.3)
+    batch, clip = boxed(random_batch(16, 0)), clip_config(area=(0.1, 1.0), jitter=0.5, grayscale=0.3)
     whole = augment(batch, clip, seed=3)
     monkeypatch.setattr(module, "VALUES_AT_ONCE", values)
     parts = [augment(batch.slice(start, stop), clip, seed=3) for start, stop in ((0, 1), (1, 6), (6, 16))]
@@ -212,10 +212,10 @@ def test_neutral_amounts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     assert torch.equal(augment(batch, clip_config(jitter=1.0), seed=0), crop_and_flip(batch))
 
 
-def test_grey_is_luma_of_what_the_jitter_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grayscale_is_luma_of_what_the_jitter_left(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = random_batch(6, 0)
     let_draw(monkeypatch, [[0, i % 2, 0.9, 0.1, 0.8, 0.3] for i in range(6)])
-    found = augment(batch, clip_config(jitter=1.0, grey=0.5), seed=0)
+    found = augment(batch, clip_config(jitter=1.0, grayscale=0.5), seed=0)
     coloured = augment(batch, clip_config(jitter=1.0), seed=0)
     assert torch.equal(found[1::2], coloured[1::2])
     for i in range(0, 6, 2):
@@ -225,17 +225,17 @@ def test_grey_is_luma_of_what_the_jitter_left(monkeypatch: pytest.MonkeyPatch) -
             np.testing.assert_array_equal(found[i, :, channel].numpy(), luma)
 
 
-@pytest.mark.parametrize(("jitter", "grey"), [(0.8, 0.0), (0.0, 0.1), (0.2, 0.0), (0.0, 0.7)])
-def test_as_many_clips_change_as_the_probability_says(jitter: float, grey: float) -> None:
+@pytest.mark.parametrize(("jitter", "grayscale"), [(0.8, 0.0), (0.0, 0.1), (0.2, 0.0), (0.0, 0.7)])
+def test_as_many_clips_change_as_the_probability_says(jitter: float, grayscale: float) -> None:
     batch = pictures(np.tile(CHART[None, :, None], (2, 1, 8, 1)), 2_000)
-    found = augment(batch, ClipConfig(frames=2, size=8, jitter=jitter, grey=grey), seed=0)
+    found = augment(batch, ClipConfig(frames=2, size=8, jitter=jitter, grayscale=grayscale), seed=0)
     changed = (found != batch.video_btchw).flatten(1).any(dim=1).sum().item()
-    assert stats.binomtest(int(changed), 2_000, jitter + grey).pvalue > 0.001
+    assert stats.binomtest(int(changed), 2_000, jitter + grayscale).pvalue > 0.001
 
 
-def test_jitter_and_grey_are_drawn_apart() -> None:
+def test_jitter_and_grayscale_are_drawn_apart() -> None:
     batch = pictures(np.tile(CHART[None, :, None], (1, 1, 8, 1)), 2_000)
-    found = augment(batch, ClipConfig(frames=1, size=8, jitter=0.5, grey=0.5), seed=0)
+    found = augment(batch, ClipConfig(frames=1, size=8, jitter=0.5, grayscale=0.5), seed=0)
     grey = (found == found[:, :, :1]).flatten(1).all(dim=1)
     white = found[:, 0, 0, 6, 0]
     jitter = (white != WHITE) | (found[:, 0, 0, 7, 0] != BLACK)
@@ -271,7 +271,7 @@ def boxes_in_picture(height: int, width: int, clip: ClipConfig, count: int = 4_0
     """Random boxes `[count, 4]`: top, left, height, width, in pixels of the picture."""
     u_b4 = np.random.default_rng(0).random((count, 4)).tolist()
     boxes = np.array([random_box(u_4, height, width, clip) for u_4 in u_b4])
-    return boxes / clip.margin * [height, width, height, width]
+    return boxes / clip.resize_side * [height, width, height, width]
 
 
 @pytest.mark.parametrize(("height", "width"), [(120, 120), (90, 160), (160, 90)])
@@ -309,5 +309,5 @@ def test_no_random_box_without_an_area() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_the_same() -> None:
-    batch, clip = boxed(random_batch(16, 0)), clip_config(area=(0.1, 1.0), jitter=0.5, grey=0.3)
+    batch, clip = boxed(random_batch(16, 0)), clip_config(area=(0.1, 1.0), jitter=0.5, grayscale=0.3)
     assert torch.equal(augment(batch.to("cuda"), clip, seed=3).cpu(), augment(batch, clip, seed=3))

@@ -21,9 +21,9 @@ def make(index: int, *, skipped: tuple[tuple[str, str], ...] = (), depth: bool =
     )
 
 
-def test_margin_and_span() -> None:
-    assert ClipConfig().margin == 258
-    assert ClipConfig(size=64).margin == 74
+def test_resize_side_and_span() -> None:
+    assert ClipConfig().resize_side == 258
+    assert ClipConfig(size=64).resize_side == 74
     assert ClipConfig(frames=16, stride=2).cut(0).span(25) == 31
     assert ClipConfig(frames=1, stride=9).cut(0).span(25) == 1
     assert ClipConfig(frames=16, fps=10).cut(0).span(25) == 39

@@ -71,7 +71,7 @@ def test_the_crop_is_the_one_from_the_whole_frame(tmp_path: Path) -> None:
     clip = replace(CLIP, flip=False)
     source = source_of(tmp_path, clip=clip)
     video = source.index.videos[0]
-    whole_thwc = read_clips(video, [clip.cut(0)], size=video.resized(clip.margin)).video_nthwc[0]
+    whole_thwc = read_clips(video, [clip.cut(0)], size=video.resized(clip.resize_side)).video_nthwc[0]
     noise = np.random.default_rng(0).integers(0, 256, whole_thwc.shape, np.uint8)
     found = set()
     with pytest.MonkeyPatch.context() as patch:
@@ -166,10 +166,10 @@ def test_a_random_size_crop_sees_the_whole_picture(folder: Path, flip: bool) -> 
     clip = replace(CLIP, area=(0.3, 1.0), flip=flip)
     source = source_of(folder, clip=clip)
     crops = [sample_of(source, index).crop for index in range(40)]
-    assert sample_of(source, 0).video_tchw.shape == (4, 3, clip.margin, clip.margin)
+    assert sample_of(source, 0).video_tchw.shape == (4, 3, clip.resize_side, clip.resize_side)
     for top, left, height, width in crops:
-        assert 0 <= top <= top + height <= clip.margin + 1e-4
-        assert 0 <= left <= left + width <= clip.margin + 1e-4
+        assert 0 <= top <= top + height <= clip.resize_side + 1e-4
+        assert 0 <= left <= left + width <= clip.resize_side + 1e-4
     assert len(set(crops)) == 40
 
 

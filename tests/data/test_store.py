@@ -124,8 +124,8 @@ def test_a_source_gives_the_same_clips_with_it(
 ) -> None:
     index = build_index(tmp_path, 0)
     clip = replace(CLIP, area=area)
-    margin = clip.margin
-    sizes = [(margin, margin) if area else video.resized(margin) for video in index.videos]
+    side = clip.resize_side
+    sizes = [(side, side) if area else video.resized(side) for video in index.videos]
     kept = FrameStore(index.videos, sizes)
     plain = list(batches(FolderSource(index, clip, 1), batch=6, start=0, stop=3, workers=0))
     stored = list(batches(FolderSource(index, clip, 1, store=kept), batch=6, start=0, stop=3, workers=workers))

@@ -227,7 +227,7 @@ def test_the_source_is_picklable_and_pure() -> None:
     assert torch.equal(sample.video_tchw, again.video_tchw)
     assert sample.targets["label"] == again.targets["label"]
     assert (sample.crop, sample.flip) == (again.crop, again.flip)
-    side = source.clip.margin
+    side = source.clip.resize_side
     assert sample.video_tchw.shape == (4, 3, side, side)
     assert sample.video_tchw.dtype == torch.uint8
     assert sample.targets["depth"].shape == (4, side, side)
@@ -240,7 +240,7 @@ def test_the_source_is_picklable_and_pure() -> None:
 def test_crops_stay_inside_and_flips_keep_labels_true() -> None:
     source = SyntheticSource(clip=ClipConfig(frames=1, size=20), seed=5, targets=("label",))
     samples = [sample_of(source, index) for index in range(60)]
-    room = source.clip.margin - 20
+    room = source.clip.resize_side - 20
     assert {sample.crop[0] for sample in samples} == {sample.crop[1] for sample in samples} == set(range(room + 1))
     assert 15 < sum(sample.flip for sample in samples) < 45
     true_b = labels(5, torch.arange(60)).tolist()

@@ -50,13 +50,19 @@ def test_defaults_follow_the_data_set() -> None:
         (1024, 16, 1), (768, 12, 1), (1024, 16, 7),
     ]  # fmt: skip
     action = settings().training_clip(PAPER)
-    assert (action.margin, action.jitter, action.grey, action.flip, action.stride) == (239, 0.8, 0.1, False, 2)
+    assert (action.resize_side, action.jitter, action.grayscale, action.flip, action.stride) == (
+        239,
+        0.8,
+        0.1,
+        False,
+        2,
+    )
     depth = settings(task="depth").training_clip(PAPER)
-    assert (depth.margin, depth.jitter, depth.grey, depth.flip) == (239, 0.0, 0.0, True)
+    assert (depth.resize_side, depth.jitter, depth.grayscale, depth.flip) == (239, 0.0, 0.0, True)
     assert settings(task="depth", flip="no").training_clip(PAPER).flip is False
     assert settings(flip="yes", jitter=0.5, stride=4).training_clip(PAPER).stride == 4
     tested = settings().still_clip(PAPER)
-    assert (tested.margin, tested.jitter, tested.grey, tested.flip) == (239, 0.0, 0.0, False)
+    assert (tested.resize_side, tested.jitter, tested.grayscale, tested.flip) == (239, 0.0, 0.0, False)
 
 
 def test_the_papers_depth_readout_has_6272_queries_of_128_values() -> None:

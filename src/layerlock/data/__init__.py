@@ -46,8 +46,8 @@ def open_source(
 
     The paths of a list begin at `root`, without one at the list's folder.
 
-    The videos are looked into first, with `workers` processes (None: one for each processor); `progress` is told how
-    many have been, of how many. Where `saved` is a file of `save_source`, that is what is known of them: those lost
+    The videos are indexed first, by `workers` processes (None: one for each processor); `progress` is told how many
+    are done, of how many. Where `saved` is a file of `save_source`, that is what is known of them: those lost
     since then are skipped when their turn comes, and new ones are not seen; in another place they have to be the same
     videos. Raises LayerlockError when no video can be used, where they are others than the saved ones, or
     the decoder that `clip` names is not there. Those that cannot be used are in the source's `rejected`, as

@@ -28,7 +28,7 @@ CONTRAST = (0.6, 1.4)
 HUE = (-0.2, 0.2)
 """added to the hue of HSV, in turns of the colour circle (Table 12)"""
 LUMA = (0.2989, 0.5870, 0.1140)
-"""weights of red, green and blue in grey (ITU-R BT.601)"""
+"""weights of red, green and blue in grayscale (ITU-R BT.601)"""
 
 VALUES_AT_ONCE = 1 << 22
 """Clips are worked on in float32 in groups of at most so many values, or one by one (16 MiB a tensor)."""
@@ -42,14 +42,14 @@ def augment(batch: Batch, clip: ClipConfig, seed: int) -> Tensor:
 
     With `clip.area` the crops are resampled by a triangle filter, as wide as the picture shrinks (the antialiased
     "bilinear" of image libraries). With probability `clip.jitter` a clip's brightness, saturation, contrast and hue
-    are changed, by amounts from Table 12 that are the same for all its frames; then, with probability `clip.grey`, it
-    becomes grey (sec. A.4.1).
+    are changed, by amounts from Table 12 that are the same for all its frames; then, with probability
+    `clip.grayscale`, it becomes grayscale (sec. A.4.1).
 
     Values between two steps of the jitter are not clipped to the range of a picture, those after the last one are:
     see `_jittered` for what becomes of them in HSV.
     """
     video_btchw = crop_and_flip(batch) if clip.area is None else _resample(batch)
-    if clip.jitter > 0 or clip.grey > 0:
+    if clip.jitter > 0 or clip.grayscale > 0:
         _colour(video_btchw, batch.index_b, clip, seed)
     return video_btchw
 
@@ -74,7 +74,7 @@ def crop_and_flip_target(batch: Batch, name: str) -> Tensor:
 
 
 def random_box(u_4: Sequence[float], height: int, width: int, clip: ClipConfig) -> tuple[float, float, float, float]:
-    """The box of a random-size crop: (top, left, height, width) in pixels of the window of R x R, R = clip.margin.
+    """The box of a random-size crop: (top, left, height, width) in pixels of the window of R x R, R = clip.resize_side.
 
     `u_4` are four numbers in [0, 1), for area, aspect, and place down and across; `height` and `width` are the
     picture's proportions before it was squeezed into the window. The area is uniform in `clip.area` times the
@@ -91,7 +91,7 @@ def random_box(u_4: Sequence[float], height: int, width: int, clip: ClipConfig) 
     aspect = math.exp(_between(math.log(clip.aspect[0]), math.log(clip.aspect[1]), u_4[1]))
     tall = min(1.0, math.sqrt(area / aspect * width / height))
     wide = min(1.0, math.sqrt(area * aspect * height / width))
-    side = clip.margin
+    side = clip.resize_side
     return u_4[2] * (1 - tall) * side, u_4[3] * (1 - wide) * side, tall * side, wide * side
 
 
@@ -162,16 +162,16 @@ def _group(video_btchw: Tensor) -> int:
 
 
 def _colour(video_btchw: Tensor, index_b: Tensor, clip: ClipConfig, seed: int) -> None:
-    """Jitter and grey, in place, of the clips that draw them."""
+    """Jitter and grayscale, in place, of the clips that draw them."""
     draw_b6 = draws.uniform(seed, "colour", index_b, 6)
     # which clips these are makes the host wait for the device, once: both before any of the work on colour
     jitter_n = (draw_b6[:, 0] < clip.jitter).nonzero()[:, 0]
-    grey_n = (draw_b6[:, 1] < clip.grey).nonzero()[:, 0]
+    gray_n = (draw_b6[:, 1] < clip.grayscale).nonzero()[:, 0]
     group = _group(video_btchw)
     for part in jitter_n.split(group):
         video_btchw[part] = _bytes(_jittered(video_btchw[part].float(), draw_b6[part, 2:]))
-    for part in grey_n.split(group):
-        video_btchw[part] = _bytes(_grey(video_btchw[part].float()))
+    for part in gray_n.split(group):
+        video_btchw[part] = _bytes(_grayscale(video_btchw[part].float()))
 
 
 def _bytes(x: Tensor) -> Tensor:
@@ -222,6 +222,6 @@ def _turned(x_ntchw: Tensor, turn: Tensor) -> Tensor:
     return place.sub_(3).abs_().sub_(1).clamp_(0, 1).mul_(span).add_(low)
 
 
-def _grey(x_ntchw: Tensor) -> Tensor:
+def _grayscale(x_ntchw: Tensor) -> Tensor:
     red, green, blue = x_ntchw.split(1, dim=2)
     return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).expand_as(x_ntchw)

@@ -45,18 +45,18 @@ class ClipConfig:
     """random-size crop: width over height, from and to"""
     jitter: float = 0.0
     """probability of random brightness, saturation, contrast and hue (Table 12)"""
-    grey: float = 0.0
-    """probability of a grey clip"""
+    grayscale: float = 0.0
+    """probability of a grayscale clip"""
 
     @property
-    def margin(self) -> int:
-        """Side in pixels of the square window that sources deliver: the short side of the resized video."""
+    def resize_side(self) -> int:
+        """Short side in pixels of the resized video, and side of the square window of it that sources deliver."""
         return round(self.size * self.resize)
 
     @property
     def bytes(self) -> int:
         """Of the pixels of a clip before its crop."""
-        return self.frames * 3 * self.margin**2
+        return self.frames * 3 * self.resize_side**2
 
     def cut(self, start: int) -> Cut:
         """The clip that begins at a frame of a video."""
@@ -71,10 +71,11 @@ class ClipConfig:
             if getattr(self, name) < 1
         ]
         if not 1.0 <= self.resize <= 8.0:
-            found.append(f"clip.resize is {self.resize}; it has to be between 1 (no margin to crop from) and 8")
+            found.append(f"clip.resize is {self.resize}; it has to be between 1 (nothing is left to crop) and 8")
         elif not found and self.bytes > MOST_BYTES:
+            side = self.resize_side
             found.append(
-                f"clip.frames, clip.size: a clip of {self.frames:,} frames of {self.margin:,} x {self.margin:,} pixels "
+                f"clip.frames, clip.size: a clip of {self.frames:,} frames of {side:,} x {side:,} pixels "
                 f"takes {self.bytes / 1e9:,.1f} GB; it may take {MOST_BYTES / 1e9:.1f}"
             )
         if self.fps is not None and not 0 < self.fps <= 1000:
@@ -87,7 +88,7 @@ class ClipConfig:
             found.append(f"clip.aspect is {self.aspect}; it has to be two proportions, rising, above 0")
         found += [
             f"clip.{name} is {getattr(self, name)}; it has to be a probability"
-            for name in ("jitter", "grey")
+            for name in ("jitter", "grayscale")
             if not 0 <= getattr(self, name) <= 1
         ]
         return found
@@ -110,7 +111,7 @@ class Sample:
     name: str
     """file path (with the frames of its stretch, where a video is cut in time) or "synthetic/123", for messages"""
     video_tchw: Tensor
-    """uint8 [T, 3, R, R], R = clip.margin"""
+    """uint8 [T, 3, R, R], R = clip.resize_side"""
     crop: Crop
     """what the model will see of the window"""
     flip: bool

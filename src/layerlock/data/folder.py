@@ -63,8 +63,8 @@ class FolderSource:
         return [self._read_size(video) for video in self.index.videos]
 
     def _read_size(self, video: VideoInfo) -> tuple[int, int]:
-        margin = self.clip.margin
-        return (margin, margin) if self.clip.area else video.resized(margin)
+        side = self.clip.resize_side
+        return (side, side) if self.clip.area else video.resized(side)
 
     @property
     def rejected(self) -> tuple[tuple[str, str], ...]:
@@ -129,7 +129,7 @@ class FolderSource:
         chosen = self.index.videos[video]
         begin, room = self._room(video)
         start = begin + int(at * room)
-        size = chosen.resized(self.clip.margin)
+        size = chosen.resized(self.clip.resize_side)
         place = _Place.fixed((0.5, 0.5), size, self.clip)
         (sample,) = self._clips_of(video, [start], size, [place], [video], [False], ())
         return sample
@@ -176,7 +176,7 @@ class FolderSource:
         skipped: tuple[tuple[str, str], ...],
     ) -> list[Sample]:
         """Clips of one video, its pictures resized to `size`, each cut out at its place."""
-        chosen, side = self.index.videos[video], self.clip.margin
+        chosen, side = self.index.videos[video], self.clip.resize_side
         cuts = [self.clip.cut(start) for start in starts]
         video_nthwc = self._read(video, cuts, size)
         maps_nthw = {name: MAPS[name](chosen, cuts, size=size) for name, kind in self.targets.items() if kind == "map"}
@@ -245,7 +245,7 @@ def _tensor(pixels: np.ndarray) -> Tensor:
 
 def _window(crop: int, length: int, clip: ClipConfig) -> tuple[int, int]:
     """(where the window begins, where the crop begins inside it) along one side of `length` pixels."""
-    begin = min(max(crop - (clip.margin - clip.size) // 2, 0), length - clip.margin)
+    begin = min(max(crop - (clip.resize_side - clip.size) // 2, 0), length - clip.resize_side)
     return begin, crop - begin
 
 

@@ -61,8 +61,9 @@ def check_memory(clip: ClipConfig, batch: int) -> None:
     """Raises LayerlockError where the pixels of one batch take more than the memory of this machine."""
     needed, there = batch * clip.bytes, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:
+        side = clip.resize_side
         raise LayerlockError(
-            f"batch: {batch:,} clips of {clip.frames:,} frames of {clip.margin:,} x {clip.margin:,} pixels take "
+            f"batch: {batch:,} clips of {clip.frames:,} frames of {side:,} x {side:,} pixels take "
             f"{needed / 1e9:,.1f} GB; this machine has {there / 1e9:,.1f} GB of memory"
         )
 
@@ -96,7 +97,7 @@ def _batches_here(source: Source, share: _Share, count: int) -> Generator[Batch]
 def _batches_of_workers(source: Source, share: _Share, count: int, workers: int, seconds: float) -> Generator[Batch]:
     clip, ahead = source.clip, _groups_ahead(source.clip, share.each, workers)
     maps = [name for name, kind in source.targets.items() if kind == "map"]
-    ring = Ring(slots=ahead * clip.per_decode, frames=clip.frames, side=clip.margin, maps=maps)
+    ring = Ring(slots=ahead * clip.per_decode, frames=clip.frames, side=clip.resize_side, maps=maps)
     maker = _Maker(source, share, ring)
     places = range(count * share.each)
     results = run_in_processes(
@@ -105,7 +106,7 @@ def _batches_of_workers(source: Source, share: _Share, count: int, workers: int,
     try:
         for step in range(count):
             batch = share.each * clip.per_decode
-            video_btchw = np.empty((batch, clip.frames, 3, clip.margin, clip.margin), np.uint8)
+            video_btchw = np.empty((batch, clip.frames, 3, clip.resize_side, clip.resize_side), np.uint8)
             samples: list[Sample] = []
             for place, result in zip(places[step * share.each :], islice(results, share.each), strict=False):
                 made = _from_next_candidates(maker, place, seconds) if isinstance(result, Failure) else result

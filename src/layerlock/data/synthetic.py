@@ -83,12 +83,12 @@ class SyntheticSource:
 
     def view(self, video: int) -> Sample:
         """Scene `video`, cut in the centre, as it is."""
-        begin = (self.clip.margin - self.clip.size + 1) // 2
+        begin = (self.clip.resize_side - self.clip.size + 1) // 2
         return self._cut(video, video, (begin, begin, self.clip.size, self.clip.size), flip=False)
 
     def _random_clip(self, index: int) -> Sample:
         down, across, coin, *more = draws.uniform(self.seed, "clip", torch.tensor([index]), 5)[0].tolist()
-        side, places = self.clip.margin, self.clip.margin - self.clip.size + 1
+        side, places = self.clip.resize_side, self.clip.resize_side - self.clip.size + 1
         if self.clip.area is None:
             crop: Crop = (int(down * places), int(across * places), self.clip.size, self.clip.size)
         else:
@@ -96,7 +96,7 @@ class SyntheticSource:
         return self._cut(index % self.videos, index, crop, flip=self.clip.flip and coin < 0.5)
 
     def _cut(self, video: int, index: int, crop: Crop, *, flip: bool) -> Sample:
-        side = self.clip.margin
+        side = self.clip.resize_side
         rate = self.clip.fps or RATE
         clip = render_clip(self.seed, video, frames=self.clip.frames, height=side, width=side, fps=rate)
         label = torch.tensor(mirrored(clip.label) if flip else clip.label)

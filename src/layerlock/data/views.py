@@ -71,9 +71,11 @@ class Views:
         return Sample(
             index=index,
             name=self.name(index),
-            video_tchw=torch.zeros(clip.frames, 3, clip.margin, clip.margin, dtype=torch.uint8),
+            video_tchw=torch.zeros(clip.frames, 3, clip.resize_side, clip.resize_side, dtype=torch.uint8),
             crop=(0, 0, clip.size, clip.size),
             flip=False,
-            targets={name: unknown(kind, frames=clip.frames, side=clip.margin) for name, kind in self.targets.items()},
+            targets={
+                name: unknown(kind, frames=clip.frames, side=clip.resize_side) for name, kind in self.targets.items()
+            },
             skipped=skipped,
         )

@@ -138,7 +138,7 @@ class EvaluateConfig:
             self.still_clip(shape),
             flip=usual.flip if self.flip is None else self.flip == "yes",
             jitter=usual.jitter if self.jitter is None else self.jitter,
-            grey=usual.grayscale if self.grayscale is None else self.grayscale,
+            grayscale=usual.grayscale if self.grayscale is None else self.grayscale,
         )
 
     def heads_of(self, channels: int) -> int:

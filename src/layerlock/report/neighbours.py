@@ -87,7 +87,7 @@ def _neighbours(encoder: Encoder, config: Config, count: int) -> list[Markup]:
 def _views(encoder: Encoder, config: Config, count: int) -> tuple[Views, int, str]:
     """At most `count` videos, evenly spread over the data, how many there are in all, and the folder they are below.
 
-    The others are not looked into.
+    The others are not indexed.
     """
     clip = plain_clip(encoder.clip)
     if config.data == "synthetic":

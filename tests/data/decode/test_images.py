@@ -28,7 +28,7 @@ def write_frames(folder: Path, names: Sequence[str]) -> Path:
 
 
 def write_depth(path: Path, map_hw: np.ndarray) -> None:
-    """A 16-bit grey PNG, made of bytes alone."""
+    """A 16-bit grayscale PNG, made of bytes alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def chunk(kind: bytes, content: bytes) -> bytes:
@@ -440,10 +440,10 @@ def test_depth_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableVideo, match=r"picture frame-1\.color\.jpg has no depth map"):
         read_depth(video, [cut], size=SIZE)
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(folder / "frame-1.depth.png")
-    with pytest.raises(UnreadableVideo, match=r"depth map frame-1\.depth\.png is no 16-bit grey PNG"):
+    with pytest.raises(UnreadableVideo, match=r"depth map frame-1\.depth\.png is no 16-bit grayscale PNG"):
         read_depth(video, [cut], size=SIZE)
     Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(folder / "frame-2.depth.png")
-    with pytest.raises(UnreadableVideo, match=r"depth map frame-2\.depth\.png is no 16-bit grey PNG"):
+    with pytest.raises(UnreadableVideo, match=r"depth map frame-2\.depth\.png is no 16-bit grayscale PNG"):
         probe(str(folder))
 
 

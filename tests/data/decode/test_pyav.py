@@ -116,7 +116,7 @@ def test_a_file_that_was_replaced_is_refused(tmp_path: Path) -> None:
         lambda: read_clips(video, [Cut(start=0, frames=2, stride=1)], size=(8, 8)),
         lambda: read_whole(video, size=(8, 8), most=99),
     ):
-        with pytest.raises(UnreadableVideo, match="not the file that it was"):
+        with pytest.raises(UnreadableVideo, match="changed since it was indexed"):
             read()
 
 

@@ -34,7 +34,7 @@ MOST_PIXELS = 1 << 26
 def opened(path: str, size: int = 0, *, strict: bool = False) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its best video stream, one decoding thread; any failure inside becomes UnreadableVideo.
 
-    So does a file that is not `size` bytes long, as it was when it was looked into (0: whatever length it has). A
+    So does a file that is not `size` bytes long, as it was when it was indexed (0: whatever length it has). A
     `strict` decoder raises an error where it would otherwise conceal damage.
     """
     import av
@@ -65,8 +65,8 @@ def opened(path: str, size: int = 0, *, strict: bool = False) -> Iterator[tuple[
 
 
 def changed(path: str) -> UnreadableVideo:
-    """The error for a file in which something else is found than when it was looked into."""
-    return UnreadableVideo(path, "it is not the file that it was when it was looked into")
+    """The error for a file in which something else is found than when it was indexed."""
+    return UnreadableVideo(path, "the file has changed since it was indexed")
 
 
 def packets_from_here(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Any]]:

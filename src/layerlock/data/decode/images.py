@@ -108,8 +108,8 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[l
 def read_depth(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) -> np.ndarray:
     """Depth of the clips `cuts` in metres, float32 `[N, T, H, W]`, `(H, W) = size`; 0 where nothing was measured.
 
-    A depth map is a 16-bit grey PNG in millimetres, of any resolution: it covers the same view as its picture. Each
-    value is that of the nearest pixel, never a mixture. Raises UnreadableVideo, also where a map is missing.
+    A depth map is a 16-bit grayscale PNG in millimetres, of any resolution: it covers the same view as its picture.
+    Each value is that of the nearest pixel, never a mixture. Raises UnreadableVideo, also where a map is missing.
     """
     listing = _listed_again(video)
     wanted, which_nt = _wanted(video, cuts)
@@ -355,7 +355,8 @@ def _depth_map(video: VideoInfo, listing: _Listing, place: int) -> np.ndarray:
     frame, _ = _decoded(video.path, path)
     if frame.format.name not in ("gray16be", "gray16le"):
         raise UnreadableVideo(
-            video.path, f"depth map {_name(video.path, path)} is no 16-bit grey PNG: its pixels are {frame.format.name}"
+            video.path,
+            f"depth map {_name(video.path, path)} is no 16-bit grayscale PNG: its pixels are {frame.format.name}",
         )
     return frame.to_ndarray()
 

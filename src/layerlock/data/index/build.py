@@ -21,7 +21,7 @@ PROBE_SECONDS = 240.0
 """a file whose probe takes longer is rejected"""
 
 Progress = Callable[[int, int], None]
-"""told how many videos have been looked into, of how many"""
+"""told how many videos have been indexed, of how many"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def build_index(
     listing = data if isinstance(data, Listing) else list_videos(data, root, targets)
     chosen = range(len(listing)) if only is None else only
     with closing(IndexCache(listing.data if cache else None)) as known:
-        found = _look_into(listing, chosen, workers, known, progress or (lambda done, count: None))
+        found = _index_videos(listing, chosen, workers, known, progress or (lambda done, count: None))
         known.tidy(listing.paths)
     usable = [(n, video) for n in chosen if isinstance(video := found[n], VideoInfo)]
     rejected = [(listing.paths[n], reason) for n in chosen if isinstance(reason := found[n], str)]
@@ -101,7 +101,7 @@ def _left_out(video: VideoInfo) -> Iterator[tuple[str, str]]:
         yield os.path.join(folder_of(video.path), name), "it is left out: a single picture beside a series of frames"
 
 
-def _look_into(
+def _index_videos(
     listing: Listing, chosen: Sequence[int], workers: int | None, cache: IndexCache, progress: Progress
 ) -> dict[int, VideoInfo | str]:
     """What is in each of the chosen videos, or why it cannot be used, by its position."""

@@ -104,7 +104,7 @@ class IndexCache:
         return found if before == stamp else None
 
     def add(self, path: str, stamp: Stamp, found: VideoInfo | str) -> None:
-        """Keeps what was found out about a video that had this stamp before it was looked into."""
+        """Keeps what was found out about a video that had this stamp before it was probed."""
         self._entries[path] = (stamp, found)
         if self._file is None:
             return

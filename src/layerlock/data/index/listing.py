@@ -20,7 +20,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Listing(Labelled):
-    """The videos of a data set, before any is looked into; at least one."""
+    """The videos of a data set, before any is opened; at least one."""
 
     data: str
     """absolute path of what was named: a folder, a list or a video"""

@@ -18,7 +18,7 @@ from layerlock.evaluation.tasks.task import Target
 
 
 def open_splits(data: str, test_data: str | None, cutting: Cutting, read: Callable[[str], Index]) -> Splits:
-    """The splits of `data`, whose lists and folders are looked into by `read`.
+    """The splits of `data`, whose lists and folders `read` indexes.
 
     Splits that the data have are used: of three all; of two the second is tested on and a share of the first is what is
     chosen on. `test_data` replaces any test split. Raises LayerlockError where a split would be empty, where labels are
