@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,12 +28,10 @@ from layerlock.features.cache import Cached
 from layerlock.features.clips import SpreadViews
 from layerlock.features.read import unusable
 from layerlock.model.readout import Readout, standardized
+from layerlock.train.optimizer import OPTIMIZERS, groups_of
 from layerlock.train.schedule import learning_rate
 from layerlock.train.signals import StopSignal
 
-TABLES = ("time", "query")
-"""parameters that are not matrices, though they have two dimensions: no weight decay"""
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 Step = tuple[dict[Place, Tensor], Tensor]
 """features by place and the target of a batch"""
 Stream = Callable[[int], Generator[Step]]
@@ -61,7 +60,8 @@ class Sweep:
         self.trained = [candidate for candidate in candidates if candidate.kind in TRAINED]
         self.solved = [candidate for candidate in candidates if candidate.kind in SOLVED]
         self.is_solved = not self.solved
-        self.optimizer = torch.optim.AdamW(self._groups(), betas=config.optim(1.0).betas, fused=True)
+        optim = config.optim(1.0)
+        self.optimizer = OPTIMIZERS[optim.name](self._groups() or [{"params": []}], optim)
         self.summary: Tensor | None = None
         self.dropped: dict[Candidate, str] = {}
         """readouts that train no more, and why"""
@@ -109,16 +109,12 @@ class Sweep:
         for candidate in self.trained:
             self.readouts[candidate].out.bias.fill_(output)
 
-    def _groups(self) -> list[dict[str, object]]:
-        groups: list[dict[str, object]] = []
-        for candidate in self.trained:
-            named = dict(self.readouts[candidate].named_parameters())
-            matrices = [name for name, parameter in named.items() if parameter.ndim == 2 and name not in TABLES]
-            others = [name for name in named if name not in matrices]
-            for names, decay in ((matrices, self.config.weight_decay), (others, 0.0)):
-                parameters = [named[name] for name in names]
-                groups.append({"params": parameters, "lr": candidate.lr, "weight_decay": decay, "peak": candidate.lr})
-        return groups or [{"params": [], "peak": 0.0}]
+    def _groups(self) -> list[dict[str, Any]]:
+        return [
+            group | {"peak": candidate.lr}
+            for candidate in self.trained
+            for group in groups_of(dict(self.readouts[candidate].named_parameters()), self.config.optim(candidate.lr))
+        ]
 
     def _schedule(self) -> None:
         for group in self.optimizer.param_groups:
@@ -161,11 +157,9 @@ class Sweep:
             for name, parameter in readout.named_parameters():
                 full = f"{candidate}/{name}"
                 parameter.copy_(state[full])
-                moments = {key.rpartition("/")[2]: key for key in (f"{full}/{kind}" for kind in MOMENTS)}
-                if all(key in state for key in moments.values()):
-                    self.optimizer.state[parameter] = {
-                        kind: state[key].to(parameter.device) for kind, key in moments.items()
-                    }
+                moments = {key.removeprefix(f"{full}/"): x for key, x in state.items() if key.startswith(f"{full}/")}
+                if moments:
+                    self.optimizer.state[parameter] = {kind: x.to(parameter.device) for kind, x in moments.items()}
         summary = state.get("summary")
         device = next(iter(self.readouts.values())).norm.weight.device
         self.summary, self.step = None if summary is None else summary.to(device), step

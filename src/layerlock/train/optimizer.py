@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,10 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], OptimConfig], torch.optim.
 """By `optim.name`; of groups of parameters, whose learning rates and weight decays are set before each update."""
 
 
+TABLES = ("position", "time", "query")
+"""parameters that have a row for each place or query, and are no matrices"""
+
+
 def optimizer_problems(optim: OptimConfig) -> list[str]:
     """What is wrong with the name of an optimizer, a line each."""
     known = optim.name in OPTIMIZERS
@@ -30,23 +34,28 @@ def optimizer_problems(optim: OptimConfig) -> list[str]:
 
 
 def decays(name: str, parameter: Tensor, *, tokens: bool) -> bool:
-    """Weight decay is for matrices: not for norms, biases and position tables (LayerLock A.2); for mask and decoding
+    """Weight decay is for matrices: not for norms, biases, positions and queries (LayerLock A.2); for mask and decoding
     tokens where `tokens` says so.
     """
     if name.endswith(".token"):
         return tokens
-    return parameter.ndim >= 2 and not name.endswith("position")
+    return parameter.ndim >= 2 and name.rpartition(".")[2] not in TABLES
+
+
+def groups_of(named: Mapping[str, nn.Parameter], optim: OptimConfig) -> list[dict[str, Any]]:
+    """Parameters as groups of an optimizer: those that decay, and the others."""
+    decayed = {name for name, p in named.items() if decays(name, p, tokens=optim.decay_tokens)}
+    groups = [
+        {"params": [p for n, p in named.items() if n in decayed], "weight_decay": optim.weight_decay, "decays": True},
+        {"params": [p for n, p in named.items() if n not in decayed], "weight_decay": 0.0, "decays": False},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def build_optimizer(learner: Learner, optim: OptimConfig, moments: Moments | None = None) -> torch.optim.Optimizer:
     """The optimizer of what the stage in force trains; parameters that have `moments` go on from them."""
     live = learner.live()
-    decayed = {name for name, p in live.items() if decays(name, p, tokens=optim.decay_tokens)}
-    groups = [
-        {"params": [p for n, p in live.items() if n in decayed], "weight_decay": optim.weight_decay, "decays": True},
-        {"params": [p for n, p in live.items() if n not in decayed], "weight_decay": 0.0, "decays": False},
-    ]
-    optimizer = OPTIMIZERS[optim.name]([group for group in groups if group["params"]], optim)
+    optimizer = OPTIMIZERS[optim.name](groups_of(live, optim), optim)
     for name, parameter in live.items():
         if moments and name in moments:
             optimizer.state[parameter] = dict(moments[name])
