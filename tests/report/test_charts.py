@@ -51,6 +51,7 @@ def test_alt_text_tells_first_and_last_value() -> None:
         ("mae-tiny", ["loss, pixels"], "squared error of pixels in the model's units"),
         ("blockwise-tiny", ["loss, pixels"], "squared error of pixels of each patch less its mean"),
         ("vjepa-tiny", ["loss, latent targets"], "absolute error of features"),
+        ("distill-tiny", ["loss, latent targets"], "Mean smooth absolute error of features"),
         (
             "layerlock-tiny",
             ["loss, pixels", "loss, latent targets", "loss / variance of the target"],

@@ -114,7 +114,8 @@ def _losses(history: History) -> Iterator[Chart]:
         )
     latent = [name for name in names if name not in pixels]
     if latent:
-        error = "absolute" if any(tap.error == "absolute" for tap in taps) else "squared"
+        kinds = dict.fromkeys(tap.error for tap in taps if not isinstance(tap.target, PatchTarget)) or ["squared"]
+        error = " or ".join("smooth absolute" if kind == "smooth" else kind for kind in kinds)
         yield Chart(
             title="loss, latent targets",
             curves=_by_target(lines, "losses", latent),
