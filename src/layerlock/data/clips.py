@@ -65,33 +65,33 @@ class ClipConfig:
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, one line each."""
-        found = [
+        problems = [
             f"clip.{name} is {getattr(self, name)}; it has to be at least 1"
             for name in ("frames", "stride", "size", "per_decode")
             if getattr(self, name) < 1
         ]
         if not 1.0 <= self.resize <= 8.0:
-            found.append(f"clip.resize is {self.resize}; it has to be between 1 (nothing is left to crop) and 8")
-        elif not found and self.bytes > MOST_BYTES:
+            problems.append(f"clip.resize is {self.resize}; it has to be between 1 (nothing is left to crop) and 8")
+        elif not problems and self.bytes > MOST_BYTES:
             side = self.resize_side
-            found.append(
+            problems.append(
                 f"clip.frames, clip.size: a clip of {self.frames:,} frames of {side:,} x {side:,} pixels "
                 f"takes {self.bytes / 1e9:,.1f} GB; it may take {MOST_BYTES / 1e9:.1f}"
             )
         if self.fps is not None and not 0 < self.fps <= 1000:
-            found.append(f"clip.fps is {self.fps}; it has to be above 0 and at most 1000 frames a second")
+            problems.append(f"clip.fps is {self.fps}; it has to be above 0 and at most 1000 frames a second")
         if self.area is not None and not 0 < self.area[0] <= self.area[1] <= 1:
-            found.append(
+            problems.append(
                 f"clip.area is {self.area}; it has to be two parts of the picture, rising, above 0 and up to 1"
             )
         if not 0 < self.aspect[0] <= self.aspect[1]:
-            found.append(f"clip.aspect is {self.aspect}; it has to be two proportions, rising, above 0")
-        found += [
+            problems.append(f"clip.aspect is {self.aspect}; it has to be two proportions, rising, above 0")
+        problems += [
             f"clip.{name} is {getattr(self, name)}; it has to be a probability"
             for name in ("jitter", "grayscale")
             if not 0 <= getattr(self, name) <= 1
         ]
-        return found
+        return problems
 
 
 Crop = tuple[float, float, float, float]

@@ -190,9 +190,9 @@ class _Maker:
 
 def _samples_of(source: Source, group: int, attempt: int = 0) -> list[Sample]:
     samples, together = source.samples(group, attempt), source.clip.per_decode
-    found = [sample.index for sample in samples]
-    if found != list(range(group * together, (group + 1) * together)):  # the ring would mix up the pixels
-        raise ValueError(f"{type(source).__name__} gave the samples {found} for group {group} of {together}")
+    indices = [sample.index for sample in samples]
+    if indices != list(range(group * together, (group + 1) * together)):  # the ring would mix up the pixels
+        raise ValueError(f"{type(source).__name__} gave the samples {indices} for group {group} of {together}")
     return samples
 
 

@@ -174,15 +174,15 @@ class _Crew:
         ready = set(wait([self._bell, *(hand.pipe for hand in busy)], timeout=timeout))
         if self._bell in ready:
             self._bell.recv_bytes()
-        found: dict[int, Any] = {}
+        answers: dict[int, Any] = {}
         for hand in busy:
             if hand.pipe in ready:
-                found |= hand.answers()
+                answers |= hand.answers()
             elif time.monotonic() >= ends[hand]:
-                found |= hand.replaced("it takes too long")
+                answers |= hand.replaced("it takes too long")
         with self._changed:
-            self._done |= found
-            if self._asked in found:
+            self._done |= answers
+            if self._asked in answers:
                 self._changed.notify()
 
 
@@ -237,16 +237,18 @@ class _Hand:
 
     def answers(self) -> dict[int, Any]:
         """Number and result of all tasks answered by now."""
-        found: dict[int, Any] = {}
+        answers: dict[int, Any] = {}
         try:
             while self.waiting and self.pipe.poll():
                 answer = pickle.loads(self.pipe.recv_bytes())
-                found[self.waiting.popleft()[0]] = answer
+                answers[self.waiting.popleft()[0]] = answer
                 self.since = time.monotonic()
         except (EOFError, OSError):
             self.process.join(5.0)
-            found |= self.replaced(f"it crashes the process that works on it ({_how_it_ended(self.process.exitcode)})")
-        return found
+            answers |= self.replaced(
+                f"it crashes the process that works on it ({_how_it_ended(self.process.exitcode)})"
+            )
+        return answers
 
     def replaced(self, reason: str) -> dict[int, Any]:
         """A new process in place of this one; the task in work has failed, those behind it are given again."""

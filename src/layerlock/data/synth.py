@@ -47,16 +47,18 @@ class SynthConfig:
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, one line each."""
-        found = [
+        problems = [
             f"{name} is {value}; it has to be at least 1"
             for name, value in (("videos", self.videos), ("frames", self.frames))
             if value < 1
         ]
         if self.size < 16 or self.size % 2:
-            found.append(f"size is {self.size}; H.264 needs an even number of pixels, and 16 or more to show anything")
+            problems.append(
+                f"size is {self.size}; H.264 needs an even number of pixels, and 16 or more to show anything"
+            )
         if not 1 <= self.fps <= 240:
-            found.append(f"fps is {self.fps}; it has to be between 1 and 240")
-        return found
+            problems.append(f"fps is {self.fps}; it has to be between 1 and 240")
+        return problems
 
 
 def write_videos(out_dir: Path | str, config: SynthConfig, *, workers: int = 0) -> list[Path]:

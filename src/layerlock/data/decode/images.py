@@ -288,17 +288,17 @@ def _pairs(files: Sequence[str]) -> set[str]:
 
 def _by_stem(path: str, files: Sequence[str], kind: str = "") -> dict[str, str]:
     """Paths of the pictures whose names end in `kind`, before the ending, by what is before that."""
-    found: dict[str, str] = {}
+    path_of: dict[str, str] = {}
     for name in filter(_is_picture, files):
         stem = os.path.splitext(os.path.basename(name))[0]
         if not stem.lower().endswith(kind):
             continue
         stem = stem[: len(stem) - len(kind)]
-        if stem in found:
-            twins = " and ".join(sorted(_plain(os.path.basename(twin)) for twin in (found[stem], name)))
+        if stem in path_of:
+            twins = " and ".join(sorted(_plain(os.path.basename(twin)) for twin in (path_of[stem], name)))
             raise UnreadableVideo(path, f"which picture is the frame is not clear: {twins}")
-        found[stem] = os.path.join(path, name)
-    return found
+        path_of[stem] = os.path.join(path, name)
+    return path_of
 
 
 def _seconds(video: VideoInfo) -> list[float]:

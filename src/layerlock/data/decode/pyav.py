@@ -85,7 +85,7 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[l
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packets:
+class Section:
     """What to feed to the decoder, and when the frames that come out of it are shown."""
 
     packets: list[Packet[Any]]
@@ -100,9 +100,9 @@ class Packets:
     """times at which decoding can begin"""
 
 
-def packets_of(
+def section_of(
     container: InputContainer, stream: VideoStream, video: VideoInfo, cuts: Sequence[Cut], back: float
-) -> Packets | None:
+) -> Section | None:
     """The packets of clips of a seekable file from a key frame on, which is searched for `back` seconds before them.
 
     None when that is too late, or leads to where decoding cannot begin.
@@ -118,11 +118,11 @@ def packets_of(
     beyond, count = max(starts), last.span(video.fps)
     if last.seconds is not None and not video.missing:
         beyond, count = beyond + (last.frames - 1) * last.seconds / base, 1
-    found = _read(container, stream, video, beyond, count + _REORDERED)
-    if found is None or not sought:
-        return found
-    late = found.key > min(starts) or any(cut.too_long(found.seconds, video.fps) for cut in cuts)
-    return None if late else found
+    section = _read(container, stream, video, beyond, count + _REORDERED)
+    if section is None or not sought:
+        return section
+    late = section.key > min(starts) or any(cut.too_long(section.seconds, video.fps) for cut in cuts)
+    return None if late else section
 
 
 def _seek(container: InputContainer, stream: VideoStream, time: int) -> bool:
@@ -144,7 +144,7 @@ def _seek(container: InputContainer, stream: VideoStream, time: int) -> bool:
 
 def _read(
     container: InputContainer, stream: VideoStream, video: VideoInfo, beyond: float, count: int
-) -> Packets | None:
+) -> Section | None:
     """Packets in file order from the first key frame on, up to `count` that are shown at time `beyond` or later.
 
     None where decoding cannot begin at that key frame, or there is nothing.
@@ -176,7 +176,7 @@ def _read(
         return None
     times.sort()
     seconds = [video.closed_up((time - video.zero) * base) for time in times]
-    return Packets(packets=packets, key=entries[0], times=times, seconds=seconds, entries=frozenset(entries))
+    return Section(packets=packets, key=entries[0], times=times, seconds=seconds, entries=frozenset(entries))
 
 
 def _by_seeking(clips_nthwc: np.ndarray, video: VideoInfo, cuts: Sequence[Cut]) -> int | None:
@@ -186,11 +186,11 @@ def _by_seeking(clips_nthwc: np.ndarray, video: VideoInfo, cuts: Sequence[Cut]) 
     """
     for back in BACK_SECONDS:
         with opened(video.path, video.bytes, strict=True) as (container, stream):
-            found = packets_of(container, stream, video, cuts, back)
-            if found is not None:
-                uses = _uses([cut.places(found.seconds, video.fps) for cut in cuts])
+            section = section_of(container, stream, video, cuts, back)
+            if section is not None:
+                uses = _uses([cut.places(section.seconds, video.fps) for cut in cuts])
                 try:
-                    return _fill(clips_nthwc, uses, _promised(stream, found, uses))
+                    return _fill(clips_nthwc, uses, _promised(stream, section, uses))
                 except _Damage:
                     return None
     return None
@@ -205,23 +205,23 @@ def _from_the_start(clips_nthwc: np.ndarray, video: VideoInfo, cuts: Sequence[Cu
                 return _fill(clips_nthwc, uses, enumerate(shown_frames(container, stream)))
             except _Damage:
                 raise changed(video.path) from None
-        found = packets_of(container, stream, video, cuts, math.inf)
-        if found is None:
+        section = section_of(container, stream, video, cuts, math.inf)
+        if section is None:
             raise changed(video.path)
-        uses = _uses([cut.places(found.seconds, video.fps) for cut in cuts])
+        uses = _uses([cut.places(section.seconds, video.fps) for cut in cuts])
         try:
-            return _fill(clips_nthwc, uses, _concealed(stream, found))
+            return _fill(clips_nthwc, uses, _concealed(stream, section))
         except _Damage as damage:
             raise UnreadableVideo(video.path, f"it is damaged: {damage} cannot be decoded") from None
 
 
-def _promised(stream: VideoStream, found: Packets, uses: Uses) -> Iterator[tuple[int, VideoFrame]]:
+def _promised(stream: VideoStream, section: Section, uses: Uses) -> Iterator[tuple[int, VideoFrame]]:
     """Frames and their places, those of no use left out where that can be done. Raises _Damage."""
     import av
 
-    place_of = {time: place for place, time in enumerate(found.times)}
+    place_of = {time: place for place, time in enumerate(section.times)}
     skipping = stream.codec_context.codec.canonical_name in _SKIPPING
-    for packet in [*found.packets, None]:
+    for packet in [*section.packets, None]:
         used = packet is None or not skipping or _place(place_of, packet) in uses
         # a frame that no other frame refers to and nobody wants need not be decoded
         stream.codec_context.skip_frame = "DEFAULT" if used else "NONREF"
@@ -235,10 +235,10 @@ def _promised(stream: VideoStream, found: Packets, uses: Uses) -> Iterator[tuple
             yield _place(place_of, frame), frame
 
 
-def _concealed(stream: VideoStream, found: Packets) -> Iterator[tuple[int, VideoFrame]]:
+def _concealed(stream: VideoStream, section: Section) -> Iterator[tuple[int, VideoFrame]]:
     """All frames and their places, as a player shows them."""
-    place_of = {time: place for place, time in enumerate(found.times)}
-    for packet in [*found.packets, None]:
+    place_of = {time: place for place, time in enumerate(section.times)}
+    for packet in [*section.packets, None]:
         for frame in decode_leniently(stream, packet):
             yield _place(place_of, frame), frame
 

@@ -49,18 +49,18 @@ def probe(path: str) -> VideoInfo:
     Raises UnreadableVideo where nothing is shown, or where it is too long to be counted.
     """
     with opened(path, strict=True) as (container, stream):
-        found = _by_packets(path, container, stream)
-    if found is not None and found.doubt:
+        packets = _by_packets(path, container, stream)
+    if packets is not None and packets.doubt:
         with opened(path, strict=True) as (container, stream):
-            found = found if _confirmed(found, container, stream) else None
+            packets = packets if _confirmed(packets, container, stream) else None
     with opened(path) as (container, stream):
         rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
         codec = stream.codec_context.codec.canonical_name
-        if found is None:
+        if packets is None:
             first, when = _by_decoding(path, container, stream, rates)
         else:
             base = float(stream.time_base or 1)
-            first, when = found.first, timed([(time - found.times[0]) * base for time in found.times], rates)
+            first, when = packets.first, timed([(time - packets.times[0]) * base for time in packets.times], rates)
     turns, mirrored = orientation(first)
     height, width = (first.width, first.height) if turns % 2 else (first.height, first.width)
     return VideoInfo(
@@ -74,10 +74,10 @@ def probe(path: str) -> VideoInfo:
         rotation=turns,
         mirrored=mirrored,
         bytes=os.path.getsize(path),
-        seekable=found is not None,
-        zero=found.times[0] if found else 0,
-        missing=when.missing if found else (),
-        times=() if found else when.times,
+        seekable=packets is not None,
+        zero=packets.times[0] if packets else 0,
+        missing=when.missing if packets else (),
+        times=() if packets else when.times,
     )
 
 
@@ -157,13 +157,13 @@ class _Start:
         return enough and not self.damaged and self.times == times[: len(self.times)]
 
 
-def _confirmed(found: _Packets, container: InputContainer, stream: VideoStream) -> bool:
+def _confirmed(packets: _Packets, container: InputContainer, stream: VideoStream) -> bool:
     """Whether a decode of all of it shows the frames that the packets tell of, in the order of their times."""
     start = _Start()
     for packet in packets_from_here(container, stream):
         start.take(stream, packet)
     start.take(stream, None)
-    return start.shows(found.times, whole=True)
+    return start.shows(packets.times, whole=True)
 
 
 def _by_decoding(

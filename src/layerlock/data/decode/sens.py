@@ -112,12 +112,12 @@ def _depth_map(path: str, file: BinaryIO, scan: _Scan, place: int) -> np.ndarray
     begin, colour, length = scan.frames[place]
     wanted = scan.depth[0] * scan.depth[1] * 2
     try:
-        found = zlib.decompressobj().decompress(_take(path, file, begin + colour, length), wanted + 1)
+        depth_bytes = zlib.decompressobj().decompress(_take(path, file, begin + colour, length), wanted + 1)
     except zlib.error as error:
         raise UnreadableVideo(path, f"the depth of frame {place} is damaged: {error}") from None
-    if len(found) != wanted:
+    if len(depth_bytes) != wanted:
         raise UnreadableVideo(path, f"the depth of frame {place} is not {scan.depth[1]}x{scan.depth[0]} pixels")
-    return np.frombuffer(found, "<u2").reshape(scan.depth)
+    return np.frombuffer(depth_bytes, "<u2").reshape(scan.depth)
 
 
 def _scan(path: str) -> _Scan:
@@ -146,7 +146,7 @@ def _scan_at(path: str, size: int, changed: int) -> _Scan:
 
 
 def _frames(path: str, file: BinaryIO, begin: int, count: int, size: int) -> tuple[tuple[int, int, int], ...]:
-    found = []
+    frames = []
     for place in range(count):
         if begin + _FRAME.size > size:
             raise UnreadableVideo(path, f"it is cut off: frame {place} of {count} is missing")
@@ -154,9 +154,9 @@ def _frames(path: str, file: BinaryIO, begin: int, count: int, size: int) -> tup
         begin += _FRAME.size
         if begin + colour + depth > size:
             raise UnreadableVideo(path, f"it is cut off in frame {place} of {count}")
-        found.append((begin, colour, depth))
+        frames.append((begin, colour, depth))
         begin += colour + depth
-    return tuple(found)
+    return tuple(frames)
 
 
 def _wanted(video: VideoInfo, cuts: Sequence[Cut]) -> tuple[list[int], np.ndarray]:
@@ -183,9 +183,9 @@ def _take(path: str, file: BinaryIO, begin: int, length: int) -> bytes:
     """Bytes of the file; UnreadableVideo where it ends before."""
     try:
         file.seek(begin)
-        found = file.read(length)
+        data = file.read(length)
     except OSError as error:
         raise UnreadableVideo(path, f"it cannot be read: {error.strerror}") from error
-    if len(found) < length:
+    if len(data) < length:
         raise UnreadableVideo(path, "it is cut off")
-    return found
+    return data

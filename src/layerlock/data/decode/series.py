@@ -58,9 +58,9 @@ class _Name:
     @classmethod
     def of(cls, name: str) -> _Name:
         parts, end = [], 0
-        for found in _NUMBER.finditer(name):
-            parts += [name[end : found.start()], found[0]]
-            end = found.end()
+        for number in _NUMBER.finditer(name):
+            parts += [name[end : number.start()], number[0]]
+            end = number.end()
         parts.append(name[end:])
         numbers = tuple(tuple(map(int, re.findall(r"\d+", part))) for part in parts[1::2])
         return cls(name, tuple(parts), tuple(part.lower() for part in parts[::2]), numbers)

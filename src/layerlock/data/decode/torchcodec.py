@@ -16,7 +16,7 @@ import numpy as np
 
 from layerlock.data.decode import pyav
 from layerlock.data.decode.file import AVI, opened
-from layerlock.data.decode.pyav import BACK_SECONDS, Packets, packets_of
+from layerlock.data.decode.pyav import BACK_SECONDS, Section, section_of
 from layerlock.data.decode.video import Clips, Cut, VideoInfo
 from layerlock.errors import LayerlockError
 
@@ -27,16 +27,16 @@ def read_clips(video: VideoInfo, cuts: Sequence[Cut], *, size: tuple[int, int]) 
     Raises UnreadableVideo, and LayerlockError where torchcodec is not installed or finds no FFmpeg.
     """
     torchcodec = check_torchcodec()
-    found = _found(video, cuts)
-    if found is None:
+    section = _section(video, cuts)
+    if section is None:
         return pyav.read_clips(video, cuts, size=size)
-    places_nt = [cut.places(found.seconds, video.fps) for cut in cuts]
+    places_nt = [cut.places(section.seconds, video.fps) for cut in cuts]
     wanted = sorted(set().union(*places_nt))
-    frame_khwc = _frames(torchcodec, video, found, wanted, size)
+    frame_khwc = _frames(torchcodec, video, section, wanted, size)
     if frame_khwc is None:
         return pyav.read_clips(video, cuts, size=size)
     return Clips(
-        video_nthwc=frame_khwc[np.searchsorted(wanted, places_nt)], decoded=_decoded(wanted, _key_frames(found))
+        video_nthwc=frame_khwc[np.searchsorted(wanted, places_nt)], decoded=_decoded(wanted, _key_frames(section))
     )
 
 
@@ -54,7 +54,7 @@ def check_torchcodec() -> Any:
     return torchcodec
 
 
-def _found(video: VideoInfo, cuts: Sequence[Cut]) -> Packets | None:
+def _section(video: VideoInfo, cuts: Sequence[Cut]) -> Section | None:
     """The packets of the clips, or None where torchcodec would take other frames for them than those that are meant."""
     if not video.seekable or video.mirrored:
         return None
@@ -64,16 +64,16 @@ def _found(video: VideoInfo, cuts: Sequence[Cut]) -> Packets | None:
                 return None
             if stream.codec_context.name == "h264" and "444" in (stream.codec_context.pix_fmt or ""):
                 return None  # by old x264 it decodes to garbage after a seek
-            found = packets_of(container, stream, video, cuts, back)
-            if found is not None:
-                return found
+            section = section_of(container, stream, video, cuts, back)
+            if section is not None:
+                return section
     return None
 
 
 def _frames(
-    torchcodec: Any, video: VideoInfo, found: Packets, wanted: list[int], size: tuple[int, int]
+    torchcodec: Any, video: VideoInfo, section: Section, wanted: list[int], size: tuple[int, int]
 ) -> np.ndarray | None:
-    """Frames of `found`, uint8 `[K, H, W, 3]`; None where they cannot be decoded, or others come instead.
+    """Frames of a section, uint8 `[K, H, W, 3]`; None where they cannot be decoded, or others come instead.
 
     Transport and program streams are such: FFmpeg does not seek exactly in them.
     """
@@ -84,30 +84,30 @@ def _frames(
             dimension_order="NHWC",
             num_ffmpeg_threads=1,
             device="cpu",
-            custom_frame_mappings=_frame_list(found),  # searched exactly, without a scan of the whole file
+            custom_frame_mappings=_frame_list(section),  # searched exactly, without a scan of the whole file
             transforms=resize,
         )
         batch = decoder.get_frames_at(wanted)
     except (RuntimeError, ValueError, IndexError):
         return None
-    base = float(found.packets[0].time_base)
-    moments = [found.times[place] * base for place in wanted]
+    base = float(section.packets[0].time_base)
+    moments = [section.times[place] * base for place in wanted]
     return batch.data.numpy() if np.allclose(batch.pts_seconds.numpy(), moments, rtol=0, atol=1e-4) else None
 
 
-def _key_frames(found: Packets) -> list[int]:
+def _key_frames(section: Section) -> list[int]:
     """Places of the key frames among all frames, rising; the first frame has to do for one."""
-    key_times = {found.times[0], *found.entries}
-    return [place for place, time in enumerate(found.times) if time in key_times]
+    key_times = {section.times[0], *section.entries}
+    return [place for place, time in enumerate(section.times) if time in key_times]
 
 
-def _frame_list(found: Packets) -> str:
+def _frame_list(section: Section) -> str:
     """The frames as torchcodec wants to be told of them, in the order in which they are shown."""
-    is_key = set(_key_frames(found))
-    duration_of = {packet.pts: packet.duration or 0 for packet in found.packets}
+    is_key = set(_key_frames(section))
+    duration_of = {packet.pts: packet.duration or 0 for packet in section.packets}
     frames = [
         {"pts": time, "duration": duration_of[time], "key_frame": int(place in is_key)}
-        for place, time in enumerate(found.times)
+        for place, time in enumerate(section.times)
     ]
     return json.dumps({"frames": frames})
 

@@ -76,10 +76,10 @@ def build_index(
     listing = data if isinstance(data, Listing) else list_videos(data, root, targets)
     chosen = range(len(listing)) if only is None else only
     with closing(IndexCache(listing.data if cache else None)) as known:
-        found = _index_videos(listing, chosen, workers, known, progress or (lambda done, count: None))
+        verdicts = _index_videos(listing, chosen, workers, known, progress or (lambda done, count: None))
         known.tidy(listing.paths)
-    usable = [(n, video) for n in chosen if isinstance(video := found[n], VideoInfo)]
-    rejected = [(listing.paths[n], reason) for n in chosen if isinstance(reason := found[n], str)]
+    usable = [(n, video) for n in chosen if isinstance(video := verdicts[n], VideoInfo)]
+    rejected = [(listing.paths[n], reason) for n in chosen if isinstance(reason := verdicts[n], str)]
     rejected += [entry for _, video in usable for entry in _left_out(video)]
     if only is None:
         rejected = [*listing.rejected, *rejected]
@@ -105,28 +105,28 @@ def _index_videos(
     listing: Listing, chosen: Sequence[int], workers: int | None, cache: IndexCache, progress: Progress
 ) -> dict[int, VideoInfo | str]:
     """What is in each of the chosen videos, or why it cannot be used, by its position."""
-    found: dict[int, VideoInfo | str] = {}
+    verdicts: dict[int, VideoInfo | str] = {}
     unknown: dict[int, Stamp] = {}
     for position in chosen:
         stamp = _stamp_or_reason(listing.paths[position], listing.place(position))
         known = stamp if isinstance(stamp, str) else cache.get(listing.paths[position], stamp)
         if known is not None:
-            found[position] = known
+            verdicts[position] = known
         elif isinstance(stamp, Stamp):
             unknown[position] = stamp
-    progress(len(found), len(chosen))
+    progress(len(verdicts), len(chosen))
     paths = [listing.paths[position] for position in unknown]
     with closing(run_in_processes(_probe, paths, workers=workers, seconds=PROBE_SECONDS)) as probed:
         for (position, stamp), result in zip(unknown.items(), probed, strict=True):
             if isinstance(result, Failure):
-                found[position] = f"decoding fails: {result.reason}"
+                verdicts[position] = f"decoding fails: {result.reason}"
             else:
-                found[position] = result.found
-                mendable = stamp.folder and isinstance(result.found, str)  # in place, which leaves the stamp as it is
+                verdicts[position] = result.verdict
+                mendable = stamp.folder and isinstance(result.verdict, str)  # in place, which leaves the stamp as it is
                 if result.lasting and not mendable:
-                    cache.add(listing.paths[position], stamp, result.found)
-            progress(len(found), len(chosen))
-    return found
+                    cache.add(listing.paths[position], stamp, result.verdict)
+            progress(len(verdicts), len(chosen))
+    return verdicts
 
 
 def _stamp_or_reason(path: str, place: str) -> Stamp | str:
@@ -143,7 +143,7 @@ def _stamp_or_reason(path: str, place: str) -> Stamp | str:
 class _Probed:
     """What is in a file, or why it cannot be used, and whether that is the file's doing alone."""
 
-    found: VideoInfo | str
+    verdict: VideoInfo | str
     lasting: bool
 
 

@@ -100,16 +100,16 @@ class IndexCache:
 
     def get(self, path: str, stamp: Stamp) -> VideoInfo | str | None:
         """What is known about a video with this stamp: what is in it, or why it cannot be used. None is nothing."""
-        before, found = self._entries.get(path, (None, None))
-        return found if before == stamp else None
+        before, verdict = self._entries.get(path, (None, None))
+        return verdict if before == stamp else None
 
-    def add(self, path: str, stamp: Stamp, found: VideoInfo | str) -> None:
+    def add(self, path: str, stamp: Stamp, verdict: VideoInfo | str) -> None:
         """Keeps what was found out about a video that had this stamp before it was probed."""
-        self._entries[path] = (stamp, found)
+        self._entries[path] = (stamp, verdict)
         if self._file is None:
             return
         try:
-            line = b"\n" * self._torn + _line(path, stamp, found)
+            line = b"\n" * self._torn + _line(path, stamp, verdict)
             self._torn = self._file.write(line) < len(line)
             self._lines += 1
         except OSError:
@@ -151,8 +151,8 @@ def _digest(data: str) -> str:
     return hashlib.blake2b(os.fsencode(data), digest_size=16).hexdigest()
 
 
-def _line(path: str, stamp: Stamp, found: VideoInfo | str) -> bytes:
-    told = {"reason": found} if isinstance(found, str) else {"video": values_of(found)}
+def _line(path: str, stamp: Stamp, verdict: VideoInfo | str) -> bytes:
+    told = {"reason": verdict} if isinstance(verdict, str) else {"video": values_of(verdict)}
     return json.dumps({"path": path, "stamp": stamp, "probe": probe_version(), **told}).encode() + b"\n"
 
 
@@ -163,8 +163,8 @@ def _parsed(line: bytes) -> tuple[str, Stamp, VideoInfo | str] | None:
         if entry["probe"] != probe_version():
             return None
         stamp = Stamp(*entry["stamp"])
-        found = entry["reason"] if "reason" in entry else video_of(entry["path"], entry["video"])
+        verdict = entry["reason"] if "reason" in entry else video_of(entry["path"], entry["video"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    whole = isinstance(found, str) or (isinstance(found, VideoInfo) and (found.codec == IMAGES) == stamp.folder)
-    return (entry["path"], stamp, found) if whole and isinstance(entry["path"], str) else None
+    whole = isinstance(verdict, str) or (isinstance(verdict, VideoInfo) and (verdict.codec == IMAGES) == stamp.folder)
+    return (entry["path"], stamp, verdict) if whole and isinstance(entry["path"], str) else None

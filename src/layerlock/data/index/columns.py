@@ -48,9 +48,9 @@ def number(value: int | float | str) -> int | float | None:
     """The number that a value is, whole where it is `3` or `3.0`; None where it is none."""
     if not isinstance(value, str):
         return int(value) if isinstance(value, float) and value.is_integer() else value
-    found = _WHOLE.fullmatch(value)
-    if found:
-        return int(found["digits"])
+    match = _WHOLE.fullmatch(value)
+    if match:
+        return int(match["digits"])
     return float(value) if _REAL.fullmatch(value) and math.isfinite(float(value)) else None
 
 

@@ -110,8 +110,8 @@ def _digest(path: str) -> str:
 def _pieces(file: BinaryIO, size: int) -> list[bytes]:
     if size <= WHOLE:
         return [file.read()]
-    found = []
+    pieces = []
     for start in (0, (size - PIECE) // 2, size - PIECE):
         file.seek(start)
-        found.append(file.read(PIECE))
-    return found
+        pieces.append(file.read(PIECE))
+    return pieces

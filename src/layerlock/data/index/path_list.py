@@ -82,24 +82,24 @@ def _logical_lines(rows: Rows, text: str) -> Iterator[tuple[int, str]]:
 def _line(rows: Rows, row: int, line: str) -> _Line:
     """The line cut at its last separator."""
     if line.startswith('"'):
-        found = _QUOTED.fullmatch(line)
-        if not found:
+        match = _QUOTED.fullmatch(line)
+        if not match:
             raise rows.problem(row, f"after a path in quotes comes a label or nothing, not this: {printable(line)}")
-        path = found["path"].replace('""', '"')
+        path = match["path"].replace('""', '"')
         if not path:
             raise rows.problem(row, "the path is empty")
-        counted = None if found["frames"] is None else path
-        return _Line(row, path if found["label"] is None else line, path, found["label"], counted)
-    found = _BARE.fullmatch(line)
+        counted = None if match["frames"] is None else path
+        return _Line(row, path if match["label"] is None else line, path, match["label"], counted)
+    match = _BARE.fullmatch(line)
     return (
-        _Line(row, line, found["path"], found["label"], _cut(found["path"])) if found else _Line(row, line, line, None)
+        _Line(row, line, match["path"], match["label"], _cut(match["path"])) if match else _Line(row, line, line, None)
     )
 
 
 def _cut(path: str) -> str | None:
     """What is before a number at the end."""
-    found = _COUNTED.fullmatch(path)
-    return found["path"] if found else None
+    match = _COUNTED.fullmatch(path)
+    return match["path"] if match else None
 
 
 def _is_path(root: str, line: str) -> bool:

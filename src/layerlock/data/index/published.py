@@ -25,16 +25,16 @@ def read_something_something(path: str, root: str | None, wanted: Wanted) -> Lis
     """
     rows = read_json_list(path, "id")
     names = [str(values["id"]) for _, values in rows.numbered]
-    top, found, closed = _search(os.path.dirname(path), root, set(names))
+    top, path_of, closed = _search(os.path.dirname(path), root, set(names))
     entries = []
     for (row, values), name in zip(rows.numbered, names, strict=True):
         template = values.get("template")
         if template is not None and not isinstance(template, str):
             raise rows.problem(row, f"template is {template!r}; it has to be a text")
         label = template.replace("[", "").replace("]", "") if template else None
-        where = found.get(name, os.path.join(top, f"{name}.webm"))
+        where = path_of.get(name, os.path.join(top, f"{name}.webm"))
         columns = {column: value for column, value in values.items() if column != LABEL}  # theirs is a sentence
-        entries.append(Entry(row, where, columns | ({LABEL: label} if label else {}), name in found))
+        entries.append(Entry(row, where, columns | ({LABEL: label} if label else {}), name in path_of))
     classes = _ssv2_classes(os.path.dirname(path)) if any(LABEL in entry.values for entry in entries) else None
     return listing_of(
         rows, entries, root=top, layout="Something-Something v2", wanted=wanted, classes=classes, closed=closed
@@ -49,10 +49,10 @@ def read_kinetics(path: str, text: str, root: str | None, wanted: Wanted) -> Lis
     rows = read_csv(path, text, "youtube_id", "time_start", "time_end")
     names = [_kinetics_names(rows, row, values) for row, values in rows.numbered]
     both_names = {name for both in names for name in both}
-    top, found, closed = _search(os.path.dirname(path), root, both_names)
+    top, path_of, closed = _search(os.path.dirname(path), root, both_names)
     entries = []
     for (row, values), both in zip(rows.numbered, names, strict=True):
-        there = next((found[name] for name in both if name in found), None)
+        there = next((path_of[name] for name in both if name in path_of), None)
         where = there or os.path.join(top, f"{both[0]}.mp4")
         entries.append(Entry(row, where, values, there is not None))
     return listing_of(rows, entries, root=top, layout="Kinetics", wanted=wanted, closed=closed)
@@ -71,16 +71,16 @@ def _search(folder: str, root: str | None, names: Collection[str]) -> tuple[str,
     ):  # never the whole file system
         tops.append(os.path.dirname(folder))
     for top in tops:
-        found: dict[str, str] = {}
+        path_of: dict[str, str] = {}
         videos, closed = find_videos(top)
         for path in videos:
             name = os.path.basename(path)
             stem = os.path.splitext(name)[0] if has_video_ending(name) else name
             if stem in names:
-                found.setdefault(stem, path)
-        if found:
+                path_of.setdefault(stem, path)
+        if path_of:
             break
-    return top, found, closed
+    return top, path_of, closed
 
 
 def _ssv2_classes(folder: str) -> list[str] | None:
