@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from layerlock import together
 from layerlock.learn.learner import Learner, head_name
 from layerlock.learn.plan import Tap
 from layerlock.model.vit import Dense
@@ -59,6 +60,12 @@ class Sums:
         for name, value in vars(self).items():
             setattr(both, name, value + getattr(other, name))
         return both
+
+    def add_up(self) -> None:
+        """Those of all processes of the job."""
+        count = torch.tensor(float(self.count), dtype=torch.float64, device=self.x_w.device)
+        together.add_up([count, *(value for value in vars(self).values() if isinstance(value, Tensor))])
+        self.count = int(count)
 
     def mean(self) -> Tensor:
         """Of the targets, `[P]`."""
@@ -112,6 +119,9 @@ def start_heads(learner: Learner, batches: Iterable[tuple[Tensor, Tensor]], *, s
                         x_nw, y_np = prediction.decoded.flatten(0, 1), prediction.target.flatten(0, 1)
                         both = sums.setdefault(name, [Sums(x_nw.shape[1], y_np.shape[1], x_nw.device) for _ in "ab"])
                         both[(number + 1) % HELD_OUT == 0].add(x_nw, y_np)
+    for both in sums.values():
+        for each in both:
+            each.add_up()
     begun = {name: _begin(learner, name, fitted, held_out, solve) for name, (fitted, held_out) in sums.items()}
     return {name: start for name, start in begun.items() if start is not None}
 

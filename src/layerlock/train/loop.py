@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from layerlock import together
 from layerlock.config import Config
 from layerlock.data import Batch, Source, batches, check_memory, open_source, save_source, short_name
 from layerlock.data.augment import augment
@@ -203,11 +204,11 @@ class Run:
 
     def go(self, stop: StopSignal) -> Outcome:
         """Trains to the end, or to a signal; saves, exports, and says how it ended."""
-        config = self.config
+        config, received = self.config, 0
         self.clock = Clock()
         with closing(self.loader(config.batch, self.step, config.steps, config.run.workers)) as loader:
             coming = Coming(loader)
-            while self.step < config.steps and stop.received is None:
+            while self.step < config.steps and not (received := together.largest(stop.received or 0)):
                 stage = self.plan.stage(self.step, self.log)
                 if stage != self.learner.stage:
                     self.switch(stage)
@@ -226,11 +227,11 @@ class Run:
                 if self.step % config.run.checkpoint_every == 0 and self.step < config.steps:
                     self.save()
         self.save()
-        if stop.received is None:
+        if not received:
             self.preview()
         self.export()
-        self.tell("stop" if stop.received else "end", f"after step {self.step} of {config.steps}")
-        return Outcome(folder=self.folder.path, step=self.step, signal=stop.received)
+        self.tell("stop" if received else "end", f"after step {self.step} of {config.steps}")
+        return Outcome(folder=self.folder.path, step=self.step, signal=received or None)
 
     def line_is_due(self) -> bool:
         """Whether the coming update is logged: every so often, and the last of each stage: no line mixes two."""
@@ -251,6 +252,7 @@ class Run:
             shown = self.shown(part.to(self.device))
             figures = self.learner.step(shown, part.index_b, scale=1 / parts, weights=weights, watch=watch and last)
             losses = {name: losses.get(name, 0) + value / parts for name, value in figures.losses.items()}
+        together.reduce_gradients(self.learner.live().values())
         norm = bounded(self.learner.live().values(), config.optim.clip_norm)
         schedule(self.optimizer, config.optim, config.steps, self.step, self.log)
         self.optimizer.step()
@@ -331,6 +333,7 @@ class Run:
         watched: dict[str, Any] = {}
         with self.sparing("collapse figures could not be computed"):
             watched = self.monitor.figures(figures)
+        watched = together.mean_of(watched)
         line = {
             "step": self.step,
             "loss": sum(means.get(OBJECTIVE + name, loss) for name, loss in losses.items()),

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerlock import together
+
 
 class Meter:
     """Figures by name, one value per step since the last log line: losses, their shares of the objective, the norm of
@@ -27,8 +29,10 @@ class Meter:
             self._values.setdefault(name, []).append(value)
 
     def pending(self) -> dict[str, Tensor]:
-        """All values not yet logged, `[steps]` by name."""
-        return {name: torch.stack(values) for name, values in self._values.items() if values}
+        """All values not yet logged, `[steps]` by name, as means over the processes of the job."""
+        stacked = {name: torch.stack(values) for name, values in self._values.items() if values}
+        together.average(list(stacked.values()))
+        return stacked
 
     def first_bad(self) -> tuple[int, str] | None:
         """How many steps ago (0: the last one) a figure was first not finite, and which; None where all are. Of several
