@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import tiny
 import torch
 from hub_models import hub_model
+from safetensors.torch import load_file
 
 import layerlock
 from layerlock import Distill, cli
@@ -140,3 +142,22 @@ def test_a_run_is_not_resumed_with_a_teacher_that_was_trained_again(noise: tiny.
     (teacher / "encoder" / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"plan\.network: .*model\.safetensors: missing"):
         layerlock.pretrain(made, resume=True, quiet=True)
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_distillation_is_resumed_exactly(tmp_path: Path) -> None:
+    """Across a switch to frozen blocks; the teacher has another size of frames, and is in no checkpoint."""
+    Encoder.random(tiny.MODEL, ClipShape(frames=8, stride=1, size=32), seed=1).save_pretrained(tmp_path / "teacher")
+    plan = Distill(network=str(tmp_path / "teacher"), target="frozen", start=0.5, last=2, patches="normalized")
+    whole, cut = (tiny.config(tmp_path / name, plan=plan) for name in ("whole", "cut"))
+    layerlock.pretrain(whole, quiet=True)
+    layerlock.pretrain(cut, quiet=True)
+    last = max((tmp_path / "cut" / "checkpoints").iterdir())
+    shutil.rmtree(last)
+    layerlock.pretrain(cut, resume=True, quiet=True)
+    first, second = (load_file(tmp_path / name / "encoder" / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    names = load_file(last / "state.safetensors")
+    assert not any("teacher" in name for name in names)
+    facts = json.loads((last / "state.json").read_text())
+    assert list(facts["networks"]) == [plan.network]
