@@ -41,11 +41,13 @@ def printed(config: Config) -> dict[str, Any]:
         "decoder": decoder(config),
         "mask tokens": mask_tokens(config),
         "first weights": config.first_weights,
+        "heads": config.heads,
         "start lr": optim.start_lr,
         "lr": optim.lr,
         "end lr": optim.end_lr,
         "warmup": round(optim.warmup * steps),
         "mini warmup": round(optim.mini_warmup * steps),
+        "falls over": optim.decay,
         "cycles": optim.cycles,
         "weight decay": ends(optim.weight_decay, optim.end_weight_decay),
         "betas": optim.betas if optim.name == "adamw" else (optim.name, optim.betas),
@@ -53,7 +55,7 @@ def printed(config: Config) -> dict[str, Any]:
         "ema": ends(optim.ema, optim.end_ema) if has_teacher else None,
         "precision": config.run.precision,
         "loss": losses([stage for _, stage in stages]),
-        "factor": tuple(round(next(iter(each.values())), 3) for each in factor) if factor[0] else None,
+        "factor": tuple(round(next(iter(each.values()), 1.0), 3) for each in factor) if any(factor) else None,
         "stages": [(begin, stage.frozen, stage.targets) for begin, stage in stages],
         "stops": any(tap.detach for _, stage in stages for tap in stage.taps),
         "both sides": any(stage.trains_targets for _, stage in stages),
@@ -71,7 +73,11 @@ def masking(config: Maskings) -> Any:
         return [masking(each) for each in config.masks]
     if isinstance(config, MultiBlockMasking):
         return "blocks", config.blocks, config.area, config.aspect, config.group
-    return "random" if isinstance(config, RandomMasking) else "tube", round(1 - config.keep, 9)
+    masked = round(1 - config.keep, 9)
+    if isinstance(config, RandomMasking):
+        some = () if config.predict is None else ("predicted", config.predict)
+        return ("random", masked, *some, *(("masks", config.masks) if config.masks > 1 else ()))
+    return ("tube", masked, *(() if config.predict == 1 else ("predicted", config.predict)))
 
 
 def decoder(config: Config) -> tuple[Any, ...]:
@@ -102,5 +108,7 @@ def losses(stages: list[Stage]) -> tuple[Any, ...]:
     kinds = {tap.target.kind for tap in taps if isinstance(tap.target, PatchTarget)}
     fraction = min(tap.fraction for tap in taps)
     latent = {tap.target.normalized for tap in taps if isinstance(tap.target, FeatureTarget)}
+    scaled = {tap.target.standardized for tap in taps if isinstance(tap.target, FeatureTarget)}
     normed = ["normalized"] if kinds == {"normalized"} else []
-    return (error, where, fraction, *normed, *(["normed features"] if latent == {True} else []))
+    normed += ["normed features"] if latent == {True} else []
+    return (error, where, fraction, *normed, *(["standardized features"] if True in scaled else []))

@@ -43,13 +43,21 @@ UNPRINTED = {
 } - {"run.precision"}
 """what no table prints and no learned number depends on; `freeze_decoder` only allows what `stages` would show"""
 IN_PLACE_OF_NONE = {
+    "masking.predict": 0.5,
+    "optim.decay": 0.4,
     "clip.fps": 5.0,
     "clip.area": (0.3, 0.5),
     "optim.end_weight_decay": 0.3,
     "optim.end_ema": 0.5,
     "optim.clip_norm": 1.0,
 }
-IN_PLACE_OF = {"frozen": "pixels", "pixels": "frozen", "cosine": "constant", "sequential": "simultaneous"}
+IN_PLACE_OF = {
+    "drawn": "solved",
+    "frozen": "pixels",
+    "pixels": "frozen",
+    "cosine": "constant",
+    "sequential": "simultaneous",
+}
 METHODS = [
     *("mae", "freeze", "layerlock", "layerlock-sparse", "layerlock-multi", "layerlock-plateau"),
     *("live-latents", "videomae"),
@@ -60,7 +68,7 @@ METHODS = [
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_papers_recipe_is_what_its_table_prints(name: str) -> None:
-    wanted = {"stops": False, "both sides": False} | ROWS[name]
+    wanted = {"stops": False, "both sides": False, "heads": "drawn", "falls over": None} | ROWS[name]
     found = printed(recipe(name))
     if wanted["mini warmup"] is None:
         assert len(found["stages"]) == 1, "no switch, so nothing for a mini warm-up to follow"
@@ -83,7 +91,7 @@ def test_every_recipe_of_a_paper_is_in_the_table() -> None:
 
 NO_TEACHER, NO_AREA = {"optim.ema", "optim.end_ema"}, {"clip.aspect"}
 NO_SWITCH = {f"plan.{name}" for name in ("interval", "first", "jump", "last", "target", "keep_targets", "full_clip")}
-NO_SWITCH |= {"plan.normalized"}
+NO_SWITCH |= {f"plan.{name}" for name in ("normalized", "patch_weight", "standardized", "average", "error")}
 
 
 @pytest.mark.parametrize(
@@ -146,8 +154,8 @@ def test_names_are_given_once_and_every_recipe_says_what_it_is() -> None:
         assert (made.name in ROWS) == bool(made.source) == bool(made.decided)
 
 
-def test_every_method_is_there_at_both_sizes() -> None:
-    assert {f"{method}-{size}" for method in METHODS for size in ("tiny", "small")} == set(OURS) - {
+def test_every_method_is_there_at_every_size() -> None:
+    assert {f"{method}-{size}" for method in METHODS for size in ("nano", "tiny", "small")} == set(OURS) - {
         "adapt",
         "adapt-tiny",
     }

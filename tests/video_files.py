@@ -10,6 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+
+from layerlock.data.decode.beside import depth_path
 
 BITS = 10
 BLOCK = 16
@@ -93,3 +96,9 @@ def shared(folder: str) -> Path:
     if not (root / "data" / folder).is_dir():
         pytest.skip(f"no real footage here: {root / 'data' / folder} is absent (LAYERLOCK_SHARED points to its parent)")
     return root / "data" / folder
+
+
+def written_depth(path: Path) -> torch.Tensor:
+    """Depth of a video of the synthetic world, float32 metres `[T, H, W]`."""
+    with np.load(depth_path(path)) as arrays:
+        return torch.from_numpy(arrays["depth_mm"].astype(np.float32) / 1000)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from video_files import written_depth
 
 from layerlock.data import synth
 from layerlock.data.motion import ACTIONS
@@ -43,9 +44,8 @@ def test_videos_and_depth_come_back(tmp_path: Path) -> None:
         assert video_thwc.shape == (10, 48, 48, 3)
         error = np.abs(video_thwc.astype(float) - clip.video_tchw.permute(0, 2, 3, 1).numpy())
         assert error.mean() < 5
-        depth_thw = synth.read_depth(path)
+        depth_thw = written_depth(path)
         torch.testing.assert_close(depth_thw, clip.depth_thw, rtol=0, atol=0.00051)
-        assert torch.equal(depth_thw, synth.read_depth(synth.depth_path(path)))
 
 
 def test_labels_name_every_file(tmp_path: Path) -> None:
@@ -125,8 +125,6 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "out", videos=1)
     with pytest.raises(LayerlockError, match="seed 2 there, 3 here"):
         write(tmp_path / "out", videos=1, seed=3)
-    with pytest.raises(LayerlockError, match="no depth"):
-        synth.read_depth(tmp_path / "holiday.mp4")
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from layerlock.data.decode.beside import depth_path
 from layerlock.data.motion import ACTIONS, labels
 from layerlock.data.synthetic import RATE, render_clip
 from layerlock.errors import ConfigError, LayerlockError
+from layerlock.process import keep_freed_memory
 
 _SETTINGS_FILE = "synth.json"
 _PARTIAL = ".partial"
@@ -102,17 +103,6 @@ def _telling_disk_errors(out: Path) -> Iterator[None]:
         raise LayerlockError(f"cannot write videos to {out}: {error}") from error
 
 
-def read_depth(path: Path | str) -> Tensor:
-    """Depth of a written video, float32 metres `[T, H, W]`; `path` is the video's or the .npz file's own."""
-    file = Path(path) if str(path).endswith(".npz") else depth_path(path)
-    try:
-        with np.load(file) as arrays:
-            depth_mm = arrays["depth_mm"]
-    except (OSError, KeyError, ValueError) as error:
-        raise LayerlockError(f"no depth can be read from {file}: {error}") from error
-    return torch.from_numpy(depth_mm.astype(np.float32) / 1000)
-
-
 def _claim(out: Path, config: SynthConfig) -> None:
     """Makes the folder ours, or checks that it is and holds the same world, and clears what a killed run left there."""
     settings, mark = asdict(config), out / _SETTINGS_FILE
@@ -142,8 +132,9 @@ def _publish(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _quiet() -> None:
-    """One thread for each process: the processes are the parallelism."""
+    """One thread for each process, since the processes are the parallelism; memory of one clip serves the next."""
     torch.set_num_threads(1)
+    keep_freed_memory(torch.device("cpu"))
 
 
 def _write_one(config: SynthConfig, index: int, path: Path) -> None:

@@ -8,6 +8,7 @@ from layerlock.model.vit import ViTConfig
 
 # name: width, depth, MLP, heads
 SIZES: dict[str, tuple[int, int, int, int]] = {
+    "nano": (128, 8, 512, 4),
     "tiny": (192, 10, 768, 3),
     "small": (256, 14, 1024, 4),
     "Ti": (192, 12, 768, 3),

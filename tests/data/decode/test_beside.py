@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from video_files import written_depth
 
 from layerlock.data import ClipConfig, open_source
 from layerlock.data.decode import probe, read_depth
 from layerlock.data.decode.beside import depth_path
 from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
 from layerlock.data.synth import SynthConfig, write_videos
-from layerlock.data.synth import read_depth as read_whole_depth
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_depth_of_a_clip_is_that_of_its_frames(written: Path) -> None:
-    video, whole = probe(str(written)), read_whole_depth(written).numpy()
+    video, whole = probe(str(written)), written_depth(written).numpy()
     found = read_depth(video, [Cut(start=1, frames=3, stride=2), Cut(start=0, frames=3, stride=1)], size=(16, 16))
     np.testing.assert_array_equal(found, np.stack([whole[[1, 3, 5]], whole[[0, 1, 2]]]))
     larger = read_depth(video, [Cut(start=0, frames=1, stride=1)], size=(32, 32))[0, 0]
@@ -36,7 +36,7 @@ def test_the_depth_of_a_clip_is_that_of_its_frames(written: Path) -> None:
 def test_a_source_gives_it_with_its_clips(written: Path) -> None:
     clip = ClipConfig(frames=4, stride=2, size=16, resize=1.0)
     source = open_source(str(written.parent.parent), clip, 0, workers=1, targets=("depth",))
-    whole = read_whole_depth(source.video_name(0))
+    whole = written_depth(Path(source.video_name(0)))
     view = source.view(0)
     assert view.targets["depth"].equal(whole[1:8:2])
 
