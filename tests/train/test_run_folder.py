@@ -85,6 +85,16 @@ def test_a_run_that_is_killed_while_it_begins_can_be_begun_again(
     assert (folder.exists, folder.plan_facts()) == (True, {})
 
 
+def test_what_comes_after_the_checkpoint_of_a_step_is_told_once(folder: RunFolder) -> None:
+    folder.log(4, "warning", "after update 4, before its checkpoint")
+    folder.log(4, "switch", "1 blocks frozen")
+    folder.log(4, "skipped", "a.mp4: damaged")
+    folder.log(4, "resume", "from step-4")
+    folder.rewind(4)
+    kinds = [line.split()[3] for line in folder.events.read_text().splitlines()]
+    assert kinds == ["warning:", "resume:"]
+
+
 def test_overwriting_removes_a_runs_parts_and_nothing_else(folder: RunFolder) -> None:
     for name in PARTS[1:]:
         path = folder.path / name

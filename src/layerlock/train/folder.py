@@ -31,6 +31,8 @@ PARTS = (
 )
 EVENT = re.compile(r"(?P<when>\S+) step (?P<step>\d+) (?P<kind>\w+): (?P<text>.*)\n")
 """A line of `events.log`."""
+BEFORE_UPDATE = ("switch", "skipped")
+"""Kinds of events that bear the number of updates so far and belong to the next one, after the checkpoint."""
 FREE = ("out", "run", "recipe", "data", "data_root")
 """Fields that a resumed run may have other than the run before: they change no number that is learned. Whether the data
 are the same is told by their fingerprint, since they may have been moved."""
@@ -150,14 +152,16 @@ class RunFolder:
             write_whole(self.metrics, lambda part: part.write_text(kept, encoding="utf-8"))
         if self.events.exists():
             text = self.events.read_text(encoding="utf-8", errors="surrogateescape")
-            told = "".join(line for line in text.splitlines(keepends=True) if _step_of(line) <= step)
+            told = "".join(line for line in text.splitlines(keepends=True) if _stays(line, step))
             write_whole(self.events, lambda part: part.write_text(told, encoding="utf-8", errors="surrogateescape"))
 
 
-def _step_of(event: str) -> int:
-    """The step in a line of `events.log`; a line cut short by a kill is after all steps."""
+def _stays(event: str, step: int) -> bool:
+    """Whether a line of `events.log` tells of what was before the checkpoint of `step`; one cut short by a kill does
+    not.
+    """
     found = EVENT.match(event)
-    return int(found["step"]) if found else sys.maxsize
+    return found is not None and int(found["step"]) + (found["kind"] in BEFORE_UPDATE) <= step
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
