@@ -23,7 +23,7 @@ FLOORS = [
     ["model", "data"],
     ["lock"],
     ["draws", "files", "holder", "process", "together", "progress"],
-    ["errors", "first_calls"],
+    ["errors", "first_calls", "torch_private"],
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -14,11 +14,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from layerlock import torch_private
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.model.vit import GELU, Dense, Norm, QueryKeyValue
 
 needs_packing = pytest.mark.skipif(
-    not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+    not torch_private.takes_bfloat16(),
     reason="oneDNN does not multiply bfloat16 on this CPU",
 )
 

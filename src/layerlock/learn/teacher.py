@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from layerlock import torch_private
 from layerlock.learn.networks import backbone_features
 from layerlock.model.vit import ViT
 
@@ -55,4 +56,4 @@ class Teacher(nn.Module):
         ]
         if pairs:
             own, others = (list(side) for side in zip(*pairs, strict=True))
-            torch._foreach_lerp_(own, others, 1 - decay)
+            torch_private.lerp(own, others, 1 - decay)

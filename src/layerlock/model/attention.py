@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerlock import torch_private
+
 WRITTEN_OUT = 384**2
 """most values of one head's softmax that are kept for backward (`benchmarks/attention.py`)"""
 SCRATCH = 2**21
@@ -29,7 +31,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if not (torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16):
         return F.scaled_dot_product_attention(q, k, v)
     short = q.shape[-2] * k.shape[-2] <= WRITTEN_OUT
-    if short or torch.compiler.is_compiling():  # compiled code would unroll the loop over heads
+    if (
+        short or torch.compiler.is_compiling() or not torch_private.has_attention_sums()
+    ):  # compiled code would unroll the loop over heads
         return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
     out: Tensor = _Recomputed.apply(q, k, v)
     return out
@@ -40,7 +44,7 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+        out, log_sum = torch_private.attention_and_sums(q, k, v)
         ctx.save_for_backward(q, k, v, out, log_sum)
         return out
 

@@ -14,10 +14,11 @@ from threading import Barrier, Lock
 
 import torch
 from torch import Tensor
-from torch.overrides import _get_current_function_mode
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from layerlock import first_calls  # noqa: F401  same numbers on several threads
+from layerlock import (
+    first_calls,  # noqa: F401  same numbers on several threads
+    torch_private,
+)
 
 Read = Callable[[Tensor], list[Tensor]]
 """A clip `[1, ...]` in, features `[1, ...]` of several depths out; called from several threads at once."""
@@ -34,7 +35,7 @@ def clip_by_clip(read: Read, video_btchw: Tensor) -> list[Tensor]:
     has one thread (`mind_forks`).
     """
     read, clips = torch.no_grad()(read), video_btchw.split(1)
-    found = [] if _bound_to_this_thread() else _full_rounds(read, clips)
+    found = [] if torch_private.bound_to_this_thread() else _full_rounds(read, clips)
     found += [read(clip) for clip in clips[len(found) :]]
     return [torch.cat(same_depth) for same_depth in zip(*found, strict=True)]
 
@@ -64,19 +65,6 @@ def _full_rounds(read: Read, clips: Sequence[Tensor]) -> list[list[Tensor]]:
             return []
         readers = _readers(threads)
     return list(readers.map(read, clips[: len(clips) // threads * threads]))
-
-
-def _bound_to_this_thread() -> bool:
-    """Whether something is in force that holds in the calling thread only: tracing, autocast, a mode, a profiler."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch.is_autocast_enabled("cpu")
-        or torch._C._autograd._profiler_enabled()
-        or _get_current_function_mode() is not None
-        or _get_current_dispatch_mode() is not None
-        or torch._C._functorch.peek_interpreter_stack() is not None
-    )
 
 
 def _cores() -> int:

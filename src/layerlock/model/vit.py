@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from layerlock import torch_private
 from layerlock.model.attention import attend
 from layerlock.model.patches import Grid
 from layerlock.model.position import Rotation, fixed_table, rotate, rotation_table
@@ -105,13 +106,10 @@ class Dense(nn.Linear):
     def forward(self, x: Tensor, gelu: GELU | None = None) -> Tensor:
         """`x @ weight.T + bias` of `x` `[..., in]`, or GELU of that: `[..., out]`."""
         bias = self.whole_bias(x.dtype)
-        approximation = "tanh" if gelu == "tanh" else "none"
         if (layout := self._laid_out(x)) is not None:
-            kind, how = ("none", "") if gelu is None else ("gelu", approximation)
-            packed: Tensor = torch.ops.mkldnn._linear_pointwise(x, layout, bias, kind, [], how)
-            return packed
+            return torch_private.linear(x, layout, bias, gelu)
         y = F.linear(x, self.weight.to(x.dtype), bias)
-        return y if gelu is None else F.gelu(y, approximate=approximation)
+        return y if gelu is None else F.gelu(y, approximate="tanh" if gelu == "tanh" else "none")
 
     def whole_bias(self, dtype: torch.dtype) -> Tensor | None:
         """The bias `[out]` in a type, None where there is none."""
@@ -125,15 +123,20 @@ class Dense(nn.Linear):
         """
         weight = self.weight
         counted = not weight.is_inference()  # else nothing would tell that it was written to
-        if counted and weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _cpu_takes_bfloat16():
-            layout = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
-            self._packed = _Packed(layout, weight, weight._version)
+        if (
+            counted
+            and weight.device.type == "cpu"
+            and weight.dtype == torch.bfloat16
+            and torch_private.takes_bfloat16()
+        ):
+            self._packed = _Packed(torch_private.laid_out(weight, rows), weight, torch_private.version_of(weight))
 
     def _laid_out(self, x: Tensor) -> Tensor | None:
         kept = self._packed
         if kept is None or torch.is_grad_enabled() or x.dtype != torch.bfloat16 or torch.compiler.is_compiling():
             return None
-        return kept.layout if kept.weight is self.weight and kept.version == self.weight._version else None
+        same = kept.weight is self.weight and kept.version == torch_private.version_of(self.weight)
+        return kept.layout if same else None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": None}  # a layout can neither be copied nor saved
@@ -141,11 +144,6 @@ class Dense(nn.Linear):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         self._packed = None  # moved or cast
         return super()._apply(fn, recurse)
-
-
-def _cpu_takes_bfloat16() -> bool:
-    """Whether oneDNN multiplies it here."""
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class QueryKeyValue(Dense):
@@ -319,10 +317,9 @@ def compile_blocks(module: nn.Module) -> None:
 
     Blocks of one shape share what is compiled, wherever they stand: frozen or live, of a teacher or of its student.
     """
-    # one code object serves all of them; none may fall back to eager
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    torch_private.allow_variants(64)  # one code object serves all of them; none may fall back to eager
     for part in module.modules():
-        if isinstance(part, Block) and part._compiled_call_impl is None:
+        if isinstance(part, Block) and not torch_private.is_compiled(part):
             part.compile()
 
 
