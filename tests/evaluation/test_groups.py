@@ -126,7 +126,7 @@ def test_rooms_of_sequences_stay_together_and_one_room_alone_is_one_group() -> N
         opened(one, target=DEPTH, by="video")
     train, test = (replace(one, root=f"/data/chess/{role}") for role in ("train", "test"))
     found = group_videos({"train": named(["seq-01"], root=train.root), "test": named(["seq-02"], root=test.root)}, None)
-    assert found.found["train"].groups == found.found["test"].groups == ("chess",)
+    assert found.indices["train"].groups == found.indices["test"].groups == ("chess",)
 
 
 def test_a_pattern_declares_groups_by_its_first_group_or_all_that_it_matches() -> None:

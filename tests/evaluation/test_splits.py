@@ -163,7 +163,7 @@ def test_a_video_in_two_classes_and_two_splits_is_an_error(tmp_path: Path) -> No
 
 def test_what_has_a_test_split_is_not_cut_in_time() -> None:
     found = {"/data": index([0] * 9, 1), "/t": index([0], 1, root="/t")}
-    with pytest.raises(LayerlockError, match=r"split_by: /data has a test split"):
+    with pytest.raises(LayerlockError, match="split_by: time is not available, since /data has a test split"):
         opened(found, replace(CUTTING, by="time"), test_data="/t")
 
 

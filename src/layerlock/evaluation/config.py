@@ -162,11 +162,11 @@ class EvaluateConfig:
 
     def check(self) -> None:
         """Raises ConfigError with every problem there is."""
-        found = type_problems(self) or self._names()
-        if not found:
-            found = [*self._texts(), *self._numbers(), *self._shares(), *self._training(), *self._unused()]
-        if found:
-            raise ConfigError(found)
+        problems = type_problems(self) or self._names()
+        if not problems:
+            problems = [*self._texts(), *self._numbers(), *self._shares(), *self._training(), *self._unused()]
+        if problems:
+            raise ConfigError(problems)
 
     def _names(self) -> list[str]:
         """Words that are none of those there are."""
@@ -176,15 +176,15 @@ class EvaluateConfig:
         return [] if self.readout in kinds else [f"readout: {self.readout!r} is not one of {', '.join(kinds)}"]
 
     def _texts(self) -> list[str]:
-        found = [f"{name}: empty" for name in ("encoder", "data", "out") if not getattr(self, name)]
+        problems = [f"{name}: empty" for name in ("encoder", "data", "out") if not getattr(self, name)]
         try:
             re.compile(self.group or "")
         except re.error as error:
-            found.append(f"group: {self.group!r} is not a valid regular expression ({error})")
-        return found
+            problems.append(f"group: {self.group!r} is not a valid regular expression ({error})")
+        return problems
 
     def _numbers(self) -> list[str]:
-        found = [
+        problems = [
             f"{name}: {value} is not positive"
             for name in (
                 "batch",
@@ -199,51 +199,51 @@ class EvaluateConfig:
             if (value := getattr(self, name)) is not None and value < 1
         ]
         if min(self.query_patch) < 1:
-            found.append(f"query_patch: {self.query_patch} are not all positive")
+            problems.append(f"query_patch: {self.query_patch} are not all positive")
         if self.workers < 0:
-            found.append(f"workers: {self.workers} is negative")
+            problems.append(f"workers: {self.workers} is negative")
         channels, heads = self.channels or 0, self.heads_of(self.channels or 0)
         if channels > 0 and heads > 0 and channels % heads:
-            found.append(f"heads: {heads} heads do not divide {channels} channels")
+            problems.append(f"heads: {heads} heads do not divide {channels} channels")
         if self.batch > 0 and self.steps < 1:
-            found.append(f"examples: {self.examples} is less than one batch of {self.batch}")
-        return found
+            problems.append(f"examples: {self.examples} is less than one batch of {self.batch}")
+        return problems
 
     def _shares(self) -> list[str]:
-        found = []
+        problems = []
         if not self.depths or not all(0 < depth <= 1 for depth in self.depths):
-            found.append(f"depths: {self.depths} are not fractions of the encoder, above 0 and up to 1")
+            problems.append(f"depths: {self.depths} are not fractions of the encoder, above 0 and up to 1")
         if not 0 < self.validation_share < 1 or not 0 < self.test_share < 1:
-            found.append("validation_share, test_share: must be between 0 and 1")
+            problems.append("validation_share, test_share: must be between 0 and 1")
         elif self.validation_share + self.test_share > 0.9:
-            found.append(
+            problems.append(
                 f"validation_share, test_share: {self.validation_share} and {self.test_share} leave too little"
             )
-        found += [
+        problems += [
             f"{name}: {value} is not a probability"
             for name in ("jitter", "grayscale")
             if (value := getattr(self, name)) is not None and not 0 <= value <= 1
         ]
         if not 1 <= self.resize <= 8:
-            found.append(f"resize: {self.resize} is not between 1 (nothing to crop) and 8")
-        return found
+            problems.append(f"resize: {self.resize} is not between 1 (nothing to crop) and 8")
+        return problems
 
     def _training(self) -> list[str]:
-        found = []
+        problems = []
         if not self.lrs or min(self.lrs) <= 0:
-            found.append(f"lrs: {self.lrs} are not positive learning rates")
+            problems.append(f"lrs: {self.lrs} are not positive learning rates")
         if not 0 <= self.warmup <= 1:
-            found.append(f"warmup: {self.warmup} is not a fraction of the training")
-        found += [
+            problems.append(f"warmup: {self.warmup} is not a fraction of the training")
+        problems += [
             f"{name}: {getattr(self, name)} is negative"
             for name in ("end_lr", "weight_decay")
             if getattr(self, name) < 0
         ]
         if not 0 < self.cache_gb < math.inf:
-            found.append(f"cache_gb: {self.cache_gb} is no positive number of gigabytes")
+            problems.append(f"cache_gb: {self.cache_gb} is no positive number of gigabytes")
         if self.cache and self.augmented and "cache" in self.row.fields:
-            found.append("cache: needs --augment no, since augmented clips differ each time")
-        return found
+            problems.append("cache: needs --augment no, since augmented clips differ each time")
+        return problems
 
     def _unused(self) -> list[str]:
         """Fields that were given and that nothing would come of."""

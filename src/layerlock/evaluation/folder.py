@@ -88,11 +88,11 @@ class EvaluationFolder:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self.config.read_text())
-            from_dict(EvaluateConfig, found["config"])
+            noted = json.loads(self.config.read_text())
+            from_dict(EvaluateConfig, noted["config"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LayerlockError(f"{self.config}: not the config of an evaluation ({error})") from None
-        return dict(found)
+        return dict(noted)
 
     def _write(self, values: dict[str, Any]) -> None:
         with self._told():

@@ -116,11 +116,11 @@ class Evaluation:
 
     def by_block(self) -> dict[tuple[str, str], dict[int, Interval]]:
         """The deciding metric on the test split by block, of each encoder and kind of readout."""
-        found: dict[tuple[str, str], dict[int, Interval]] = {}
+        lines: dict[tuple[str, str], dict[int, Interval]] = {}
         for one in sorted(self.sweep, key=lambda one: one.block):
             if one.metrics:
-                found.setdefault((one.encoder, one.kind), {})[one.block] = one.metrics[self.metric]
-        return found
+                lines.setdefault((one.encoder, one.kind), {})[one.block] = one.metrics[self.metric]
+        return lines
 
     def save(self) -> Path:
         """Writes `results.json`. Raises LayerlockError."""
@@ -189,14 +189,14 @@ def tabled(
         rows.append(_constant_row(setup, constant, validation, test))
     main = str(next(candidate for candidate in chosen if candidate.encoder == OURS))
     best, worst = extremes(setup, test, main)
-    found = head(setup)
+    results = head(setup)
     if test.groups < FEWEST:
-        found.data["notes"].append(
+        results.data["notes"].append(
             f"Groups of test videos that could be scored: {test.groups}; fewer than {FEWEST} are too few for a "
             f"verdict, and fewer than {SHOWN_FROM} for an interval"
         )
     return replace(
-        found,
+        results,
         rows=tuple(rows),
         sweep=tuple(
             _swept(setup, candidate, validation, test)
@@ -308,7 +308,7 @@ def _confusions(setup: Setup, test: Scores, name: str) -> dict[str, Any]:
         return {}
     pairs = Counter(zip(test.truth_v.tolist(), test.predicted_v[name].tolist(), strict=True))
     wrong = [(classes[a], classes[b], count) for (a, b), count in pairs.most_common() if a != b][:CONFUSIONS]
-    found: dict[str, Any] = {"confusion": tuple(wrong)}
+    mistakes: dict[str, Any] = {"confusion": tuple(wrong)}
     if len(classes) <= MATRIX_CLASSES:
-        found["matrix"] = tuple(tuple(pairs[a, b] for b in range(len(classes))) for a in range(len(classes)))
-    return found
+        mistakes["matrix"] = tuple(tuple(pairs[a, b] for b in range(len(classes))) for a in range(len(classes)))
+    return mistakes

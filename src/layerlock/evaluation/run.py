@@ -54,14 +54,16 @@ def evaluate(
             signal = _fit(setup, sweep, skipped)
             if signal is not None:
                 return head(setup, signal=signal)
-            found = _choose_and_test(setup, candidates, partial(_score_readouts, setup, sweep), sweep.dropped, skipped)
+            results = _choose_and_test(
+                setup, candidates, partial(_score_readouts, setup, sweep), sweep.dropped, skipped
+            )
         else:
             assert isinstance(setup.task, FeatureTask)
-            found = _choose_and_test(setup, candidates, partial(_score_features, setup, setup.task), {}, {})
+            results = _choose_and_test(setup, candidates, partial(_score_features, setup, setup.task), {}, {})
         folder.lock.check()
-        found.save()
-        _keep(folder, lambda: save_gallery(setup, found, sweep))
-    return found
+        results.save()
+        _keep(folder, lambda: save_gallery(setup, results, sweep))
+    return results
 
 
 def _keep(folder: EvaluationFolder, gallery: Callable[[], None]) -> None:

@@ -136,30 +136,30 @@ def score_readouts(setup: Setup, sweep: Sweep, candidates: Sequence[Candidate], 
 
 
 def _read(file: Path) -> _Rows:
-    found = load_tensors(file)
-    if found is None:
+    saved = load_tensors(file)
+    if saved is None:
         return _Rows()
-    tensors, facts = found
+    tensors, facts = saved
     return _Rows(rows=[tensors], lost=facts["lost"], batches=facts["batches"])
 
 
 def _score(sweep: Sweep, candidates: Sequence[Candidate], features: Mapping[Place, Tensor], target: Tensor) -> Rows:
-    found: Rows = {}
+    columns: Rows = {}
     views = sweep.task.views
     predictions = {str(candidate): sweep.predict(candidate, features) for candidate in candidates}
     if sweep.summary is not None:
         predictions[""] = sweep.task.constant_prediction(sweep.summary, len(target))
     for name, prediction in predictions.items():
         scored = sweep.task.score(prediction, target)
-        found[SCORE + name] = scored.score_vm
+        columns[SCORE + name] = scored.score_vm
         if scored.truth_v is not None and scored.predicted_v is not None:
-            found[TRUTH], found[PREDICTED + name] = scored.truth_v, scored.predicted_v
-        found[FINITE + name] = _of_videos(prediction.flatten(1).isfinite().all(1), views)
+            columns[TRUTH], columns[PREDICTED + name] = scored.truth_v, scored.predicted_v
+        columns[FINITE + name] = _of_videos(prediction.flatten(1).isfinite().all(1), views)
     for (encoder, block), finite_b in finite_clips(features).items():
-        found[f"{READ}{encoder}/{block}"] = _of_videos(finite_b, views)
+        columns[f"{READ}{encoder}/{block}"] = _of_videos(finite_b, views)
     likely = torch.zeros_like(next(iter(predictions.values())))  # any that is finite
-    found["measurable"] = sweep.task.score(likely, target).score_vm.isfinite().all(1)
-    return {name: x.cpu() for name, x in found.items()}
+    columns["measurable"] = sweep.task.score(likely, target).score_vm.isfinite().all(1)
+    return {name: x.cpu() for name, x in columns.items()}
 
 
 def _of_videos(true_b: Tensor, views: int) -> Tensor:
@@ -177,18 +177,18 @@ def _scores(
     """The figures that are there for all: a video is left out where nothing can be measured or its features are not
     finite, and a readout is dropped where what it predicts of another video is not finite.
     """
-    found, videos = rows.tensors(), len(views.numbers)
-    in_split_v = found["row"] < videos  # the last batch begins again with the first videos
-    found = {name: x[in_split_v] for name, x in found.items()}
-    measurable_v, dropped = found["measurable"], dict[str, str]()
+    columns, videos = rows.tensors(), len(views.numbers)
+    in_split_v = columns["row"] < videos  # the last batch begins again with the first videos
+    columns = {name: x[in_split_v] for name, x in columns.items()}
+    measurable_v, dropped = columns["measurable"], dict[str, str]()
     why = dict.fromkeys((~measurable_v).nonzero().flatten().tolist(), NOTHING)
     for candidate in candidates:
-        read_v = found[f"{READ}{candidate.encoder}/{candidate.block}"]
+        read_v = columns[f"{READ}{candidate.encoder}/{candidate.block}"]
         if measurable_v.any() and not read_v[measurable_v].any():
             dropped[str(candidate)] = f"{not_finite(candidate.place)} for any video"
         else:
             why = dict.fromkeys((~read_v).nonzero().flatten().tolist(), not_finite(candidate.place)) | why
-    names = {row: views.source.video_name(views.numbers[int(found["row"][row])]) for row in sorted(why)}
+    names = {row: views.source.video_name(views.numbers[int(columns["row"][row])]) for row in sorted(why)}
     left_out = tuple((name, rows.lost.get(name, why[row])) for row, name in names.items())
     keep_v = torch.ones(videos, dtype=torch.bool)
     keep_v[list(why)] = False
@@ -196,19 +196,21 @@ def _scores(
         first = ": ".join(left_out[0])
         raise LayerlockError(f"none of {videos} videos of the {role} split could be scored; the first: {first}")
     for candidate in candidates:
-        if str(candidate) not in dropped and not found[FINITE + str(candidate)][keep_v].all():
+        if str(candidate) not in dropped and not columns[FINITE + str(candidate)][keep_v].all():
             dropped[str(candidate)] = f"its predictions on the {role} split are not finite; try a lower learning rate"
-    video_v = torch.tensor(list(views.numbers))[found["row"][keep_v]]
+    video_v = torch.tensor(list(views.numbers))[columns["row"][keep_v]]
     whole = {replace(candidate, seed=0) for candidate in candidates} - {
         replace(candidate, seed=0) for candidate in candidates if str(candidate) in dropped
     }
     members = {str(one): [str(own) for own in candidates if replace(own, seed=0) == one] for one in whole}
-    members |= {"": [""]} if SCORE in found else {}
+    members |= {"": [""]} if SCORE in columns else {}
     return Scores(
         metrics=metrics,
-        score_svm={name: torch.stack([found[SCORE + own][keep_v] for own in seeds]) for name, seeds in members.items()},
-        truth_v=found[TRUTH][keep_v] if TRUTH in found else None,
-        predicted_v={name: found[PREDICTED + name][keep_v] for name in members if PREDICTED + name in found},
+        score_svm={
+            name: torch.stack([columns[SCORE + own][keep_v] for own in seeds]) for name, seeds in members.items()
+        },
+        truth_v=columns[TRUTH][keep_v] if TRUTH in columns else None,
+        predicted_v={name: columns[PREDICTED + name][keep_v] for name in members if PREDICTED + name in columns},
         video_v=video_v,
         group_v=group_v[video_v],
         left_out=left_out,
@@ -252,9 +254,9 @@ def _pooled(
     setup: Setup, candidates: Sequence[Candidate], views: SpreadViews, file: Path
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Mean-pooled features `[V, D]` of each candidate, and the videos that could not be decoded."""
-    found = load_tensors(file)
-    if found is not None:
-        return found[0], found[1]["lost"]
+    saved = load_tensors(file)
+    if saved is not None:
+        return saved[0], saved[1]["lost"]
     batch, done = setup.config.batch, count(1)
     with setup.progress(f"features of {len(views)} videos") as progress:
         features, lost = pooled_features(

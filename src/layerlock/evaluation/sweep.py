@@ -142,13 +142,13 @@ class Sweep:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name; the tensors themselves."""
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for candidate, readout in self.readouts.items():
             for name, parameter in readout.named_parameters():
-                found[f"{candidate}/{name}"] = parameter.detach()
+                tensors[f"{candidate}/{name}"] = parameter.detach()
                 for kind, value in self.optimizer.state.get(parameter, {}).items():
-                    found[f"{candidate}/{name}/{kind}"] = value
-        return found if self.summary is None else found | {"summary": self.summary}
+                    tensors[f"{candidate}/{name}/{kind}"] = value
+        return tensors if self.summary is None else tensors | {"summary": self.summary}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor], step: int) -> None:
@@ -291,17 +291,17 @@ def train(
 
 def restore(sweep: Sweep, folder: EvaluationFolder, skipped: dict[str, str]) -> None:
     """Puts the folder's checkpoint into a sweep, if there is one. Raises LayerlockError where it does not fit."""
-    found = load_tensors(folder.readouts)
-    if found is None:
+    saved = load_tensors(folder.readouts)
+    if saved is None:
         for scores in folder.scores.values():  # they would be of readouts that are gone
             scores.unlink(missing_ok=True)
         return
     try:
-        sweep.load(found[0], int(found[1]["step"]))
-        sweep.is_solved = bool(found[1]["solved"])
-        skipped.update(found[1]["skipped"])
+        sweep.load(saved[0], int(saved[1]["step"]))
+        sweep.is_solved = bool(saved[1]["solved"])
+        skipped.update(saved[1]["skipped"])
         sweep.dropped |= {
-            one: found[1]["dropped"][str(one)] for one in sweep.readouts if str(one) in found[1]["dropped"]
+            one: saved[1]["dropped"][str(one)] for one in sweep.readouts if str(one) in saved[1]["dropped"]
         }
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise LayerlockError(f"{folder.readouts}: not the readouts of this evaluation ({error})") from None

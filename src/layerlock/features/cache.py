@@ -42,8 +42,8 @@ class Cached:
 
     def take(self, rows: Sequence[int], device: torch.device) -> tuple[dict[Place, Tensor], Tensor]:
         """Features of some clips, `[B, N, D]` by place, and their target `[B, ...]`."""
-        found = {name: array.take(list(rows)).to(device) for name, array in self.arrays.items()}
-        return {name: x for name, x in found.items() if not isinstance(name, str)}, found[TARGET]
+        taken = {name: array.take(list(rows)).to(device) for name, array in self.arrays.items()}
+        return {name: x for name, x in taken.items() if not isinstance(name, str)}, taken[TARGET]
 
     def lost(self) -> dict[str, str]:
         """Videos that could not be decoded, and why."""
@@ -83,12 +83,12 @@ def cached_features(
         count = -(-len(views) // batch)
         with closing(read_features(views, reader, batch=batch, device=device, workers=workers)) as stream:
             for done, read in enumerate(stream):
-                found: dict[Name, Tensor] = dict(read.features.items())
-                found[TARGET] = target_of(read.clips)
+                made: dict[Name, Tensor] = dict(read.features.items())
+                made[TARGET] = target_of(read.clips)
                 if done == 0:
-                    _make_room(root, [found[name] for name in missing], len(views), most_gigabytes)
+                    _make_room(root, [made[name] for name in missing], len(views), most_gigabytes)
                 for name, array in missing.items():
-                    array.put(done * batch, found[name])
+                    array.put(done * batch, made[name])
                 lost |= dict(read.clips.skipped)
                 progress(done + 1, count)
         for array in missing.values():
@@ -109,12 +109,12 @@ def _digest(facts: Sequence[str]) -> str:
     return hashlib.blake2b("\0".join(facts).encode(errors="surrogateescape"), digest_size=12).hexdigest()
 
 
-def _make_room(root: Path, found: Sequence[Tensor], rows: int, most_gigabytes: float) -> None:
+def _make_room(root: Path, arrays: Sequence[Tensor], rows: int, most_gigabytes: float) -> None:
     """Removes features that have not been used for long. LayerlockError where these take more than is allowed, or than
     the disk has.
     """
     root.mkdir(parents=True, exist_ok=True)
-    needed = sum(rows * x[0].numel() * x.element_size() for x in found)
+    needed = sum(rows * x[0].numel() * x.element_size() for x in arrays)
     wish = "use fewer --depths, or no --cache"
     if needed > most_gigabytes * 1e9:
         raise LayerlockError(

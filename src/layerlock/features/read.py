@@ -36,14 +36,14 @@ class Reader:
     @torch.no_grad()
     def read(self, video_btchw: Tensor) -> dict[Place, Tensor]:
         """Features `[B, N, D]` at each place, through `form`."""
-        found: dict[Place, Tensor] = {}
+        features_of: dict[Place, Tensor] = {}
         for name, encoder in self.encoders.items():
             blocks = [block for owner, block in self.places if owner == name]
             if blocks:
                 features = encoder.forward_intermediates(video_btchw, blocks)
                 for block, x_bnd in zip(blocks, features, strict=True):
-                    found[name, block] = self.form(x_bnd.to(video_btchw.device))
-        return found
+                    features_of[name, block] = self.form(x_bnd.to(video_btchw.device))
+        return features_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def pooled_features(
                 rows[place].append(features_bd)
             if each is not None:
                 each(read)
-    return {place: torch.cat(found)[:count] for place, found in rows.items()}, lost
+    return {place: torch.cat(parts)[:count] for place, parts in rows.items()}, lost
 
 
 def finite_clips(features: Mapping[Place, Tensor]) -> dict[Place, Tensor]:
@@ -119,8 +119,8 @@ def not_finite(place: Place) -> str:
 
 def unusable(features: Mapping[Place, Tensor], names: Sequence[str]) -> dict[str, str]:
     """Clips whose features are not finite at some place but finite for others, and why they count for nothing there."""
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for place, finite_b in finite_clips(features).items():
         if finite_b.any():
-            found |= {names[row]: not_finite(place) for row in (~finite_b).nonzero().flatten().tolist()}
-    return found
+            reasons |= {names[row]: not_finite(place) for row in (~finite_b).nonzero().flatten().tolist()}
+    return reasons

@@ -111,8 +111,8 @@ class Array:
                     f"{self.folder}: damaged features ({error}); remove the folder to compute them again"
                 ) from None
         self._live()
-        found = torch.from_numpy(self._file[rows])
-        return found.view(torch.bfloat16) if found.dtype == torch.int16 else found
+        x = torch.from_numpy(self._file[rows])
+        return x.view(torch.bfloat16) if x.dtype == torch.int16 else x
 
     def _live(self) -> None:
         """A sign of life."""
@@ -128,7 +128,7 @@ def make_room(root: Path, needed: int, most: int) -> int:
 
     None that somebody reads or makes is removed.
     """
-    found, total = list[tuple[float, int, Path]](), 0
+    arrays, total = list[tuple[float, int, Path]](), 0
     for folder in _folders(root):
         if folder.name.endswith(PART):
             if _is_left_behind(folder):
@@ -136,9 +136,9 @@ def make_room(root: Path, needed: int, most: int) -> int:
                 continue
         else:
             with suppress(OSError):
-                found.append(((folder / "done").stat().st_mtime, _bytes(folder), folder))
+                arrays.append(((folder / "done").stat().st_mtime, _bytes(folder), folder))
         total += _bytes(folder)
-    for _, size, folder in sorted(found):
+    for _, size, folder in sorted(arrays):
         if total + needed <= most:
             break
         if _remove(folder):

@@ -13,15 +13,15 @@ _ASIDE = 0.08
 """blocks between the intervals of two encoders at one block"""
 
 
-def depth_chart(found: Evaluation, kind: str) -> str:
+def depth_chart(results: Evaluation, kind: str) -> str:
     """The deciding metric on the test split against the block, with intervals, of the readouts of one kind; what has
     one block and the constant prediction as level lines. A data URI; no name of the user's is in it.
     """
-    lines = {encoder: line for (encoder, one), line in found.by_block().items() if one == kind}
+    lines = {encoder: line for (encoder, one), line in results.by_block().items() if one == kind}
     curves = {name: line for name, line in lines.items() if len(line) > 1}
     levels = {name: next(iter(line.values())).mean for name, line in lines.items() if name not in curves}
-    levels |= {row.encoder: row.metrics[found.metric].mean for row in found.rows if row.kind == "constant"}
-    percent = found.metric in found.percent
+    levels |= {row.encoder: row.metrics[results.metric].mean for row in results.rows if row.kind == "constant"}
+    percent = results.metric in results.percent
     scale = 100 if percent else 1
 
     def draw(axes: Any) -> None:
@@ -43,7 +43,7 @@ def depth_chart(found: Evaluation, kind: str) -> str:
             dashes = _DASHES[number % len(_DASHES)]
             axes.axhline(scale * mean, color=SOFT, linewidth=1, linestyle=dashes, label=_label(name))
         axes.set_xlabel("block", color=SOFT)
-        axes.set_ylabel(f"{found.metric} in %" if percent else found.metric, color=SOFT)
+        axes.set_ylabel(f"{results.metric} in %" if percent else results.metric, color=SOFT)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(fontsize=7, frameon=True, edgecolor="none")
 

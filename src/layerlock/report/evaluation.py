@@ -36,65 +36,67 @@ LEFT_OUT = 50
 """files shown that were left out"""
 
 
-def write_evaluation(found: Evaluation) -> Path:
+def write_evaluation(results: Evaluation) -> Path:
     """Writes `report.html` into the folder of an evaluation that is done; returns its path.
 
     Raises ImportError where matplotlib or pillow is missing, LayerlockError where the folder cannot be written.
     """
     import matplotlib  # noqa: F401 - before any work, so that a missing extra is told at once
 
-    folder = EvaluationFolder(found.out)
-    better = "Higher" if found.higher_is_better else "Lower"
+    folder = EvaluationFolder(results.out)
+    better = "Higher" if results.higher_is_better else "Lower"
     head = [
-        title(f"{found.task.capitalize()} from frozen features"),
-        paragraph(f"{found.encoder} on {found.settings['config']['data']}.", *words.sentences(found)),
-        paragraph(f"{better} {found.metric} is better."),
+        title(f"{results.task.capitalize()} from frozen features"),
+        paragraph(f"{results.encoder} on {results.settings['config']['data']}.", *words.sentences(results)),
+        paragraph(f"{better} {results.metric} is better."),
     ]
-    shown = [section for section in _sections(folder, found) if section.parts]
-    return write_page(folder.report, f"{found.encoder}: {found.task} - layerlock", head, shown)
+    shown = [section for section in _sections(folder, results) if section.parts]
+    return write_page(folder.report, f"{results.encoder}: {results.task} - layerlock", head, shown)
 
 
-def _sections(folder: EvaluationFolder, found: Evaluation) -> list[Section]:
+def _sections(folder: EvaluationFolder, results: Evaluation) -> list[Section]:
     """All sections in their order; those without parts have nothing to show."""
-    head, rows = words.table(found)
-    results = [table(head, rows, words=(0, 1)), *map(paragraph, words.verdicts(found))]
+    head, rows = words.table(results)
+    shown = [table(head, rows, words=(0, 1)), *map(paragraph, words.verdicts(results))]
     return [
-        Section(name="results", title="Results", parts=results),
-        Section(name="sweep", title="The choice", parts=_sweeps(found)),
-        Section(name="depths", title="By depth", parts=_depths(found)),
-        Section(name="mistakes", title="Mistakes", parts=_mistakes(found)),
-        Section(name="clips", title="Best and worst clips", parts=_clips(folder, found)),
-        Section(name="left-out", title="Left out", parts=_left_out(found)),
+        Section(name="results", title="Results", parts=shown),
+        Section(name="sweep", title="The choice", parts=_sweeps(results)),
+        Section(name="depths", title="By depth", parts=_depths(results)),
+        Section(name="mistakes", title="Mistakes", parts=_mistakes(results)),
+        Section(name="clips", title="Best and worst clips", parts=_clips(folder, results)),
+        Section(name="left-out", title="Left out", parts=_left_out(results)),
     ]
 
 
-def _sweeps(found: Evaluation) -> list[Markup]:
+def _sweeps(results: Evaluation) -> list[Markup]:
     """A map of depths and learning rates for each encoder and kind of readout."""
     drawn = []
-    for (encoder, kind), group in groupby(found.sweep, key=lambda one: (one.encoder, one.kind)):
+    for (encoder, kind), group in groupby(results.sweep, key=lambda one: (one.encoder, one.kind)):
         swept = sorted(group, key=lambda one: (one.block, one.lr or 0))
-        name = words.called(found, encoder)
-        drawn.append(card(image(_map(found, swept), f"{found.metric} of {name} by depth"), caption=f"{name}, {kind}"))
+        name = words.called(results, encoder)
+        drawn.append(
+            card(image(_map(results, swept), f"{results.metric} of {name} by depth"), caption=f"{name}, {kind}")
+        )
     return [
-        paragraph(f"{words.chosen(found)}; the best of each map is in the table above."),
+        paragraph(f"{words.chosen(results)}; the best of each map is in the table above."),
         cards(drawn, "charts"),
     ]
 
 
-def _depths(found: Evaluation) -> list[Markup]:
+def _depths(results: Evaluation) -> list[Markup]:
     """Every block on the test split; nothing where one block was read."""
-    head, rows = words.by_block(found)
+    head, rows = words.by_block(results)
     if not rows:
         return []
     drawn = [
-        card(image(depth_chart(found, kind), f"{found.metric} by block"), caption=f"{found.encoder}, {kind}")
-        for kind in dict.fromkeys(kind for _, kind in found.by_block())
+        card(image(depth_chart(results, kind), f"{results.metric} by block"), caption=f"{results.encoder}, {kind}")
+        for kind in dict.fromkeys(kind for _, kind in results.by_block())
     ]
-    said = f"{found.metric} of the test split after every block that was read; nothing was chosen by it."
+    said = f"{results.metric} of the test split after every block that was read; nothing was chosen by it."
     return [paragraph(said), cards(drawn, "charts"), table(head, rows)]
 
 
-def _map(found: Evaluation, swept: Sequence[Swept]) -> str:
+def _map(results: Evaluation, swept: Sequence[Swept]) -> str:
     blocks, lrs = sorted({one.block for one in swept}), sorted({one.lr or 0.0 for one in swept})
     value = {(one.lr or 0.0, one.block): one.score for one in swept}
     return heatmaps.heatmap(
@@ -102,32 +104,32 @@ def _map(found: Evaluation, swept: Sequence[Swept]) -> str:
         rows=[f"{lr:g}" if lr else "" for lr in lrs],
         columns=[str(block) for block in blocks],
         labels=("block", "learning rate" if any(lrs) else ""),
-        percent=found.metric in found.percent,
-        higher_is_better=found.higher_is_better,
+        percent=results.metric in results.percent,
+        higher_is_better=results.higher_is_better,
     )
 
 
-def _mistakes(found: Evaluation) -> list[Markup]:
+def _mistakes(results: Evaluation) -> list[Markup]:
     parts = []
-    if found.matrix:
-        drawn = heatmaps.confusion_matrix(found.matrix)
+    if results.matrix:
+        drawn = heatmaps.confusion_matrix(results.matrix)
         parts.append(card(image(drawn, "Confusion matrix"), caption="Rows: the class; columns: what was predicted."))
-    if found.confusion:
-        parts.append(table(["class", "predicted", "videos"], found.confusion, words=(0, 1)))
+    if results.confusion:
+        parts.append(table(["class", "predicted", "videos"], results.confusion, words=(0, 1)))
     return parts
 
 
-def _clips(folder: EvaluationFolder, found: Evaluation) -> list[Markup]:
+def _clips(folder: EvaluationFolder, results: Evaluation) -> list[Markup]:
     """Pictures of the test clips that went best and worst, with their depth where that is the task."""
     loaded = load_tensors(folder.gallery)
     if loaded is None:
         return [note("No pictures were kept.")]
-    shown = [*found.best, *found.worst]
-    target = TASKS[found.task].target
+    shown = [*results.best, *results.worst]
+    target = TASKS[results.task].target
     kept = [{name: x[at] for name, x in loaded[0].items()} for at in range(len(shown))]
     strips = [_strips(one, target, _range(loaded[0].get("true"), target)) for one in kept]
-    drawn = [card(*strip, caption=_caption(found, clip)) for strip, clip in zip(strips, shown, strict=True)]
-    count = len(found.best)
+    drawn = [card(*strip, caption=_caption(results, clip)) for strip, clip in zip(strips, shown, strict=True)]
+    count = len(results.best)
     return [heading("Best"), cards(drawn[:count], "clips"), heading("Worst"), cards(drawn[count:], "clips")]
 
 
@@ -154,15 +156,15 @@ def _map_picture(map_fhw: Tensor, target: Target, low_high: tuple[float, float])
     return grey_fhw[:, None].expand(-1, 3, -1, -1).where(known_f1hw, blue)
 
 
-def _caption(found: Evaluation, clip: Clip) -> str:
-    name = short(clip.name, str(Path(found.settings["config"]["data"]).absolute()))
+def _caption(results: Evaluation, clip: Clip) -> str:
+    name = short(clip.name, str(Path(results.settings["config"]["data"]).absolute()))
     said = f"{clip.label}, predicted {clip.predicted}" if clip.label else ""
-    return f"{name} ({found.metric} {words.figure(found, found.metric, clip.score)}) {said}"
+    return f"{name} ({results.metric} {words.figure(results, results.metric, clip.score)}) {said}"
 
 
-def _left_out(found: Evaluation) -> list[Markup]:
-    if not found.left_out:
+def _left_out(results: Evaluation) -> list[Markup]:
+    if not results.left_out:
         return []
-    rows = found.left_out[:LEFT_OUT]
-    more = [note(f"and {len(found.left_out) - LEFT_OUT} more")] if len(found.left_out) > LEFT_OUT else []
+    rows = results.left_out[:LEFT_OUT]
+    more = [note(f"and {len(results.left_out) - LEFT_OUT} more")] if len(results.left_out) > LEFT_OUT else []
     return [table(["file", "reason"], rows, long=(0, 1)), *more]

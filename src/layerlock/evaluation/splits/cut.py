@@ -138,14 +138,14 @@ def _counted(count: int, thing: str) -> str:
 def identities_of(indices: Iterable[Index]) -> dict[str, object]:
     """What tells each file or folder from others, by path: links to one file are one, and so are copies of it."""
     videos = {video.path: video for index in indices for video in index.videos}
-    found = {path: _identity(path) for path in videos}
+    identities = {path: _identity(path) for path in videos}
     alike: dict[tuple[int, ...], set[str]] = defaultdict(set)
     for path, video in videos.items():
         alike[video.bytes, video.frames, video.width, video.height].add(path)
     for facts, paths in alike.items():
-        if facts[0] and len({found[path] for path in paths}) > 1:
-            found |= {path: _content(path) or found[path] for path in paths}
-    return found
+        if facts[0] and len({identities[path] for path in paths}) > 1:
+            identities |= {path: _content(path) or identities[path] for path in paths}
+    return identities
 
 
 def _identity(path: str) -> object:
@@ -171,7 +171,7 @@ def _hash(seed: int, name: str) -> bytes:
 
 def by_time(index: Index, cutting: Cutting) -> dict[str, Split]:
     """The first frames of each video to train on, then windows of one clip each to choose and to test on."""
-    found: dict[str, list[tuple[int, Stretch]]] = {"train": [], "validation": [], "test": []}
+    stretches: dict[str, list[tuple[int, Stretch]]] = {"train": [], "validation": [], "test": []}
     for row, video in enumerate(index.videos):
         span, frames = cutting.span(video.fps), video.frames
         test = frames - max(span, round(cutting.test * frames))
@@ -181,12 +181,12 @@ def by_time(index: Index, cutting: Cutting) -> dict[str, Split]:
                 f"{video.path}: {frames} frames are too few to be cut in time for clips that span {span}; "
                 f"at least {5 * span} are needed"
             )
-        found["train"].append((row, (0, validation - span)))
-        found["validation"] += [(row, window) for window in _windows(validation, test - span, span)]
-        found["test"] += [(row, window) for window in _windows(test, frames, span)]
+        stretches["train"].append((row, (0, validation - span)))
+        stretches["validation"] += [(row, window) for window in _windows(validation, test - span, span)]
+        stretches["test"] += [(row, window) for window in _windows(test, frames, span)]
     return {
         role: Split(index=index.take([row for row, _ in chosen]), stretches=tuple(stretch for _, stretch in chosen))
-        for role, chosen in found.items()
+        for role, chosen in stretches.items()
     }
 
 

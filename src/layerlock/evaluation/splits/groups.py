@@ -41,9 +41,9 @@ SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Grouping:
-    """What was found: the same indices with their `groups`, in words how those came about, and what is odd."""
+    """Indices of all splits with their `groups`, how those were made, and what to note."""
 
-    found: dict[str, Index]
+    indices: dict[str, Index]
     how: str
     notes: tuple[str, ...] = ()
 
@@ -53,39 +53,39 @@ def place(index: Index, row: int) -> str:
     return os.path.relpath(index.videos[row].path, index.root).replace(os.sep, "/")
 
 
-def group_videos(found: Mapping[str, Index], pattern: str | None) -> Grouping:
+def group_videos(indices: Mapping[str, Index], pattern: str | None) -> Grouping:
     """The groups of the videos of all splits, by `pattern`, else by their lists, else by known names.
 
     A pattern is searched for in the path below the data's folder; its first group, or all that matched, is the name.
     Raises LayerlockError where it matches none.
     """
     if pattern is not None:
-        return _declared(found, re.compile(pattern))
-    if any(any(index.groups) for index in found.values()):
-        return _listed(found)
-    return _known(found)
+        return _declared(indices, re.compile(pattern))
+    if any(any(index.groups) for index in indices.values()):
+        return _listed(indices)
+    return _known(indices)
 
 
-def _declared(found: Mapping[str, Index], pattern: re.Pattern[str]) -> Grouping:
-    names = {role: [_matched(pattern, path) for path in _places(index)] for role, index in found.items()}
+def _declared(indices: Mapping[str, Index], pattern: re.Pattern[str]) -> Grouping:
+    names = {role: [_matched(pattern, path) for path in _places(index)] for role, index in indices.items()}
     count, total = sum(map(bool, _all(names))), sum(map(len, names.values()))
     if not count:
-        first = ", ".join([path for index in found.values() for path in _places(index)][:SHOWN])
+        first = ", ".join([path for index in indices.values() for path in _places(index)][:SHOWN])
         raise LayerlockError(f"group: {pattern.pattern!r} is in none of {total} names: {first}")
-    notes = _alone(found, names, f"do not match {pattern.pattern!r}")
-    return Grouping(found=_with(found, names), how=f"--group {pattern.pattern}", notes=notes)
+    notes = _alone(indices, names, f"do not match {pattern.pattern!r}")
+    return Grouping(indices=_with(indices, names), how=f"--group {pattern.pattern}", notes=notes)
 
 
-def _listed(found: Mapping[str, Index]) -> Grouping:
-    names = {role: list(index.groups or [""] * len(index)) for role, index in found.items()}
+def _listed(indices: Mapping[str, Index]) -> Grouping:
+    names = {role: list(index.groups or [""] * len(index)) for role, index in indices.items()}
     how = "the column group of the list"
-    return Grouping(found=_with(found, names), how=how, notes=_alone(found, names, "have no group in the list"))
+    return Grouping(indices=_with(indices, names), how=how, notes=_alone(indices, names, "have no group in the list"))
 
 
-def _known(found: Mapping[str, Index]) -> Grouping:
+def _known(indices: Mapping[str, Index]) -> Grouping:
     of: Counter[str] = Counter()
     names: dict[str, list[str]] = {}
-    for role, index in found.items():
+    for role, index in indices.items():
         names[role] = []
         for path in _places(index):
             data, name = _known_name(path, index)
@@ -93,21 +93,21 @@ def _known(found: Mapping[str, Index]) -> Grouping:
             of[data] += bool(name)
     if of.total():
         how = f"names as in {', '.join(data for data, count in of.most_common() if count)}"
-        return Grouping(found=_with(found, names), how=how, notes=_alone(found, names, "have no such name"))
-    names, sure = _numbered(found)
+        return Grouping(indices=_with(indices, names), how=how, notes=_alone(indices, names, "have no such name"))
+    names, sure = _numbered(indices)
     if not any(_all(names)):
-        return Grouping(found=_with(found, names), how=NONE)
+        return Grouping(indices=_with(indices, names), how=NONE)
     most = Counter(filter(None, _all(names))).most_common(SHOWN)
     told = ", ".join(f"{name} ({count} videos)" for name, count in most)
     if sure:
         how = f"names that count the pieces of a recording: {told}"
-        return Grouping(found=_with(found, names), how=how, notes=_alone(found, names, "have no such name"))
+        return Grouping(indices=_with(indices, names), how=how, notes=_alone(indices, names, "have no such name"))
     hint = (
         f"! these names look like groups: {told}; pass --group '([^/]+)[-_. ]+\\d+' or the like where videos of one "
         "name are not independent, --group '.+' where they are"
     )
-    alone = {role: [""] * len(index) for role, index in found.items()}
-    return Grouping(found=_with(found, alone), how=NONE, notes=(hint,))
+    alone = {role: [""] * len(index) for role, index in indices.items()}
+    return Grouping(indices=_with(indices, alone), how=NONE, notes=(hint,))
 
 
 def _known_name(path: str, index: Index) -> tuple[str, str]:
@@ -137,16 +137,16 @@ def _matched(pattern: re.Pattern[str], path: str) -> str:
     return (match[1] if pattern.groups else match[0]) or ""
 
 
-def _numbered(found: Mapping[str, Index]) -> tuple[dict[str, list[str]], bool]:
+def _numbered(indices: Mapping[str, Index]) -> tuple[dict[str, list[str]], bool]:
     """Names before a number that several videos have, and whether they surely are recordings in pieces.
 
     They are where each counts from 0 or 1 without a gap and no class is one name. Where every class, or all data, has
     one name only, the numbers are those of videos.
     """
-    matches = {role: [NUMBERED.search(path) for path in _places(index)] for role, index in found.items()}
+    matches = {role: [NUMBERED.search(path) for path in _places(index)] for role, index in indices.items()}
     numbers: dict[str, list[int]] = defaultdict(list)
     names_of: dict[int, list[str]] = defaultdict(list)
-    for role, index in found.items():
+    for role, index in indices.items():
         for label, match, path in zip(index.labels, matches[role], _places(index), strict=True):
             names_of[label].append(match["group"] if match else path)
             if match:
@@ -157,16 +157,16 @@ def _numbered(found: Mapping[str, Index]) -> tuple[dict[str, list[str]], bool]:
     counted = all(sorted(at) in (list(range(len(at))), list(range(1, len(at) + 1))) for at in numbers.values())
     sure = counted and all(len(set(names)) > 1 for names in names_of.values() if len(names) > 1)
     named = {
-        role: [match["group"] if match and match["group"] in several else "" for match in found_of]
-        for role, found_of in matches.items()
+        role: [match["group"] if match and match["group"] in several else "" for match in of_split]
+        for role, of_split in matches.items()
     }
     return named, sure
 
 
-def check_apart(found: Mapping[str, Index], *, allowed: bool) -> tuple[str, ...]:
+def check_apart(indices: Mapping[str, Index], *, allowed: bool) -> tuple[str, ...]:
     """Raises LayerlockError for groups that are in two splits; where that is allowed, says so."""
     role_of: dict[str, set[str]] = defaultdict(set)
-    for role, index in found.items():
+    for role, index in indices.items():
         for name in filter(None, index.groups):
             role_of[name].add(role)
     shared = {name: roles for name, roles in role_of.items() if len(roles) > 1}
@@ -190,15 +190,15 @@ def _all(names: Mapping[str, Sequence[str]]) -> Iterable[str]:
     return (name for split in names.values() for name in split)
 
 
-def _with(found: Mapping[str, Index], names: Mapping[str, Sequence[str]]) -> dict[str, Index]:
-    return {role: replace(index, groups=tuple(names[role])) for role, index in found.items()}
+def _with(indices: Mapping[str, Index], names: Mapping[str, Sequence[str]]) -> dict[str, Index]:
+    return {role: replace(index, groups=tuple(names[role])) for role, index in indices.items()}
 
 
-def _alone(found: Mapping[str, Index], names: Mapping[str, Sequence[str]], why: str) -> tuple[str, ...]:
+def _alone(indices: Mapping[str, Index], names: Mapping[str, Sequence[str]], why: str) -> tuple[str, ...]:
     """What is to be said of videos without a group where others have one."""
     alone = [
         path
-        for role, index in found.items()
+        for role, index in indices.items()
         for path, name in zip(_places(index), names[role], strict=True)
         if not name
     ]

@@ -25,30 +25,32 @@ def open_splits(data: str, test_data: str | None, cutting: Cutting, read: Callab
     missing, where the test split has a class or a video that is not to be there, and where a group is in two splits.
     """
     places = own_splits(data)
-    found = {role: read(place) for role, place in places.items()}
+    indices = {role: read(place) for role, place in places.items()}
     if test_data is not None:
-        found["test"] = read(test_data)
+        indices["test"] = read(test_data)
     target = cutting.target
     if cutting.labelled:
         asked = {"train"} if test_data is None else {"train", "test"}
-        found = {role: index for role, index in found.items() if role in asked or set(cutting.labels_of(index)) != {-1}}
+        indices = {
+            role: index for role, index in indices.items() if role in asked or set(cutting.labels_of(index)) != {-1}
+        }
     if target.kind != "map":
-        found = {role: _known(index, target) for role, index in found.items()}
-    if "validation" in found and "test" not in found:
-        found["test"] = found.pop("validation")
-    grouping = group_videos(found, cutting.group)
-    found, notes = grouping.found, grouping.notes
-    if len(found) > 1:
-        _check_apart(found)
-        notes += check_apart(found, allowed=cutting.shared)
-    found = _same_classes(found, target) if cutting.labelled else found
-    splits = _check(_assemble(found, cutting, grouping), cutting)
-    return replace(splits, grouping=grouping.how, notes=notes + splits.notes + _short_videos(found, cutting))
+        indices = {role: _known(index, target) for role, index in indices.items()}
+    if "validation" in indices and "test" not in indices:
+        indices["test"] = indices.pop("validation")
+    grouping = group_videos(indices, cutting.group)
+    indices, notes = grouping.indices, grouping.notes
+    if len(indices) > 1:
+        _check_apart(indices)
+        notes += check_apart(indices, allowed=cutting.shared)
+    indices = _same_classes(indices, target) if cutting.labelled else indices
+    splits = _check(_assemble(indices, cutting, grouping), cutting)
+    return replace(splits, grouping=grouping.how, notes=notes + splits.notes + _short_videos(indices, cutting))
 
 
-def _assemble(found: dict[str, Index], cutting: Cutting, grouping: Grouping) -> Splits:
-    train = found["train"]
-    splits, how, notes = _cut(found, train, cutting, grouping)
+def _assemble(indices: dict[str, Index], cutting: Cutting, grouping: Grouping) -> Splits:
+    train = indices["train"]
+    splits, how, notes = _cut(indices, train, cutting, grouping)
     return Splits(
         train=splits["train"],
         validation=splits["validation"],
@@ -57,23 +59,23 @@ def _assemble(found: dict[str, Index], cutting: Cutting, grouping: Grouping) -> 
         layout=train.layout,
         how=how,
         notes=(*(_empty_classes(train, cutting) if cutting.labelled else ()), *notes),
-        rejected=tuple(entry for index in found.values() for entry in index.rejected),
+        rejected=tuple(entry for index in indices.values() for entry in index.rejected),
     )
 
 
 def _cut(
-    found: dict[str, Index], train: Index, cutting: Cutting, grouping: Grouping
+    indices: dict[str, Index], train: Index, cutting: Cutting, grouping: Grouping
 ) -> tuple[dict[str, Split], str, tuple[str, ...]]:
     """The three splits, in words how they came about, and what is odd about them."""
-    if "test" in found and cutting.by == "time":
+    if "test" in indices and cutting.by == "time":
         raise LayerlockError(f"split_by: time is not available, since {train.root} has a test split")
-    if len(found) == 3:
-        return {role: Split(index=index) for role, index in found.items()}, "the data's own splits", ()
-    if "test" in found:
+    if len(indices) == 3:
+        return {role: Split(index=index) for role, index in indices.items()}, "the data's own splits", ()
+    if "test" in indices:
         rows, notes = by_video(train, replace(cutting, test=0.0))
         share = f"validation is {cutting.validation:.0%} of the training split, by a hash of the seed and the name"
         splits = _apart(train, {role: rows[role] for role in ("train", "validation")})
-        return splits | {"test": Split(index=found["test"])}, f"its own training and test split; {share}", notes
+        return splits | {"test": Split(index=indices["test"])}, f"its own training and test split; {share}", notes
     groups = set(Split(index=train).groups)
     if cutting.by == "time" or (cutting.by == "auto" and cutting.target.kind == "map" and len(groups) < 3):
         how = (
@@ -99,9 +101,9 @@ def _empty_classes(train: Index, cutting: Cutting) -> tuple[str, ...]:
     return (f"classes without a usable video to train on, {len(empty)}: {', '.join(empty[:10])}",) if empty else ()
 
 
-def _short_videos(found: dict[str, Index], cutting: Cutting) -> tuple[str, ...]:
+def _short_videos(indices: dict[str, Index], cutting: Cutting) -> tuple[str, ...]:
     """What is to be said of videos that are shorter than a clip."""
-    videos = [video for index in found.values() for video in index.videos]
+    videos = [video for index in indices.values() for video in index.videos]
     short = [video.path for video in videos if video.frames < cutting.span(video.fps)]
     words = "are shorter than a clip, which ends in repetitions of their last frame"
     return (f"{len(short)} of {len(videos)} videos {words}: {', '.join(short[:3])}",) if short else ()
@@ -126,18 +128,18 @@ def _known(index: Index, target: Target) -> Index:
     return replace(usable, rejected=(*index.rejected, *((path, f"it has no {target.name}") for path in bare)))
 
 
-def _same_classes(found: dict[str, Index], target: Target) -> dict[str, Index]:
+def _same_classes(indices: dict[str, Index], target: Target) -> dict[str, Index]:
     """The other splits with the class numbers of the training split. LayerlockError for a class that it has not."""
-    names = classes_of(found["train"], target)
+    names = classes_of(indices["train"], target)
     number_of = {name: number for number, name in enumerate(names)}
-    for role, index in found.items():
+    for role, index in indices.items():
         own = [classes_of(index, target)[int(value)] for value in values_of(index, target)]
         unseen = sorted(set(own) - set(number_of))
         if unseen:
             raise LayerlockError(f"{index.root}: classes of the {role} split that no training video has: {unseen[:5]}")
         column = Column(values=tuple(number_of[name] for name in own), classes=names)
-        found[role] = replace(index, targets={**index.targets, target.name: column})
-    return found
+        indices[role] = replace(index, targets={**index.targets, target.name: column})
+    return indices
 
 
 def _apart(index: Index, rows: dict[str, list[int]]) -> dict[str, Split]:
@@ -147,10 +149,10 @@ def _apart(index: Index, rows: dict[str, list[int]]) -> dict[str, Split]:
     return {role: Split(index=chosen) for role, chosen in indices.items()}
 
 
-def _check_apart(found: dict[str, Index]) -> None:
+def _check_apart(indices: dict[str, Index]) -> None:
     role_of: dict[object, str] = {}
-    identities = identities_of(found.values())
-    for role, index in found.items():
+    identities = identities_of(indices.values())
+    for role, index in indices.items():
         for video in index.videos:
             other = role_of.setdefault(identities[video.path], role)
             if other != role:

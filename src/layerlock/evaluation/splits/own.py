@@ -16,16 +16,16 @@ def own_splits(data: str) -> dict[str, str]:
 
     A list goes before a folder of the same name, which holds its videos.
     """
-    found: dict[str, tuple[int, str]] = {}
+    paths: dict[str, tuple[int, str]] = {}
     for name in sorted(os.listdir(data)) if os.path.isdir(data) else ():
         path = os.path.join(data, name)
         for role, words in ROLES.items():
             rank = _rank(path, name, words)
-            if rank is not None and (role not in found or rank < found[role][0]):
-                found[role] = (rank, path)
-    if "train" not in found or len(found) < 2:
+            if rank is not None and (role not in paths or rank < paths[role][0]):
+                paths[role] = (rank, path)
+    if "train" not in paths or len(paths) < 2:
         return {"train": data}
-    return {role: path for role, (_, path) in found.items()}
+    return {role: path for role, (_, path) in paths.items()}
 
 
 def _rank(path: str, name: str, words: str) -> int | None:

@@ -1,6 +1,6 @@
-"""Videos of the same class found by the cosine of mean-pooled features; nothing is trained.
+"""Videos of the same class ranked by the cosine of mean-pooled features; nothing is trained.
 
-Training and validation split together are what the block is chosen on. In each split every video asks for those of its
+Training and validation split together are what the block is chosen on. In each split every video queries those of its
 class among all others of the split that are not of its group.
 """
 
@@ -50,10 +50,10 @@ class RetrievalTask(FeatureTask):
 
     def score_features(self, features_vd: Tensor, truth_v: Tensor, group_v: Tensor) -> tuple[Tensor, Scored]:
         """Average precision, and whether one of the first and of the first five neighbours is of the class."""
-        found = leave_one_out(features_vd, truth_v, group_v)
-        hits = ((found.first_q < k).double() for k in (1, 5))
-        return found.query_q, Scored(
-            score_vm=torch.stack([found.average_precision_q, *hits], 1),
-            truth_v=truth_v[found.query_q],
-            predicted_v=truth_v[found.nearest_q],
+        ranked = leave_one_out(features_vd, truth_v, group_v)
+        hits = ((ranked.first_q < k).double() for k in (1, 5))
+        return ranked.query_q, Scored(
+            score_vm=torch.stack([ranked.average_precision_q, *hits], 1),
+            truth_v=truth_v[ranked.query_q],
+            predicted_v=truth_v[ranked.nearest_q],
         )
