@@ -10,5 +10,13 @@ from layerlock.evaluation.tasks.task import FeatureTask, Metric, ReadoutTask, Sc
 
 __all__ = ["TASKS", "FeatureTask", "Metric", "ReadoutTask", "Scored", "Shape", "Target", "Task"]
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (ActionTask, DepthTask, RegressionTask, RetrievalTask)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (
+        ActionTask,
+        DepthTask,
+        RegressionTask,
+        RetrievalTask,
+    )
+}
 """by name"""
