@@ -52,7 +52,7 @@ class Update:
         self.learner.step(self.video_btchw, self.index_b)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.learner.after_step(self.config.optim.ema)
+        self.learner.after_step(self.config.optim.teacher_decay)
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ def printed(config: Config) -> dict[str, Any]:
         "weight decay": ends(optim.weight_decay, optim.end_weight_decay),
         "betas": optim.betas if optim.name == "adamw" else (optim.name, optim.betas),
         "clip norm": optim.clip_norm,
-        "ema": ends(optim.ema, optim.end_ema) if has_teacher else None,
+        "ema": ends(optim.teacher_decay, optim.end_teacher_decay) if has_teacher else None,
         "precision": config.run.precision,
         "loss": losses([stage for _, stage in stages]),
         "factor": tuple(round(next(iter(each.values()), 1.0), 3) for each in factor) if any(factor) else None,

@@ -48,7 +48,7 @@ IN_PLACE_OF_NONE = {
     "clip.fps": 5.0,
     "clip.area": (0.3, 0.5),
     "optim.end_weight_decay": 0.3,
-    "optim.end_ema": 0.5,
+    "optim.end_teacher_decay": 0.5,
     "optim.clip_norm": 1.0,
 }
 IN_PLACE_OF = {
@@ -89,7 +89,7 @@ def test_every_recipe_of_a_paper_is_in_the_table() -> None:
     assert set(ROWS) == set(RECIPES) - set(OURS)
 
 
-NO_TEACHER, NO_AREA = {"optim.ema", "optim.end_ema"}, {"clip.aspect"}
+NO_TEACHER, NO_AREA = {"optim.teacher_decay", "optim.end_teacher_decay"}, {"clip.aspect"}
 NO_SWITCH = {f"plan.{name}" for name in ("interval", "first", "jump", "last", "target", "keep_targets", "full_clip")}
 NO_SWITCH |= {f"plan.{name}" for name in ("normalized", "patch_weight", "standardized", "average", "error")}
 

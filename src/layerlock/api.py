@@ -109,7 +109,7 @@ def _report(outcome: Outcome) -> None:
     except Exception as error:
         text = f"report.html was not written: {_reason(error)}; again: layerlock report {outcome.folder}"
         with suppress(OSError):
-            RunFolder(outcome.folder).log(outcome.step, "warning", text)
+            RunFolder(outcome.folder).write_event(outcome.step, "warning", text)
 
 
 def _reason(error: Exception) -> str:

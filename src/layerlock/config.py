@@ -64,9 +64,9 @@ class OptimConfig:
     """of mask tokens and learned decoding tokens too (V-JEPA)"""
     end_weight_decay: float | None = None
     """weight decay at the end of the run, reached along half a cosine; None keeps it"""
-    ema: float = 0.998
+    teacher_decay: float = 0.998
     """share of its weights that a teacher keeps in a step (V-JEPA)"""
-    end_ema: float | None = None
+    end_teacher_decay: float | None = None
     """that share at the end of the run, reached in a straight line; None keeps it"""
     betas: tuple[float, float] = (0.9, 0.95)
     """of AdamW; the first is the momentum of sgd"""
@@ -106,7 +106,7 @@ class OptimConfig:
         ]
         found += [
             f"optim.{n}: {value} is not between 0 and 1"
-            for n in ("ema", "end_ema")
+            for n in ("teacher_decay", "end_teacher_decay")
             if (value := getattr(self, n)) is not None and not 0 <= value <= 1
         ]
         if self.clip_norm is not None and self.clip_norm <= 0:

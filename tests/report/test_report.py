@@ -63,7 +63,7 @@ def bare(path: Path, lines: list[dict[str, Any]] | None = None, **changes: Any) 
     path.mkdir()
     folder.config.write_text(json.dumps({"config": to_dict(tiny.config(path, **changes)), "versions": {}}))
     for line in lines or []:
-        folder.add(line)
+        folder.write_line(line)
     return folder
 
 
@@ -137,8 +137,8 @@ def test_plan_from_code_is_told_from_the_configs(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_names_from_outside_cannot_become_markup(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     evil = '<script>alert(1)</script><img src="http:evil" onerror="x">'
-    run.log(0, "skipped", f"{evil}.mp4: \udce9 it is {evil}")
-    run.log(0, "warning", evil)
+    run.write_event(0, "skipped", f"{evil}.mp4: \udce9 it is {evil}")
+    run.write_event(0, "warning", evil)
     text = json.loads(run.config.read_text())
     text["config"] |= {"recipe": evil, "data": evil}
     run.config.write_text(json.dumps(text))
@@ -160,7 +160,7 @@ def test_run_that_broke_off(tmp_path: Path) -> None:
     folder = bare(tmp_path / "run", [line])
     with folder.metrics.open("a") as metrics:
         metrics.write('{"step": 2, "lo')
-    folder.log(0, "error", "the loss of step 2 is not finite")
+    folder.write_event(0, "error", "the loss of step 2 is not finite")
     folder.events.write_bytes(folder.events.read_bytes() + b"\xff half a li")
     folder.previews.mkdir()
     (folder.previews / "step-00000001.safetensors").write_bytes(b"nothing of the kind")

@@ -86,10 +86,10 @@ def test_a_run_that_is_killed_while_it_begins_can_be_begun_again(
 
 
 def test_what_comes_after_the_checkpoint_of_a_step_is_told_once(folder: RunFolder) -> None:
-    folder.log(4, "warning", "after update 4, before its checkpoint")
-    folder.log(4, "switch", "1 blocks frozen")
-    folder.log(4, "skipped", "a.mp4: damaged")
-    folder.log(4, "resume", "from step-4")
+    folder.write_event(4, "warning", "after update 4, before its checkpoint")
+    folder.write_event(4, "switch", "1 blocks frozen")
+    folder.write_event(4, "skipped", "a.mp4: damaged")
+    folder.write_event(4, "resume", "from step-4")
     folder.rewind(4)
     kinds = [line.split()[3] for line in folder.events.read_text().splitlines()]
     assert kinds == ["warning:", "resume:"]
@@ -129,7 +129,7 @@ def test_how_a_run_is_carried_out_may_change_on_resume(folder: RunFolder) -> Non
 
 def test_metrics_after_a_checkpoint_are_taken_back_with_the_line_that_was_cut(folder: RunFolder) -> None:
     for step in (1, 2, 3, 4):
-        folder.add({"step": step, "loss": 0.1 * step})
+        folder.write_line({"step": step, "loss": 0.1 * step})
     with folder.metrics.open("a") as file:
         file.write('{"step": 5, "lo')
     assert [line["step"] for line in folder.lines()] == [1, 2, 3, 4]
@@ -140,8 +140,8 @@ def test_metrics_after_a_checkpoint_are_taken_back_with_the_line_that_was_cut(fo
 
 
 def test_an_event_is_one_line_with_its_kind(folder: RunFolder) -> None:
-    folder.log(0, "skipped", "odd\nname.mp4: empty")
-    folder.log(3, "skipped", "\x1b[31m\udce9é.mp4: empty")
+    folder.write_event(0, "skipped", "odd\nname.mp4: empty")
+    folder.write_event(3, "skipped", "\x1b[31m\udce9é.mp4: empty")
     lines = folder.events.read_text().splitlines()
     assert len(lines) == 2
     assert lines[0].split(" ", 1)[1] == "step 0 skipped: odd name.mp4: empty"

@@ -361,8 +361,8 @@ class Learner(nn.Module):
             if not blocks:
                 continue
             with torch.set_grad_enabled(torch.is_grad_enabled() and stage.trains_targets and name == MODEL):
-                found = network.features(seen.video_btchw, seen.patches_bnp, blocks, kept_bq)
-            latents |= {(name, block): h for block, h in found.items()}
+                features = network.features(seen.video_btchw, seen.patches_bnp, blocks, kept_bq)
+            latents |= {(name, block): h for block, h in features.items()}
 
     def _prefix(self, stage: Stage, seen: Seen) -> Tensor:
         """Context through the projection and the frozen blocks, without a graph where these are frozen."""
@@ -381,10 +381,10 @@ class Learner(nn.Module):
         places = [self._positions(tap, seen) for tap in taps]
         query_bq = places[0] if all(place is places[0] for place in places) else None
         y_bqd = self._decode(taps[0].depth, x_bkd, seen, query_bq)
-        found = []
+        predictions = []
         for tap, positions_bq in zip(taps, places, strict=True):
             decoded = y_bqd if positions_bq is query_bq else self._at(positions_bq, y_bqd)
-            found.append(
+            predictions.append(
                 Prediction(
                     tap=tap,
                     predicted=self.heads[head_name(tap)](decoded),
@@ -393,7 +393,7 @@ class Learner(nn.Module):
                     decoded=decoded,
                 )
             )
-        return tuple(found)
+        return tuple(predictions)
 
     def _positions(self, tap: Tap, seen: Seen) -> Tensor | None:
         """Where a tap's loss is; None is everywhere."""
@@ -418,8 +418,8 @@ class Learner(nn.Module):
         target = tap.target
         if isinstance(target, PatchTarget):
             return target.of(self._at(positions_bq, seen.patches_bnp), self.vit)
-        found = [latents[source] for source in target.sources]
-        value = target.of([h if seen.subset_alone else self._at(positions_bq, h) for h in found])
+        features = [latents[source] for source in target.sources]
+        value = target.of([h if seen.subset_alone else self._at(positions_bq, h) for h in features])
         if not target.standardized:
             return value
         mean_d, deviation_d = self.scales[head_name(tap)]

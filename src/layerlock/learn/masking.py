@@ -122,13 +122,13 @@ class RandomMasking:
     def draw(self, seed: int, index_b: Tensor, grid: Grid) -> list[Masks]:
         """Masks of `round(N * keep)` context tokens each; see `Masking`."""
         kept, (context, predicted) = self._kept(grid), self._counts(grid)
-        found = []
+        masks = []
         for number in range(self.masks):
             key = draws.key(seed, f"mask {number}") if number else seed
             order_bn = _shuffled(key, "context", index_b, math.prod(grid))
             predicted_bq = _ascending(order_bn[:, kept : kept + predicted]) if predicted else None
-            found.append(Masks(context_bk=_ascending(order_bn[:, :context]), predicted_bq=predicted_bq))
-        return found
+            masks.append(Masks(context_bk=_ascending(order_bn[:, :context]), predicted_bq=predicted_bq))
+        return masks
 
     def counts(self, grid: Grid) -> list[Counts]:
         """Exact integers."""
@@ -147,10 +147,10 @@ class RandomMasking:
         """What is wrong on this grid, a line each."""
         if not 0 < self.keep < 1:
             return [f"masking.keep: {self.keep} is not between 0 and 1"]
-        found = [f"masking.masks: {self.masks} is not positive"] if self.masks < 1 else []
+        problems = [f"masking.masks: {self.masks} is not positive"] if self.masks < 1 else []
         kept, counts = self._kept(grid), self._counts(grid)
-        found += _share_problems(self.keep, kept, math.prod(grid), "tokens")
-        return found + _predict_problems(self.predict, round(counts.predicted), math.prod(grid) - kept)
+        problems += _share_problems(self.keep, kept, math.prod(grid), "tokens")
+        return problems + _predict_problems(self.predict, round(counts.predicted), math.prod(grid) - kept)
 
     def _kept(self, grid: Grid) -> int:
         return round(math.prod(grid) * self.keep)
@@ -195,8 +195,8 @@ class TubeMasking:
         if not 0 < self.keep < 1:
             return [f"masking.keep: {self.keep} is not between 0 and 1"]
         kept, places = self._kept(grid), grid[1] * grid[2]
-        found = _share_problems(self.keep, kept, places, "places")
-        return found or _predict_problems(self.predict, self._predicted(grid), places - kept)
+        problems = _share_problems(self.keep, kept, places, "places")
+        return problems or _predict_problems(self.predict, self._predicted(grid), places - kept)
 
     def _predicted(self, grid: Grid) -> int:
         return round((grid[1] * grid[2] - self._kept(grid)) * self.predict)
@@ -254,18 +254,20 @@ class MultiBlockMasking:
 
     def problems(self, grid: Grid) -> list[str]:
         """What is wrong on this grid, a line each."""
-        found = [
+        problems = [
             f"masking.{name}: {value} is not positive"
             for name, value in (("blocks", self.blocks), ("group", self.group))
             if value < 1
         ]
         if self.group > MOST_IN_GROUP:
-            found.append(f"masking.group: {self.group} samples are too many to be drawn together ({MOST_IN_GROUP} can)")
+            problems.append(
+                f"masking.group: {self.group} samples are too many to be drawn together ({MOST_IN_GROUP} can)"
+            )
         if not 0 < self.area[0] <= self.area[1] <= 1:
-            found.append(f"masking.area: {self.area} is not a smallest and a largest share between 0 and 1")
+            problems.append(f"masking.area: {self.area} is not a smallest and a largest share between 0 and 1")
         if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
-            found.append(f"masking.aspect: {self.aspect} is not a smallest and a largest ratio above 0")
-        return found or self._size_problems(grid) or self._cover_problems(grid)
+            problems.append(f"masking.aspect: {self.aspect} is not a smallest and a largest ratio above 0")
+        return problems or self._size_problems(grid) or self._cover_problems(grid)
 
     def _size_problems(self, grid: Grid) -> list[str]:
         _, height, width = grid
@@ -381,14 +383,14 @@ class SeveralMaskings:
     def draw(self, seed: int, index_b: Tensor, grid: Grid) -> list[Masks]:
         """A mask of each masking, in their order; see `MultiBlockMasking.draw`."""
         return [
-            found
+            masks
             for number, masking in enumerate(self.masks)
-            for found in masking.draw(draws.key(seed, f"mask {number}"), index_b, grid)
+            for masks in masking.draw(draws.key(seed, f"mask {number}"), index_b, grid)
         ]
 
     def counts(self, grid: Grid) -> list[Counts]:
         """Those of each masking, in their order."""
-        return [found for masking in self.masks for found in masking.counts(grid)]
+        return [count for masking in self.masks for count in masking.counts(grid)]
 
     def parts(self, index_b: Tensor) -> list[slice]:
         """The runs of samples that are of one mask group under every masking; waits for the device."""

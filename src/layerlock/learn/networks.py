@@ -55,11 +55,11 @@ def backbone_features(
 ) -> dict[int, Tensor]:
     """As `Network.features`, of a ViT of the learner's own grid, no deeper than asked; the last one normed."""
     x = vit.project(patches_bnp if kept_bq is None else gather_tokens(patches_bnp, kept_bq), kept_bq)
-    rotation, at, found = vit.rotation(kept_bq), 0, {}
+    rotation, at, features = vit.rotation(kept_bq), 0, {}
     for block in sorted(blocks):
         x, at = vit.run(x, rotation, at, block, recompute=recompute), block
-        found[block] = vit.norm_out(x) if block == len(vit.blocks) else x
-    return found
+        features[block] = vit.norm_out(x) if block == len(vit.blocks) else x
+    return features
 
 
 class Own:
@@ -116,11 +116,11 @@ class Foreign:
             frames = F.interpolate(video.flatten(0, 1), size=(size, size), mode="bilinear", antialias=True)
             video = frames.clamp(0, 1).unflatten(0, video.shape[:2])
         depths = [encoder.depth if block == LAST else block for block in blocks]
-        found = {}
+        features = {}
         for block, own_bnd in zip(blocks, encoder.forward_intermediates(video, depths), strict=True):
             x_bnd = resampled(own_bnd, encoder.grid, self.grid)
-            found[block] = x_bnd if kept_bq is None else gather_tokens(x_bnd, kept_bq)
-        return found
+            features[block] = x_bnd if kept_bq is None else gather_tokens(x_bnd, kept_bq)
+        return features
 
     def _on(self, device: torch.device) -> FrozenEncoder:
         encoder = self.encoder or open_frozen(self.name, self.frames)

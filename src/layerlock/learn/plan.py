@@ -93,44 +93,46 @@ class Stage:
         """What is wrong with this stage on `depth` blocks, of which the first `encoder_depth` see context alone; each
         line begins with the field.
         """
-        found = []
+        problems = []
         limit = depth if freeze_decoder else encoder_depth
         if not 0 <= self.frozen <= limit:
             why = "" if freeze_decoder else " (decoder blocks are frozen only with freeze_decoder)"
-            found.append(f"stage.frozen: {self.frozen} frozen blocks, where 0 to {limit} can be{why}")
+            problems.append(f"stage.frozen: {self.frozen} frozen blocks, where 0 to {limit} can be{why}")
         if not self.frozen <= self.last <= depth:
-            found.append(f"stage.last: trains blocks {self.frozen + 1} to {self.last} of {depth}")
+            problems.append(f"stage.last: trains blocks {self.frozen + 1} to {self.last} of {depth}")
         if not self.taps:
-            found.append("stage.taps: a stage without a loss")
+            problems.append("stage.taps: a stage without a loss")
         for number, tap in enumerate(self.taps):
-            found += [f"stage.taps[{number}].{problem}" for problem in self._tap_problems(tap, depth, encoder_depth)]
+            problems += [f"stage.taps[{number}].{problem}" for problem in self._tap_problems(tap, depth, encoder_depth)]
         if self.trains_targets and any(tap.detach for tap in self.taps):
-            found.append("stage.taps: with gradients into targets no loss detaches: one backward goes through all")
+            problems.append("stage.taps: with gradients into targets no loss detaches: one backward goes through all")
         if len({self.label(tap) for tap in self.taps}) < len(self.taps):
-            found.append("stage.taps: two losses with one target at one depth")
+            problems.append("stage.taps: two losses with one target at one depth")
         if any(len({tap.detach for tap in self.taps if tap.depth == depth}) > 1 for depth in range(depth + 1)):
-            found.append("stage.taps: losses at one depth detach together or not at all")
+            problems.append("stage.taps: losses at one depth detach together or not at all")
         if len({(tap.fraction, tap.full_clip, tap.masked) for tap in self.latent}) > 1:
-            found.append("stage.taps: latent losses of one stage share one subset of the patches")
-        return found
+            problems.append("stage.taps: latent losses of one stage share one subset of the patches")
+        return problems
 
     def _tap_problems(self, tap: Tap, depth: int, encoder_depth: int) -> list[str]:
-        found = [f"target: {problem}" for problem in self._target_problems(tap.target, depth)]
+        problems = [f"target: {problem}" for problem in self._target_problems(tap.target, depth)]
         if not 1 <= tap.depth <= encoder_depth:
-            found.append(f"depth: a loss at depth {tap.depth}, where 1 to {encoder_depth} can be")
+            problems.append(f"depth: a loss at depth {tap.depth}, where 1 to {encoder_depth} can be")
         elif tap.depth > self.last:
-            found.append(f"depth: a loss at depth {tap.depth}, above block {self.last}, the last that learns")
+            problems.append(f"depth: a loss at depth {tap.depth}, above block {self.last}, the last that learns")
         if tap.depth < min(self.frozen, encoder_depth):
-            found.append(f"depth: a loss at depth {tap.depth}, below {self.frozen} frozen blocks, trains nothing")
+            problems.append(f"depth: a loss at depth {tap.depth}, below {self.frozen} frozen blocks, trains nothing")
         if not 0 < tap.fraction <= 1:
-            found.append(f"fraction: a loss on a fraction {tap.fraction} of the patches")
+            problems.append(f"fraction: a loss on a fraction {tap.fraction} of the patches")
         elif isinstance(tap.target, PatchTarget) and tap.fraction < 1:
-            found.append(f"fraction: the loss on {tap.target.name} is on all patches, or on those masked")
+            problems.append(f"fraction: the loss on {tap.target.name} is on all patches, or on those masked")
         if tap.masked and (tap.fraction < 1 or tap.full_clip):
-            found.append("masked: a loss at the masked positions is on all of them, its targets are of the full clip")
+            problems.append(
+                "masked: a loss at the masked positions is on all of them, its targets are of the full clip"
+            )
         if tap.error not in get_args(TapError):
-            found.append(f"error: {tap.error!r} is none of {', '.join(get_args(TapError))}")
-        return found
+            problems.append(f"error: {tap.error!r} is none of {', '.join(get_args(TapError))}")
+        return problems
 
     def _target_problems(self, target: Target, depth: int) -> list[str]:
         """What is wrong with a target by itself, and against the blocks that its network has and that are frozen."""
@@ -220,15 +222,15 @@ def weight_problems(weights: Mapping[str, float], stage: Stage, labels: Collecti
     """
     own = [stage.label(tap) for tap in stage.taps]
     otherwise = {name for tap in stage.taps for name in (tap.target.name, f"{tap.target.name}@{tap.depth}")}
-    found = []
+    problems = []
     for label, weight in weights.items():
         number = isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)
         if not number:
-            found.append(f"plan.weights: {weight!r} of {label} is not a number")
+            problems.append(f"plan.weights: {weight!r} of {label} is not a number")
         elsewhere = labels is None or label in labels
         if label not in own and (not elsewhere or label in otherwise):
-            found.append(f"plan.weights: no loss is called {label!r}; those of the stage in force: {', '.join(own)}")
-    return found
+            problems.append(f"plan.weights: no loss is called {label!r}; those of the stage in force: {', '.join(own)}")
+    return problems
 
 
 @dataclass(frozen=True)

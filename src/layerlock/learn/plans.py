@@ -89,13 +89,13 @@ class Schedule(Freezing):
         """(time as a fraction of the run, frozen blocks) of every switch before the end."""
         if self.freezes:
             return [(time, count) for time, count in self.freezes if time < 1]
-        found: list[tuple[float, int]] = []
-        while (time := self.start + len(found) * self.interval) < 1 - ROUNDING:
-            count = min(self.first + len(found) * self.jump, self.last)
-            if found and count == found[-1][1]:
+        switches: list[tuple[float, int]] = []
+        while (time := self.start + len(switches) * self.interval) < 1 - ROUNDING:
+            count = min(self.first + len(switches) * self.jump, self.last)
+            if switches and count == switches[-1][1]:
                 break
-            found.append((time, count))
-        return found
+            switches.append((time, count))
+        return switches
 
     def build(self, steps: int, encoder_depth: int, depth: int) -> FixedPlan:
         """The plan of a run of `steps` steps. Every stage keeps at least one step; ValueError where they do not fit."""
@@ -149,9 +149,9 @@ class Locking(Freezing):
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, a line each."""
-        found = super().problems()
+        problems = super().problems()
         if not 0 < self.latent_fraction <= 1:
-            found.append(f"plan.latent_fraction: {self.latent_fraction} is not a share of the patches")
+            problems.append(f"plan.latent_fraction: {self.latent_fraction} is not a share of the patches")
         latent = (
             "keep_targets",
             "normalized",
@@ -163,18 +163,18 @@ class Locking(Freezing):
         )
         given = [f"plan.{name}" for name in (*latent, "error") if getattr(self, name) != getattr(Locking, name)]
         if self.target == "pixels" and given:
-            found.append(f"{', '.join(given)}: of features that are predicted, with plan.target pixels none are")
+            problems.append(f"{', '.join(given)}: of features that are predicted, with plan.target pixels none are")
         if self.full_clip and self.latent_fraction == 1:
-            found.append("plan.full_clip: with all patches as targets the target pass has the full clip already")
+            problems.append("plan.full_clip: with all patches as targets the target pass has the full clip already")
         if self.masked and self.latent_fraction < 1:
-            found.append("plan.masked and plan.latent_fraction: two answers to where the latent losses are")
+            problems.append("plan.masked and plan.latent_fraction: two answers to where the latent losses are")
         if self.patch_weight < 0:
-            found.append(f"plan.patch_weight: {self.patch_weight} is negative")
+            problems.append(f"plan.patch_weight: {self.patch_weight} is negative")
         if self.patch_weight and self.keep_targets:
-            found.append("plan.patch_weight and plan.keep_targets: two answers to whether patches stay a target")
+            problems.append("plan.patch_weight and plan.keep_targets: two answers to whether patches stay a target")
         if self.average < 1:
-            found.append(f"plan.average: {self.average} is not positive")
-        return found
+            problems.append(f"plan.average: {self.average} is not positive")
+        return problems
 
     def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:
         """A loss on pixels, or on the latest of the frozen layers, or on all so far."""
@@ -348,16 +348,18 @@ class Distill(Schedule):
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, a line each."""
-        found = super().problems()
+        problems = super().problems()
         if not self.network or self.network in OWN:
-            found.append(f"plan.network: {self.network!r} names no frozen encoder (docs/encoders.md)")
-        elif problems := FeatureTarget(self.blocks, self.network).problems():
-            found += [f"plan.{problem}" for problem in problems]
+            problems.append(f"plan.network: {self.network!r} names no frozen encoder (docs/encoders.md)")
+        elif wrong := FeatureTarget(self.blocks, self.network).problems():
+            problems += [f"plan.{problem}" for problem in wrong]
         if self.target == "frozen" and not self.schedule():
-            found.append("plan.target: nothing freezes, so that there is no frozen block to predict")
+            problems.append("plan.target: nothing freezes, so that there is no frozen block to predict")
         if self.target == "frozen" and self.frozen:
-            found.append("plan.frozen: with plan.target frozen the features of plan.network would never be predicted")
-        return found
+            problems.append(
+                "plan.frozen: with plan.target frozen the features of plan.network would never be predicted"
+            )
+        return problems
 
     def taps(self, frozen_so_far: Sequence[int], encoder_depth: int, depth: int) -> tuple[Tap, ...]:
         """A loss on features, and one on patches where they are asked for."""
@@ -386,12 +388,12 @@ class LiveLatents:
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, a line each."""
-        found = []
+        problems = []
         if not self.layers or len(set(self.layers)) < len(self.layers) or min(self.layers) < 1:
-            found.append(f"plan.layers: {self.layers} are not different blocks, counted from 1")
+            problems.append(f"plan.layers: {self.layers} are not different blocks, counted from 1")
         if self.weight <= 0:
-            found.append(f"plan.weight: {self.weight} is not positive")
-        return found
+            problems.append(f"plan.weight: {self.weight} is not positive")
+        return problems
 
     def build(self, steps: int, encoder_depth: int, depth: int) -> WeightedPlan:
         """The plan of a run of `steps` steps."""
@@ -455,18 +457,18 @@ class Blockwise:
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, a line each."""
-        found = []
+        problems = []
         if self.parts < 1:
-            found.append(f"plan.parts: {self.parts} is not positive")
+            problems.append(f"plan.parts: {self.parts} is not positive")
         if list(self.cuts) != sorted(set(self.cuts)) or (self.cuts and self.cuts[0] < 1):
-            found.append(f"plan.cuts: {self.cuts} do not rise from block 1 on")
+            problems.append(f"plan.cuts: {self.cuts} do not rise from block 1 on")
         elif self.cuts and self.parts != len(self.cuts):
-            found.append(f"plan.parts: {self.parts}, where plan.cuts end {len(self.cuts)}: {self.cuts}")
+            problems.append(f"plan.parts: {self.parts}, where plan.cuts end {len(self.cuts)}: {self.cuts}")
         if self.times and self.regime != "sequential":
-            found.append(f"plan.times: only sequential parts begin at a time, not {self.regime}")
+            problems.append(f"plan.times: only sequential parts begin at a time, not {self.regime}")
         if list(self.times) != sorted(set(self.times)) or any(not 0 < time < 1 for time in self.times):
-            found.append(f"plan.times: {self.times} do not rise between 0 and 1")
-        return found
+            problems.append(f"plan.times: {self.times} do not rise between 0 and 1")
+        return problems
 
     def boundaries(self, encoder_depth: int) -> list[int]:
         """The last block of each part. ValueError where the cuts do not divide or cover the encoder."""

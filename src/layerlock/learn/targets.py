@@ -125,17 +125,17 @@ class FeatureTarget:
 
     def problems(self) -> list[str]:
         """What is wrong with it by itself, a line each."""
-        found = []
+        problems = []
         if not self.network:
-            found.append("network: it is empty; name model, teacher or an encoder (docs/encoders.md)")
+            problems.append("network: it is empty; name model, teacher or an encoder (docs/encoders.md)")
         rising = list(self.blocks) == sorted(set(self.blocks)) and min(self.blocks, default=1) >= 1
         if not rising or (not self.blocks and self.network in OWN):
-            found.append(f"blocks: {self.blocks} are not rising numbers from 1 on")
+            problems.append(f"blocks: {self.blocks} are not rising numbers from 1 on")
         if self.live and self.network != MODEL:
-            found.append(f"live: only blocks of the model learn, not those of {self.network}")
+            problems.append(f"live: only blocks of the model learn, not those of {self.network}")
         if self.gradient and not self.live:
-            found.append("gradients go into live targets alone")
-        return found
+            problems.append("gradients go into live targets alone")
+        return problems
 
     def of(self, features: list[Tensor]) -> Tensor:
         """The target `[B, Q, D]`, float32, from the features of `sources`."""

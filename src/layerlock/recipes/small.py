@@ -43,7 +43,7 @@ class Scale:
     """share of the patches that sparse latent losses are on"""
     live: tuple[int, ...]
     ladder: JointEmbedding
-    ema: float
+    teacher_decay: float
     blockwise: Blockwise
     published: str
     """encoder that is distilled"""
@@ -73,7 +73,7 @@ NANO = Scale(
     sparse=0.25,
     live=(2, 4, 6),
     ladder=JointEmbedding(climb=True, start=0.5, interval=0.1, first=1, jump=2, last=6),
-    ema=0.99,
+    teacher_decay=0.99,
     blockwise=Blockwise(parts=4),
     published="hf:MCG-NJU/videomae-base",
 )
@@ -98,7 +98,7 @@ TINY = Scale(
     sparse=0.25,
     live=(2, 4, 6),
     ladder=JointEmbedding(climb=True, start=0.5, interval=0.1, first=1, jump=2, last=8),
-    ema=0.99,
+    teacher_decay=0.99,
     blockwise=Blockwise(parts=5),
     published="hf:MCG-NJU/videomae-base",
 )
@@ -123,7 +123,7 @@ SMALL = Scale(
     sparse=0.10,
     live=(2, 4, 6, 8),
     ladder=JointEmbedding(climb=True, start=0.4, interval=0.05, first=1, jump=1, last=12),
-    ema=0.998,
+    teacher_decay=0.998,
     blockwise=Blockwise(cuts=(4, 7, 11, 14)),
     published="hf:facebook/vjepa2-vitl-fpc64-256",
 )
@@ -142,7 +142,13 @@ def _beside(scale: Scale, plan: Plans, masking: Maskings) -> Config:
 def _vjepa(scale: Scale, plan: JointEmbedding | Distill) -> Config:
     """What Table 9 has, in small: learned positions, colour jitter, rising weight decay; a third of the rate."""
     base = _beside(scale, plan, MultiBlockMasking(group=8))
-    optim = replace(base.optim, lr=round(base.optim.lr / 3, 6), weight_decay=0.04, end_weight_decay=0.4, ema=scale.ema)
+    optim = replace(
+        base.optim,
+        lr=round(base.optim.lr / 3, 6),
+        weight_decay=0.04,
+        end_weight_decay=0.4,
+        teacher_decay=scale.teacher_decay,
+    )
     return replace(
         base, model=replace(base.model, position="learned"), clip=replace(base.clip, jitter=0.8), optim=optim
     )

@@ -50,7 +50,7 @@ def _table_9(name: str, plan: JointEmbedding, masking: MultiBlockMasking | Sever
             weight_decay=0.04,
             end_weight_decay=0.4,
             decay_tokens=True,
-            ema=0.998,
+            teacher_decay=0.998,
             betas=(0.9, 0.999),
         ),
         run=RunConfig(precision="fp32", workers=16, log_every=50, checkpoint_every=1_000, keep=3),

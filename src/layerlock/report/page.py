@@ -86,4 +86,4 @@ def _say(folder: RunFolder, history: History, failed: dict[str, str]) -> None:
     for title, reason in failed.items():
         text = f"report.html: {title} could not be made ({reason})"
         if text not in said:
-            folder.log(history.step, "warning", text)
+            folder.write_event(history.step, "warning", text)

@@ -40,13 +40,13 @@ are the same is told by their fingerprint, since they may have been moved."""
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    found = {"python": sys.version.split()[0]}
+    installed = {"python": sys.version.split()[0]}
     for name in ("layerlock", "torch", "numpy", "av"):
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 class RunFolder:
@@ -124,13 +124,13 @@ class RunFolder:
             part = self.path / name
             shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink(missing_ok=True)
 
-    def log(self, step: int, kind: str, text: str) -> None:
+    def write_event(self, step: int, kind: str, text: str) -> None:
         """Adds a line to `events.log`: when, after which step, what kind of event, what; odd letters as escapes."""
         stamp = datetime.now().astimezone().isoformat(timespec="seconds")
         with self.events.open("a", encoding="utf-8") as events:
             events.write(f"{stamp} step {step} {kind}: {printable(' '.join(text.split()))}\n")
 
-    def add(self, line: dict[str, Any]) -> None:
+    def write_line(self, line: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""
         with self.metrics.open("a", encoding="utf-8") as metrics:
             metrics.write(json.dumps(line) + "\n")
@@ -160,16 +160,16 @@ def _stays(event: str, step: int) -> bool:
     """Whether a line of `events.log` tells of what was before the checkpoint of `step`; one cut short by a kill does
     not.
     """
-    found = EVENT.match(event)
-    return found is not None and int(found["step"]) + (found["kind"] in BEFORE_UPDATE) <= step
+    parsed = EVENT.match(event)
+    return parsed is not None and int(parsed["step"]) + (parsed["kind"] in BEFORE_UPDATE) <= step
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as one, with dotted names."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
+        flattened |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flattened
 
 
 def _is_empty(path: Path) -> bool:

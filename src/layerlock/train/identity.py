@@ -32,16 +32,16 @@ class Identity:
                 f"{config.data}: its videos are not those that this run was trained on, so that it would not go "
                 "on exactly; begin a new run with --init-from"
             )
-        found = differences(began.plan, self.plan)
-        found += [
+        different = differences(began.plan, self.plan)
+        different += [
             f"{config.network_field(name)}: the weights of {name} are not those that the run to resume began with"
             for name, weights in self.networks.items()
             if began.networks.get(name, weights) != weights
         ]
         if began.precision != self.precision:
-            found.append(
+            different.append(
                 f"run.precision: the run to resume computes in {began.precision}, now {config.run.precision} is "
                 f"{self.precision} on {self.device}; say --run.precision {began.precision}"
             )
-        if found:
-            raise ConfigError(found)
+        if different:
+            raise ConfigError(different)

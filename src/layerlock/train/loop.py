@@ -41,7 +41,7 @@ from layerlock.train.monitors import CollapseMonitor, not_finite, weight_norms
 from layerlock.train.optimizer import bounded, build_optimizer, moments_of, optimizer_problems, schedule
 from layerlock.train.previews import CLIPS, save_preview
 from layerlock.train.same_plan import differences, plan_facts
-from layerlock.train.schedule import ema
+from layerlock.train.schedule import teacher_decay
 from layerlock.train.signals import StopSignal
 from layerlock.train.start import weights_from
 
@@ -75,8 +75,8 @@ def train(
     plan = config.check(plan)
     check_memory(config.clip, config.batch)
     stages = [stage for _, stage in timeline(plan, config.steps)]
-    if found := optimizer_problems(config.optim) + config.network_problems(stages, fetch=True):
-        raise ConfigError(found)
+    if problems := optimizer_problems(config.optim) + config.network_problems(stages, fetch=True):
+        raise ConfigError(problems)
     device = pick_device(config.run.device)
     keep_freed_memory(device)
     if config.run.threads:
@@ -179,8 +179,8 @@ class Run:
     def begin(self, *, resume: bool, overwrite: bool) -> None:
         """Makes the folder ready and says what is done; nothing is written there before."""
         folder, own, before = self.folder, self.identity, self.resumed
-        if resume and before is None and (began := folder.plan_facts()) and (found := differences(began, own.plan)):
-            raise ConfigError(found)
+        if resume and before is None and (began := folder.plan_facts()) and (different := differences(began, own.plan)):
+            raise ConfigError(different)
         resolved = {"device": own.device, "precision": own.precision}
         folder.begin(self.config, resume=resume, overwrite=overwrite, resolved=resolved, plan=own.plan)
         save_source(self.source, self.config.data, folder.index, self.config.data_root)
@@ -257,15 +257,15 @@ class Run:
         schedule(self.optimizer, config.optim, config.steps, self.step, self.log)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.learner.after_step(ema(config.optim, config.steps, self.step))
+        self.learner.after_step(teacher_decay(config.optim, config.steps, self.step))
         shares = {OBJECTIVE + name: value * weights.get(name, 1.0) for name, value in losses.items()}
         self.meter.add(losses | (shares if weighted(self.plan) else {}) | {GRADIENT: norm})
         return figures
 
     def check_stage(self, stage: Stage, step: int) -> None:
         """Raises ConfigError for a stage that cannot be entered at `step`: a plan may do what it has not foretold."""
-        found = self.config.stage_problems(stage, self.learner.stage)
-        self.refuse(found or self.config.network_problems([stage], fetch=True), step)
+        problems = self.config.stage_problems(stage, self.learner.stage)
+        self.refuse(problems or self.config.network_problems([stage], fetch=True), step)
         if self.labels is not None:
             self.labels |= {stage.label(tap) for tap in stage.taps}
         new = fingerprints(set(stage.networks) - self.identity.networks.keys(), self.config.clip.frames)
@@ -348,7 +348,7 @@ class Run:
         }
         left = config.batch * (config.steps - self.step)
         line["timing"] = self.clock.figures(left) | {"memory_bytes": memory_bytes(self.device)}
-        self.folder.add(line)
+        self.folder.write_line(line)
         for warning in self.monitor.warnings(watched, self.step / config.steps):
             self.warn(warning)
         self.bar(self.step, config.steps, in_words(line))
@@ -439,7 +439,7 @@ class Run:
 
     def tell(self, kind: str, text: str) -> None:
         """A line of `events.log`."""
-        self.folder.log(self.step, kind, text)
+        self.folder.write_event(self.step, kind, text)
 
 
 def first_clips(source: Source, workers: int) -> Batch:

@@ -38,12 +38,12 @@ class Meter:
         """How many steps ago (0: the last one) a figure was first not finite, and which; None where all are. Of several
         figures of one step it is the one that was added first.
         """
-        found: tuple[int, str] | None = None
+        first: tuple[int, str] | None = None
         for name, values in self.pending().items():
             bad = (~values.isfinite()).nonzero()
-            if len(bad) and (found is None or len(values) - 1 - int(bad[0]) > found[0]):
-                found = len(values) - 1 - int(bad[0]), name
-        return found
+            if len(bad) and (first is None or len(values) - 1 - int(bad[0]) > first[0]):
+                first = len(values) - 1 - int(bad[0]), name
+        return first
 
     def drain(self) -> dict[str, float]:
         """Means by name since the last drain."""
@@ -80,10 +80,10 @@ class Clock:
         """Clips a second, the share of time that was waited, seconds until the end; and starts anew."""
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         rate = self.clips / elapsed
-        found = {
+        figures = {
             "clips_per_s": rate,
             "data_wait": self._waited / elapsed,
             "seconds_left": clips_left / max(rate, 1e-9),
         }
         self._restart()
-        return found
+        return figures

@@ -92,13 +92,13 @@ class CollapseMonitor:
         if not figures or done < self.SETTLED:
             return []
         spread = 1 - figures["token_cosine"]
-        found = [
+        turned = [
             self._turned("effective rank of features", figures["effective_rank"], self.RANK_SHARE, self.RANK_FLOOR),
             self._turned("distance between feature tokens (1 - cosine)", spread, self.SPREAD_SHARE, self.SPREAD_FLOOR),
         ]
         for name, value in figures["target_variance"].items():
-            found.append(self._turned(f"variance of target {name}", value, self.VARIANCE_SHARE, 0.0))
-        return [line for line in found if line]
+            turned.append(self._turned(f"variance of target {name}", value, self.VARIANCE_SHARE, 0.0))
+        return [line for line in turned if line]
 
     def _turned(self, name: str, value: float, share: float, floor: float) -> str | None:
         """Words for a figure that has just turned; one that was bad before, or is well, has none."""

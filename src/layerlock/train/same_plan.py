@@ -40,7 +40,7 @@ def plan_facts(plan: Plan, steps: int, log_every: int) -> dict[str, Any]:
     stages = timeline(plan, steps)
     samples, factors = _factors(plan, steps, stages)
     after = _settings(plan)
-    found = {
+    facts = {
         "class": type(plan).__qualname__,
         "settings": {name: value for name, value in before.items() if name in after and after[name] == value}
         | ({"run.log_every": log_every} if observes(plan) else {}),
@@ -49,7 +49,7 @@ def plan_facts(plan: Plan, steps: int, log_every: int) -> dict[str, Any]:
         "weights": samples,
         "all weights": factors,
     }
-    return dict(json.loads(json.dumps(found)))
+    return dict(json.loads(json.dumps(facts)))
 
 
 def _factors(plan: Plan, steps: int, stages: Sequence[tuple[int, Stage]]) -> tuple[dict[str, Any], str]:
@@ -110,13 +110,13 @@ _NOTHING = object()
 
 def _settings(plan: Plan) -> dict[str, Any]:
     """What a plan was made with: its fields or attributes, and those of its class."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for made in reversed(type(plan).__mro__[:-1]):
-        found |= {name: value for name, value in vars(made).items() if not hasattr(type(value), "__get__")}
-    found |= _fields(plan) | getattr(plan, "__dict__", {})
+        settings |= {name: value for name, value in vars(made).items() if not hasattr(type(value), "__get__")}
+    settings |= _fields(plan) | getattr(plan, "__dict__", {})
     if isinstance(plan, FixedPlan):
-        del found["timeline"]  # its stages are described as those of any plan
-    return {name: _plain(value) for name, value in found.items() if not name.startswith(("__", "_abc_", "_is_"))}
+        del settings["timeline"]  # its stages are described as those of any plan
+    return {name: _plain(value) for name, value in settings.items() if not name.startswith(("__", "_abc_", "_is_"))}
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

@@ -50,8 +50,8 @@ def weight_decay(optim: OptimConfig, steps: int, step: int) -> float:
     return optim.weight_decay + (optim.end_weight_decay - optim.weight_decay) * rise
 
 
-def ema(optim: OptimConfig, steps: int, step: int) -> float:
+def teacher_decay(optim: OptimConfig, steps: int, step: int) -> float:
     """The share of its weights that a teacher keeps after update `step` (from 0) of `steps`: in a straight line."""
-    if optim.end_ema is None:
-        return optim.ema
-    return optim.ema + (optim.end_ema - optim.ema) * step / max(steps - 1, 1)
+    if optim.end_teacher_decay is None:
+        return optim.teacher_decay
+    return optim.teacher_decay + (optim.end_teacher_decay - optim.teacher_decay) * step / max(steps - 1, 1)
