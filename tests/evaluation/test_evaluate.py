@@ -365,7 +365,9 @@ def test_depth_of_the_synthetic_world(tmp_path: Path, world: Path, encoder: Path
         assert row.validation == min(own)
     shown = load_file(tmp_path / "out" / "gallery.safetensors")
     assert shown["predicted"].shape == shown["true"].shape == (8, 4, 24, 24)
-    assert "predicted depth" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    for said in ("measured", "predicted"):
+        assert re.search(rf"{said} depth, bright [\d.]+ to dark [\d.]+ m\b", page)
 
 
 def write_scene(folder: Path, unmeasured: range) -> Path:

@@ -135,7 +135,8 @@ def _clips(folder: EvaluationFolder, results: Evaluation) -> list[Markup]:
 
 def _strips(shown: dict[str, Tensor], target: Target, low_high: tuple[float, float]) -> list[Markup]:
     strips = [row("frames", pictures.photo_strip(shown["video"]), "Frames of the clip")]
-    for name, said in (("true", f"measured {target.name}"), ("predicted", f"predicted {target.name}")):
+    scale = f"{target.name}, bright {low_high[0]:.3g} to dark {low_high[1]:.3g} {target.unit}".rstrip()
+    for name, said in (("true", f"measured {scale}"), ("predicted", f"predicted {scale}")):
         if name in shown:
             strips.append(row(said, pictures.photo_strip(_map_picture(shown[name], target, low_high)), said))
     return strips
