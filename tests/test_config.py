@@ -87,7 +87,10 @@ def test_what_is_too_large_for_any_machine_is_said_at_once(changes: dict[str, An
         ({"optim": OptimConfig(cycles=9), "steps": 8}, "optim.cycles: 9 do not fit in 8 steps"),
         ({"optim": OptimConfig(weight_decay=math.nan)}, "optim.weight_decay: nan is not finite"),
         ({"optim": OptimConfig(betas=(0.9, math.inf))}, r"optim.betas: \(0.9, inf\) is not finite"),
-        ({"optim": OptimConfig(cycles=4), "plan": Progressive(start=0.5, interval=0.2)}, "optim.cycles: 4 equal ones"),
+        (
+            {"optim": OptimConfig(cycles=4), "plan": Progressive(start=0.5, interval=0.2)},
+            "optim.cycles: 4 equal cycles",
+        ),
         ({"plan": Progressive(start=0.5, last=0)}, "plan.last must be positive"),
         ({"plan": Progressive(start=0.5, first=9, last=12)}, "freeze_decoder"),
         ({"plan": Progressive(start=0.5, interval=0.1), "steps": 3}, "too few"),
@@ -117,7 +120,7 @@ def test_cycles_go_with_sequential_parts_of_one_length() -> None:
     )
     fits.check()
     for plan in (replace(fits.plan, parts=6), replace(fits.plan, times=(0.25, 0.5, 0.8))):
-        with pytest.raises(ConfigError, match=r"optim\.cycles: 4 equal ones do not begin where stages do"):
+        with pytest.raises(ConfigError, match=r"optim\.cycles: 4 equal cycles must begin where stages begin"):
             replace(fits, plan=plan).check()
 
 

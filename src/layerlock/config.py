@@ -83,7 +83,7 @@ class OptimConfig:
         """What is wrong, a line each."""
         found = []
         if self.lr <= 0 or self.end_lr < 0 or self.end_lr > self.lr:
-            found.append(f"optim.lr: {self.lr} down to {self.end_lr} is not a learning rate that falls to 0 or above")
+            found.append(f"optim.lr: {self.lr} to {self.end_lr} is not a learning rate that falls, to 0 or more")
         found += [
             f"optim.{n}: {getattr(self, n)} is not a fraction of the run"
             for n in ("warmup", "mini_warmup")
@@ -155,7 +155,7 @@ class RunConfig:
         if self.workers < 0:
             found.append(f"run.workers: {self.workers} is negative")
         if not 0 <= self.store_gb < math.inf:
-            found.append(f"run.store_gb: {self.store_gb} is no number of gigabytes (0 or more)")
+            found.append(f"run.store_gb: {self.store_gb} is not a number of gigabytes, 0 or more")
         if self.threads is not None and self.threads < 1:
             found.append(f"run.threads: {self.threads} is not positive")
         return found
@@ -242,7 +242,7 @@ class Config:
             found = self.decoder.problems()
             if self.decoder.mask_tokens not in {1, masks}:
                 found.append(
-                    f"decoder.mask_tokens: {self.decoder.mask_tokens} for {masks} masks of a clip; 1, or as many"
+                    f"decoder.mask_tokens: {self.decoder.mask_tokens} for {masks} masks a clip; it must be 1 or {masks}"
                 )
             return found
         return self.decoder.problems(self.model.depth)
@@ -284,9 +284,9 @@ class Config:
         found = stage.problems(self.model.depth, self.encoder_depth, freeze_decoder)
         names_positions = all(counts.predicted for counts in self.masking.counts(self.grid))
         if any(tap.masked for tap in stage.taps) and not names_positions:
-            found.append("stage.taps: losses at masked positions, with a masking that names none")
+            found.append("stage.taps: losses at masked positions need a masking that names them")
         if before is not None and stage.frozen < before.frozen:
-            found.append(f"stage.frozen: {before.frozen} blocks are frozen and stay so: not {stage.frozen}")
+            found.append(f"stage.frozen: {before.frozen} blocks are frozen already; {stage.frozen} would thaw some")
         return found
 
     def network_problems(self, stages: Iterable[Stage], *, fetch: bool = False) -> list[str]:
@@ -322,8 +322,8 @@ class Config:
         ):
             return []
         return [
-            f"optim.cycles: {cycles} equal ones do not begin where stages do, of which the plan has "
-            f"{len(stage_begins)}; 1 goes with any plan"
+            f"optim.cycles: {cycles} equal cycles must begin where stages begin, and the plan has "
+            f"{len(stage_begins)} stages; 1 suits any plan"
         ]
 
     def _problems(self) -> list[str]:
@@ -359,7 +359,7 @@ def type_problems(config: Any, where: str = "") -> list[str]:
         if kinds := _dataclasses(hint):
             wrong = type(value) not in kinds
             found += (
-                [f"{where}{name}: {value!r} is no {' or '.join(kind.__name__ for kind in kinds)}"]
+                [f"{where}{name}: {value!r} is not a {' or '.join(kind.__name__ for kind in kinds)}"]
                 if wrong
                 else type_problems(value, f"{where}{name}.")
             )
@@ -455,7 +455,7 @@ def from_dict(cls: type, values: Any) -> Any:
 def _build(cls: type, values: Any, where: str, problems: list[str]) -> Any:
     hints = typing.get_type_hints(cls)
     if not isinstance(values, dict):
-        problems.append(f"{where or 'config'}: {values!r} in place of a table of fields")
+        problems.append(f"{where or 'config'}: {values!r} is not a table of fields")
         return None
     unknown = sorted(set(values) - set(hints))
     problems += [f"{where}{name}: no such field" for name in unknown]

@@ -131,11 +131,11 @@ def _is_gone(holder: Holder | None, silent: float) -> bool:
 
 def _in_use(holder: Holder | None, silent: float, path: Path) -> str:
     if holder is None:
-        return f"{path.name} says that another process writes here, not which; remove {path} if there is none"
+        return f"{path.name} says that another process writes here but not which one; remove {path} if there is none"
     if holder.here:
         return f"in use by {holder.words}; one process at a time can write here"
     return (
-        f"in use by {holder.words}, with a sign of life {max(silent, 0):.0f} seconds ago; one process at a time can "
-        f"write here. Whether that one still runs cannot be seen from this machine: if it does not, remove {path}, or "
-        f"wait until it has been silent for {SILENT / 60:.0f} minutes"
+        f"in use by {holder.words}, last seen {max(silent, 0):.0f} seconds ago; one process at a time can write here. "
+        f"This machine cannot tell whether that one still runs: if it does not, remove {path}, or wait until it has "
+        f"not been seen for {SILENT / 60:.0f} minutes"
     )

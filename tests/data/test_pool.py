@@ -53,7 +53,7 @@ def test_a_crash_or_hang_costs_one_task(workers: int, ahead: int) -> None:
 
 @pytest.mark.parametrize("tasks", [[], [1]])
 def test_a_number_of_processes_that_cannot_be_is_refused(tasks: list[int]) -> None:
-    with pytest.raises(LayerlockError, match="workers: 100,000 are more than 1,024 processes"):
+    with pytest.raises(LayerlockError, match="workers: 100,000 is more than 1,024 processes"):
         list(run_in_processes(square, tasks, workers=100_000, seconds=30))
     with pytest.raises(LayerlockError, match="workers: -3 is negative"):
         list(run_in_processes(square, tasks, workers=-3, seconds=30))

@@ -194,7 +194,7 @@ def test_summary_says_what_the_numbers_say(tmp_path: Path) -> None:
     assert "fell from 0.5 to 0.25" in told("a", 2)
     assert "rose from 0.5 to 0.75" in told("b", 3)
     assert "fell" not in told("c", 1)
-    assert "No end is noted" in told("d", 1)
+    assert "No end is recorded" in told("d", 1)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -176,7 +176,7 @@ TAPS = PIXEL_STAGE.taps
     ("stage", "word"),
     [
         (Stage(frozen=9, last=9, taps=TAPS), r"step 5: stage\.frozen: 9 frozen blocks"),
-        (Stage(frozen=1, last=6, taps=TAPS), r"step 5: stage\.frozen: 2 blocks are frozen and stay so"),
+        (Stage(frozen=1, last=6, taps=TAPS), r"step 5: stage\.frozen: 2 blocks are frozen already"),
         (Stage(frozen=2, last=3, taps=TAPS), r"step 5: stage\.taps\[0\]\.depth: a loss at depth 4, above block 3"),
         (lock_stage(3, frozen=2), r"step 5: stage\.taps\[0\]\.target: predicts h3 with 2 blocks frozen"),
         (Stage(frozen=2, last=6, taps=()), r"step 5: stage\.taps: a stage without a loss"),

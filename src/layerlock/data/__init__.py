@@ -59,7 +59,7 @@ def open_source(
     """
     if data == "synthetic":
         if root is not None:
-            raise LayerlockError("data_root: the synthetic world is no list of paths")
+            raise LayerlockError("data_root: the synthetic world has no paths")
         from layerlock.data.synthetic import SyntheticSource
 
         return SyntheticSource(clip=clip, seed=seed, targets=targets)
@@ -73,7 +73,9 @@ def open_source(
         check_torchcodec()
     if saved is not None and saved.exists():
         if not os.path.exists(data):
-            raise LayerlockError(f"{data}: the data are not there any more; say with --data where they were moved to")
+            raise LayerlockError(
+                f"{data}: the data are no longer there; if they were moved, give their new place with --data"
+            )
         index = load_index(saved, data, root)
     else:
         columns = dict.fromkeys(name for name in targets if name not in MAPS)

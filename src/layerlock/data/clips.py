@@ -82,10 +82,10 @@ class ClipConfig:
             problems.append(f"clip.fps is {self.fps}; it has to be above 0 and at most 1000 frames a second")
         if self.area is not None and not 0 < self.area[0] <= self.area[1] <= 1:
             problems.append(
-                f"clip.area is {self.area}; it has to be two parts of the picture, rising, above 0 and up to 1"
+                f"clip.area is {self.area}; it must be two fractions of the picture, ascending, above 0 and up to 1"
             )
         if not 0 < self.aspect[0] <= self.aspect[1]:
-            problems.append(f"clip.aspect is {self.aspect}; it has to be two proportions, rising, above 0")
+            problems.append(f"clip.aspect is {self.aspect}; it must be two aspect ratios, ascending, above 0")
         problems += [
             f"clip.{name} is {getattr(self, name)}; it has to be a probability"
             for name in ("jitter", "grayscale")

@@ -110,7 +110,7 @@ class FolderSource:
         tried = "\n".join(f"  - {path}: {reason}" for path, reason in skipped[:5])
         raise LayerlockError(
             f"{_videos(min(ATTEMPTS, len(self)))} in a row could not be decoded; "
-            f"is {self.index.root} still there and whole?\n{tried}"
+            f"check that {self.index.root} is still there and can be read\n{tried}"
         )
 
     def name(self, index: int, attempt: int = 0) -> str:

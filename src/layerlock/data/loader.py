@@ -148,7 +148,7 @@ def _from_next_candidates(maker: _Maker, place: int, seconds: float) -> list[Fac
         if not isinstance(result, Failure):
             return [result[0] | {"skipped": (*lost, *result[0]["skipped"])}, *result[1:]]
         lost.append((maker.source.name(index, attempt), result.reason))
-    return _Refusal(f"sample {index} is lost: {ATTEMPTS} workers in a row were\n{_listed(lost)}")
+    return _Refusal(f"sample {index} cannot be made: {ATTEMPTS} workers in a row were lost\n{_listed(lost)}")
 
 
 def _listed(lost: Sequence[tuple[str, str]]) -> str:

@@ -74,7 +74,7 @@ def run_in_processes(
     if workers is not None and workers < 0:
         raise LayerlockError(f"workers: {workers} is negative")
     if workers is not None and workers > MOST_PROCESSES:
-        raise LayerlockError(f"workers: {workers:,} are more than {MOST_PROCESSES:,} processes")
+        raise LayerlockError(f"workers: {workers:,} is more than {MOST_PROCESSES:,} processes")
     count = min(processors() if workers is None else workers, len(tasks))
     if count == 0:
         yield from map(function, tasks)

@@ -137,7 +137,7 @@ def _unit(model: ViTConfig, taps: Sequence[Tap]) -> str:
         if unit:
             return unit
     plain = set(model.mean) == {0.0} and set(model.std) == {1.0}
-    return "in [0, 1]" if plain else "in the model's units, less its mean and over its deviation"
+    return "in [0, 1]" if plain else "in the model's units (minus its mean, over its standard deviation)"
 
 
 def _rates(lines: Sequence[Line]) -> Iterator[Chart]:

@@ -85,14 +85,14 @@ class History:
         """How the run came to its end, in words."""
         for event in reversed(self.events):
             if event.kind == "end":
-                return "It ran to its end."
+                return "It ran to the end."
             if event.kind == "stop":
                 return f"It was stopped by a signal {event.text}; it can be resumed."
             if event.kind == "error":
                 return f"It stopped on an error: {event.text}."
             if event.kind in ("switch", "resume"):
                 break
-        return "No end is noted: it is still running, or it was cut off."
+        return "No end is recorded: it is still running, or it was killed."
 
 
 def read_history(folder: RunFolder, config: Config, versions: dict[str, str]) -> History:

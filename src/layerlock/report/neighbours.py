@@ -68,7 +68,7 @@ def _neighbours(encoder: Encoder, config: Config, count: int) -> list[Markup]:
             note(f"There {'is 1 video' if videos == 1 else 'are 2 videos'}: too few for neighbours to mean anything.")
         ]
     if not found.features_vd.isfinite().all():
-        return [note("The features are not all finite, so there are no neighbours.")]
+        return [note("Some features are not finite, so there are no neighbours.")]
     queries = torch.tensor(pictures.pick_frames(videos, QUERIES))
     index_qk, cosine_qk = neighbours(found.features_vd, min(NEIGHBOURS, videos - 1), queries)
     shown = [
@@ -76,9 +76,9 @@ def _neighbours(encoder: Encoder, config: Config, count: int) -> list[Markup]:
         for query, near, cosines in zip(queries, index_qk, cosine_qk, strict=True)
     ]
     head = (
-        "Left a video, beside it those whose features are most alike, with the cosine. Features are the mean over the"
-        f" tokens of the middle clip after block {encoder.at_depth(HEADLINE)}. {videos} of {_count(total)} videos"
-        f" were compared; any two of them have a cosine of {_mean_cosine(found.features_vd):.3f} on average. The"
+        "Left: a video; beside it: the videos with the most similar features, and their cosine. Features are the mean"
+        f" over the tokens of the middle clip after block {encoder.at_depth(HEADLINE)}. {videos} of {_count(total)}"
+        f" videos were compared; any two of them have a cosine of {_mean_cosine(found.features_vd):.3f} on average. The"
         " encoder was trained on these data."
     )
     return [paragraph(head), cards(shown, "queries")]

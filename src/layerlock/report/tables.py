@@ -47,7 +47,7 @@ def _decoding(config: Config) -> str:
 
 
 def _when(events: Sequence[Event]) -> str:
-    return f"events from {clock(events[0].when)} to {clock(events[-1].when)}" if events else "no event is noted"
+    return f"events from {clock(events[0].when)} to {clock(events[-1].when)}" if events else "no event is recorded"
 
 
 def summary(history: History) -> list[str]:
@@ -115,7 +115,7 @@ def stages(history: History) -> list[Markup]:
     text_ = (
         "Counted from shapes: the matrix products of one clip in one training step, forward and backward,"
         " a multiply-add as two operations."
-        " The target pass is a part of the total. Speed is measured: the median, with all that goes on besides."
+        " The target pass is a part of the total. Speed is measured: the median, with reading and logging."
     )
     if any(span.reason for span in history.spans):
         columns.append("why it began")

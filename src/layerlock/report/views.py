@@ -152,7 +152,7 @@ def _what_is_shown(sheet: Sheet, preview: Preview) -> list[str]:
         "An even, saturated picture is a prediction that lies outside the range of the target.",
     ]
     if len(targets_of(preview)) > 1:
-        said.append("Of several targets the deepest is shown, at the end all.")
+        said.append("Of several targets the deepest is shown; at the end of the run, all are.")
     if any(name.startswith("positions/") for name in preview):
         said.append("Patches that are not predicted are grey.")
     return said

@@ -79,7 +79,7 @@ def test_a_file_that_is_cut_off_says_so(tmp_path: Path, cut: int) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"version": 3}, "no .sens file of version 4"),
+        ({"version": 3}, "not a .sens file of version 4"),
         ({"colour": 0}, "compression"),
         ({"depth": 2}, "compression"),
         ({"depth_size": (6, 9)}, "depth of frame 0 is not 9x6 pixels"),

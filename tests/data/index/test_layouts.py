@@ -255,7 +255,7 @@ def test_a_root_that_is_not_there_or_not_asked_for_is_said(tmp_path: Path) -> No
     with pytest.raises(LayerlockError, match=r"data_root: .*gone: there is no such folder"):
         list_videos(path, str(tmp_path / "gone"))
     for data in (tmp_path, tmp_path / "a.mp4"):
-        with pytest.raises(LayerlockError, match=r"data_root: .* is no list of paths"):
+        with pytest.raises(LayerlockError, match=r"data_root: .* is not a list of paths"):
             list_videos(data, str(tmp_path))
 
 
@@ -377,9 +377,12 @@ def test_columns_are_targets(tmp_path: Path, ending: str) -> None:
     ("wanted", "words"),
     [
         ({"sped": None}, r"metadata.csv: there is no column sped; its columns are: file_name, speed, age, room"),
-        ({"speed": "class"}, r"metadata.csv, line 2: speed is 0.5, which is no class; .* call the column speed:class"),
+        (
+            {"speed": "class"},
+            r"metadata.csv, line 2: speed is 0.5, which is not a class; .* name the column speed:class",
+        ),
         ({"room": "float"}, r"metadata.csv, line 2: room is 'hall'; it has to be a number"),
-        ({"mass": "class"}, r"metadata.csv: the column mass:float is no class"),
+        ({"mass": "class"}, r"metadata.csv: the column mass:float is not a class"),
     ],
 )
 def test_columns_that_are_not_what_is_wanted(tmp_path: Path, wanted: Any, words: str) -> None:
@@ -402,7 +405,7 @@ def test_what_is_no_list_has_no_columns(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
     for data in (tmp_path, tmp_path / "a.mp4"):
         assert list_videos(data, wanted={"label": None}).targets == {}
-        with pytest.raises(LayerlockError, match="it is no list, and has no column speed"):
+        with pytest.raises(LayerlockError, match="it is not a list, so it has no column speed"):
             list_videos(data, wanted={"speed": None})
 
 
@@ -491,7 +494,10 @@ def test_something_something_for_testing_has_no_labels(tmp_path: Path) -> None:
     [
         ('{"Holding something": 1, "Approaching something with your camera": 1}', "2 classes are not 0 to 1"),
         ('{"Holding something": "one"}', "a whole number for each class"),
-        ('{"Holding something": 0}', r"train\.json, entry 2: the class 'Approaching something .* not among the 1"),
+        (
+            '{"Holding something": 0}',
+            r"train\.json, entry 2: the class 'Approaching something .* not in the file of class numbers, which has 1",
+        ),
     ],
 )
 def test_something_something_with_odd_class_numbers(tmp_path: Path, text: str, words: str) -> None:
@@ -554,51 +560,55 @@ def test_kinetics_prefers_the_cut_video_and_the_nearer_folder(tmp_path: Path) ->
     [
         ("list.csv", "", "list.csv: it lists no videos"),
         ("list.txt", "\n \n", "list.txt: it lists no videos"),
-        ("list.csv", "a.mp4 1\nb.mp4 two\n", "list.csv, line 2: the label 'two' is no number"),
-        ("list.csv", "a.mp4 1\nb.mp4\n", "list.csv, line 2: there is no label, and the first line has one"),
+        ("list.csv", "a.mp4 1\nb.mp4 two\n", "list.csv, line 2: the label 'two' is not a number"),
+        ("list.csv", "a.mp4 1\nb.mp4\n", "list.csv, line 2: the label is missing, and the first line has one"),
         ("list.csv", "a.mp4\n\nb.mp4 3\n", "list.csv, line 3: there is a label, 3, and the first line has none"),
-        ("list.csv", "a.mp4 -2\n", "line 1: label is -2, which is no class number .* call the column label:float"),
-        ("list.csv", "a.mp4 1\nb.mp4 1000000\n", "line 2: label is 1000000, which is no class number"),
+        ("list.csv", "a.mp4 -2\n", "line 1: label is -2, which is not a class number .* name the column label:float"),
+        ("list.csv", "a.mp4 1\nb.mp4 1000000\n", "line 2: label is 1000000, which is not a class number"),
         (
             "list.csv",
             "name,label\na.mp4,1\n",
-            "line 1: the label 'label' is no .*; .* none is called file_name.*: name,la",
+            "line 1: the label 'label' is not .*; .* one must be file_name .*: name,la",
         ),
-        ("list.csv", "a.mp4 0.5\nb.mp4 1e999\n", "line 2: the label '1e999' is no number"),
+        ("list.csv", "a.mp4 0.5\nb.mp4 1e999\n", "line 2: the label '1e999' is not a number"),
         (
             "list.csv",
             "a.mp4 250 1\nb.mp4 1\n",
-            "line 2: there is no number of frames, and other lines have one: b.mp4 1",
+            "line 2: the number of frames is missing, and other lines have one: b.mp4 1",
         ),
-        ("list.csv", "a.mp4 0 250 1\n", "line 1: there are more than three columns; a line is .*: a.mp4 0 250 1"),
+        ("list.csv", "a.mp4 0 250 1\n", "line 1: there are more than three columns; a line holds .*: a.mp4 0 250 1"),
         (
             "list.csv",
             "path,label\na.mp4,0.37\nb.mp4,cat\n",
-            "list.csv, line 3: label is 'cat', and 0.37 in line 2: .* call it label:class",
+            "list.csv, line 3: label is 'cat', but 0.37 in line 2: .* name it label:class",
         ),
         (
             "list.csv",
             "path,label:float\na.mp4,3\nb.mp4,cat\n",
             "list.csv, line 3: label is 'cat'; it has to be a number",
         ),
-        ("list.csv", "path,label\na.mp4,0.5\na.mp4,1.5\n", "line 3: .* has the label 1.5, and 0.5 in line 2"),
+        ("list.csv", "path,label\na.mp4,0.5\na.mp4,1.5\n", "line 3: .* has the label 1.5, but 0.5 in line 2"),
         ("list.csv", "a.mp4\nb.mp4 cat\n", "list.csv, line 2: there is a label, cat, and the first line has none"),
         ("set.csv", "file_name, label, label\na.mp4,1,2\n", "set.csv: 2 columns are called label"),
-        ("set.csv", "file_name;label\na.mp4;1;2\n", "set.csv, line 2: 3 fields, where the first line names 2"),
-        ("list.csv", "a.mp4 1\nb.mp4 1\n./a.mp4 2\n", "line 3: .*a.mp4 has the label 2, and 1 in line 1"),
+        ("set.csv", "file_name;label\na.mp4;1;2\n", "set.csv, line 2: 3 fields; the first line names 2"),
+        ("list.csv", "a.mp4 1\nb.mp4 1\n./a.mp4 2\n", "line 3: .*a.mp4 has the label 2, but 1 in line 1"),
         ("list.csv", 'a.mp4 1\n"b.mp4 1\nc.mp4 1\n', "line 2: a quote is opened here and never closed"),
-        ("list.csv", '"a.mp4"x 1\n', "line 1: after a path in quotes comes a label or nothing"),
+        ("list.csv", '"a.mp4"x 1\n', "line 1: only a label can follow a path in quotes"),
         ("list.csv", '"" 1\n', "line 1: the path is empty"),
         ("metadata.csv", "name,label\na.mp4,1\n", "metadata.csv: there is no column file_name; .* name, label"),
         ("metadata.csv", "file_name,label\n", "metadata.csv: it lists no videos"),
         ("metadata.csv", "file_name,label\na.mp4,1\n,2\n", "line 3: file_name is ''; it has to be a path"),
-        ("metadata.csv", 'file_name,label\n"a\n.mp4",1\nb.mp4\n', "line 4: 1 fields, where the first line names 2"),
-        ("metadata.csv", 'file_name\n"a.mp4"b\n', "metadata.csv, line 2: it is no csv"),
-        ("metadata.csv", 'file_name\na.mp4\n"b.mp4\n', "metadata.csv, line 3: it is no csv"),
-        ("metadata.csv", "file_name,label\na.mp4,1\na.mp4,2\n", "line 3: .* has the label 2, and 1 in line 2"),
-        ("metadata.jsonl", '{"file_name": "a.mp4"}\n{"name": 1}\n', "line 2: there is no file_name; there is: name"),
-        ("metadata.jsonl", '{"file_name": "a.mp4"}\n\n{"file', "metadata.jsonl, line 3: it is no json"),
-        ("metadata.jsonl", '["a.mp4"]\n', "line 1: it is no json object"),
+        ("metadata.csv", 'file_name,label\n"a\n.mp4",1\nb.mp4\n', "line 4: 1 fields; the first line names 2"),
+        ("metadata.csv", 'file_name\n"a.mp4"b\n', "metadata.csv, line 2: it is not valid csv"),
+        ("metadata.csv", 'file_name\na.mp4\n"b.mp4\n', "metadata.csv, line 3: it is not valid csv"),
+        ("metadata.csv", "file_name,label\na.mp4,1\na.mp4,2\n", "line 3: .* has the label 2, but 1 in line 2"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.mp4"}\n{"name": 1}\n',
+            "line 2: there is no file_name; its fields are: name",
+        ),
+        ("metadata.jsonl", '{"file_name": "a.mp4"}\n\n{"file', "metadata.jsonl, line 3: it is not valid json"),
+        ("metadata.jsonl", '["a.mp4"]\n', "line 1: it is not a json object"),
         ("metadata.jsonl", '{"file_name": 3}\n', "line 1: file_name is 3; it has to be a path"),
         ("metadata.jsonl", '{"file_name": "a.mp4", "label": [1]}\n', r"line 1: label is \[1\]; it has to be a name or"),
         (
@@ -607,14 +617,14 @@ def test_kinetics_prefers_the_cut_video_and_the_nearer_folder(tmp_path: Path) ->
             "line 1: label is inf; it has to be a name or",
         ),
         ("metadata.jsonl", '{"file_name": "a.mp4", "label": true}\n', "line 1: label is True; it has to be a name or"),
-        ("train.json", "[{", "train.json, line 1: it is no json"),
-        ("train.json", '[\n{"id": "1"},\n]', "train.json, line [23]: it is no json"),
-        ("train.json", "[" * 100_000, "train.json.*: it is no json"),
-        ("train.json", '{"Holding something": "0"}', "train.json: it is no list of json objects with id"),
+        ("train.json", "[{", "train.json, line 1: it is not valid json"),
+        ("train.json", '[\n{"id": "1"},\n]', "train.json, line [23]: it is not valid json"),
+        ("train.json", "[" * 100_000, "train.json.*: it is not valid json"),
+        ("train.json", '{"Holding something": "0"}', "train.json: it is not a list of json objects with id"),
         ("train.json", "[]", "train.json: it lists no videos"),
-        ("train.json", '[{"id": "1"}, {"video": "2"}]', "train.json, entry 2: there is no id; there is: video"),
-        ("train.json", '["1"]', "train.json, entry 1: it is no json object"),
-        ("train.json", '[{"id": "1", "template": 5}]', "train.json, entry 1: template is 5; it has to be a text"),
+        ("train.json", '[{"id": "1"}, {"video": "2"}]', "train.json, entry 2: there is no id; its fields are: video"),
+        ("train.json", '["1"]', "train.json, entry 1: it is not a json object"),
+        ("train.json", '[{"id": "1", "template": 5}]', "train.json, entry 1: template is 5; it must be text"),
         (
             "k.csv",
             "label,youtube_id,time_end\na,b,10\n",
@@ -634,7 +644,7 @@ def test_mistakes_in_lists_are_told_with_their_place(tmp_path: Path, name: str, 
 def test_text_that_is_no_utf8_is_told_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_bytes("a.mp4 1\nété.mp4 2\n".encode("latin-1"))
-    with pytest.raises(LayerlockError, match=r"list\.csv, line 2: the byte 0xe9 is no UTF-8"):
+    with pytest.raises(LayerlockError, match=r"list\.csv, line 2: the byte 0xe9 is not UTF-8"):
         list_videos(path)
 
 

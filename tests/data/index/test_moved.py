@@ -126,19 +126,19 @@ def test_data_that_were_moved_are_the_same_data(data: Path, tmp_path: Path, name
 
 def other_world(old: Path, new: Path, worlds: Path) -> str:
     shutil.copytree(worlds / "other", new)
-    return "bytes, where this run was trained on|other contents"
+    return "bytes; this run was trained on|on other contents of it"
 
 
 def one_is_missing(old: Path, new: Path, worlds: Path) -> str:
     shutil.copytree(old, new)
     (new / "2.mp4").unlink()
-    return "4 videos, where this run was trained on 5"
+    return "4 videos; this run was trained on 5"
 
 
 def one_more(old: Path, new: Path, worlds: Path) -> str:
     shutil.copytree(old, new)
     shutil.copy(new / "2.mp4", new / "5.mp4")
-    return "6 videos, where this run was trained on 5"
+    return "6 videos; this run was trained on 5"
 
 
 def renamed(old: Path, new: Path, worlds: Path) -> str:
@@ -151,7 +151,7 @@ def other_contents(old: Path, new: Path, worlds: Path) -> str:
     shutil.copytree(old, new)
     whole = (new / "2.mp4").read_bytes()
     (new / "2.mp4").write_bytes(whole[:-9] + bytes(byte ^ 1 for byte in whole[-9:]))
-    return r"2\.mp4: other contents"
+    return r"2\.mp4: this run was trained on other contents"
 
 
 @pytest.mark.parametrize("change", [other_world, one_is_missing, one_more, renamed, other_contents])
@@ -168,14 +168,14 @@ def test_another_list_beside_the_first_is_other_data(data: Path, tmp_path: Path)
     save_source(opened(tmp_path / "list.txt"), str(tmp_path / "list.txt"), tmp_path / "index.json")
     for numbers in ((3, 1), (1, 3, 4), (3, 1, 2)):
         (tmp_path / "second.txt").write_text("".join(f"data/{n}.mp4\n" for n in numbers))
-        with pytest.raises(LayerlockError, match="where this run was trained on"):
+        with pytest.raises(LayerlockError, match="this run was trained on"):
             opened(tmp_path / "second.txt", saved=tmp_path / "index.json")
 
 
 def test_data_that_are_gone_come_with_what_to_do(data: Path, tmp_path: Path) -> None:
     save_source(opened(data), str(data), tmp_path / "index.json")
     data.rename(tmp_path / "new")
-    with pytest.raises(LayerlockError, match=r"say with --data where"):
+    with pytest.raises(LayerlockError, match=r"give their new place with --data"):
         opened(data, saved=tmp_path / "index.json")
 
 

@@ -191,19 +191,21 @@ def _one_series(path: str, pattern: str | None, stems: list[str], kind: str) -> 
     try:
         series, alone = find_series(stems)
     except ValueError as error:
-        raise UnreadableVideo(path, f"which picture is the frame is not clear: {_plain(str(error))}") from error
+        raise UnreadableVideo(path, f"two pictures for one frame: {_plain(str(error))}") from error
     told = ", ".join(f"{one.pattern} ({len(one.names)})" for one in series[:_SHOWN]) + ", ..." * (len(series) > _SHOWN)
     if pattern is not None:
         base, ending = os.path.splitext(pattern)
         wanted = (base if ending.lower() in _ENDINGS else pattern).lower()
         named = [one for one in series if wanted in (one.pattern.lower(), one.pattern.lower() + kind)]
         if not named:
-            raise UnreadableVideo(path, _plain(f"there is no such series of pictures; there is: {told or 'none'}"))
+            raise UnreadableVideo(
+                path, _plain(f"there is no such series of pictures; the folder has: {told or 'none'}")
+            )
         return named[0].names, []
     if not series:
         shown = ", ".join(sorted(alone)[:3])
         raise UnreadableVideo(
-            path, _plain(f"its pictures are no series, whose names differ in a number alone: {shown}")
+            path, _plain(f"its pictures are not a series, in which names differ only in a number: {shown}")
         )
     if len(series) > 1:
         raise UnreadableVideo(
@@ -296,7 +298,7 @@ def _by_stem(path: str, files: Sequence[str], kind: str = "") -> dict[str, str]:
         stem = stem[: len(stem) - len(kind)]
         if stem in path_of:
             twins = " and ".join(sorted(_plain(os.path.basename(twin)) for twin in (path_of[stem], name)))
-            raise UnreadableVideo(path, f"which picture is the frame is not clear: {twins}")
+            raise UnreadableVideo(path, f"two pictures for one frame: {twins}")
         path_of[stem] = os.path.join(path, name)
     return path_of
 
@@ -356,7 +358,7 @@ def _depth_map(video: VideoInfo, listing: _Listing, place: int) -> np.ndarray:
     if frame.format.name not in ("gray16be", "gray16le"):
         raise UnreadableVideo(
             video.path,
-            f"depth map {_name(video.path, path)} is no 16-bit grayscale PNG: its pixels are {frame.format.name}",
+            f"depth map {_name(video.path, path)} is not a 16-bit grayscale PNG: its pixels are {frame.format.name}",
         )
     return frame.to_ndarray()
 

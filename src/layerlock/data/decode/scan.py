@@ -178,11 +178,11 @@ def _by_decoding(
         if pixels > MOST_COUNTED:
             raise UnreadableVideo(
                 path,
-                "its frames can be told only by decoding all of it, and it is too long for that; "
-                "encode it anew (ffmpeg -i FILE -c:v libx264 NEW.mp4)",
+                "its frames can only be counted by decoding all of it, and it is too long for that; "
+                "re-encode it (ffmpeg -i FILE -c:v libx264 NEW.mp4)",
             )
     if first is None:
-        raise UnreadableVideo(path, "no frame of it can be decoded")
+        raise UnreadableVideo(path, "none of its frames can be decoded")
     return first, counted([None if time is None else float(time * (stream.time_base or 1)) for time in times], rates)
 
 

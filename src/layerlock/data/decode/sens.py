@@ -134,11 +134,14 @@ def _scan_at(path: str, size: int, changed: int) -> _Scan:
     with _open(path) as file:
         version, length = struct.unpack("<IQ", _take(path, file, 0, 12))
         if version != VERSION or length > _LONGEST_NAME:
-            raise UnreadableVideo(path, f"it is no .sens file of version {VERSION}")
+            raise UnreadableVideo(path, f"it is not a .sens file of version {VERSION}")
         begin = 12 + length + _MATRICES
         colour_kind, depth_kind, *sides, shift, count = _SIZES.unpack(_take(path, file, begin, _SIZES.size))
         if colour_kind not in (PNG, JPEG) or depth_kind != ZLIB:
-            raise UnreadableVideo(path, f"its compression ({colour_kind}, {depth_kind}) is not JPEG or PNG, and zlib")
+            raise UnreadableVideo(
+                path,
+                f"its compression ({colour_kind}, {depth_kind}) is not supported: JPEG or PNG with zlib depth are",
+            )
         if not 0 < count <= _MOST_FRAMES or not shift > 0 or not 0 < sides[2] * sides[3] <= _MOST_PIXELS:
             raise UnreadableVideo(path, f"its header is damaged: {count} frames, depth {sides[2]}x{sides[3]} / {shift}")
         frames = _frames(path, file, begin + _SIZES.size, count, size)

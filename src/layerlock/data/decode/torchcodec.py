@@ -49,7 +49,8 @@ def check_torchcodec() -> Any:
         detail = str(error).strip().partition("\n")[0]
         raise LayerlockError(
             "torchcodec cannot be used here: it needs `pip install 'layerlock[torchcodec]'` and FFmpeg's shared "
-            f"libraries, version 4 to 8 (apt install ffmpeg, conda install ffmpeg); without it PyAV decodes ({detail})"
+            "libraries, version 4 to 8 (apt install ffmpeg, conda install ffmpeg); --clip.backend pyav needs neither "
+            f"({detail})"
         ) from error
     return torchcodec
 

@@ -80,7 +80,7 @@ def _kind(
     """What the column's name says, else what is wanted where the values can be that, else what the values tell."""
     declared = rows.kinds.get(name)
     if declared and wanted and declared != wanted:
-        raise LayerlockError(f"{rows.path}: the column {name}:{declared} is no {wanted}")
+        raise LayerlockError(f"{rows.path}: the column {name}:{declared} is not a {wanted}")
     if declared or wanted == "float":
         return declared or "float"
     numbers = [None if cell is None else number(cell) for cell in cells]
@@ -89,13 +89,16 @@ def _kind(
         return "class"
     row, value = entries[fraction].row, cells[fraction]
     if wanted == "class":
-        raise rows.problem(row, f"{name} is {value}, which is no class; if it is one, call the column {name}:class")
+        raise rows.problem(
+            row,
+            f"{name} is {value}, which is not a class; to read such numbers as classes, name the column {name}:class",
+        )
     for n, cell in enumerate(cells):
         if isinstance(cell, str) and numbers[n] is None and cell.lower() != "nan":
             raise rows.problem(
                 entries[n].row,
-                f"{name} is {cell!r}, and {value} in {rows.unit} {row}: a column holds names or numbers; "
-                f"if all are names, call it {name}:class",
+                f"{name} is {cell!r}, but {value} in {rows.unit} {row}: a column holds either names or numbers; "
+                f"to read all of them as names, name it {name}:class",
             )
     return "float"
 
@@ -123,8 +126,8 @@ def _numbered(
             if not -1 <= value < MOST_CLASSES:
                 raise rows.problem(
                     first[cell],
-                    f"{name} is {cell}, which is no class number (0 to {MOST_CLASSES - 1:,}); if it is no class, "
-                    f"call the column {name}:float",
+                    f"{name} is {cell}, which is not a class number (0 to {MOST_CLASSES - 1:,}); to read it "
+                    f"as a quantity, name the column {name}:float",
                 )
         names = tuple(map(str, range(max(number_of.values(), default=-1) + 1)))
     else:
@@ -133,6 +136,8 @@ def _numbered(
         }
         for cell, row in first.items():
             if str(cell) not in named:
-                raise rows.problem(row, f"the class {cell!r} is not among the {len(named)} numbered ones")
+                raise rows.problem(
+                    row, f"the class {cell!r} is not in the file of class numbers, which has {len(named)}"
+                )
         number_of, names = {cell: named[str(cell)] for cell in first}, tuple(named)
     return Column(values=tuple(-1 if cell is None else number_of[cell] for cell in cells), classes=names)

@@ -86,9 +86,9 @@ def _folder(folder: str) -> Listing:
 
 def _check_list(path: str, root: str | None, wanted: Wanted) -> None:
     if root is not None:
-        raise LayerlockError(f"data_root: {printable(path)} is no list of paths, so none of them begins there")
+        raise LayerlockError(f"data_root: {printable(path)} is not a list of paths; only lists take it")
     if columns := [name for name in wanted if name != LABEL]:
-        raise LayerlockError(f"{printable(path)}: it is no list, and has no column {columns[0]}")
+        raise LayerlockError(f"{printable(path)}: it is not a list, so it has no column {columns[0]}")
 
 
 def _text_list(path: str, root: str | None, wanted: Wanted) -> Listing:

@@ -147,7 +147,7 @@ def _without_repeats(rows: Rows, entries: Sequence[Entry], targets: Mapping[str,
                 value, other = entry.values.get(name), entries[before].values.get(name)
                 raise rows.problem(
                     entry.row,
-                    f"{printable(entry.path)} has the {name} {value}, and {other} in {rows.unit} {entries[before].row}",
+                    f"{printable(entry.path)} has the {name} {value}, but {other} in {rows.unit} {entries[before].row}",
                 )
     return list(first.values())
 

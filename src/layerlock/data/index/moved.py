@@ -48,9 +48,7 @@ def found_again(
     paths = [path for path in listing.paths if _name(path, listing.root) not in known and path not in known]
     where = printable(os.path.abspath(data))
     if len(paths) != len(index.videos):
-        raise LayerlockError(
-            f"{where}: {len(paths):,} videos, where this run was trained on {len(index.videos):,}; {advice}"
-        )
+        raise LayerlockError(f"{where}: {len(paths):,} videos; this run was trained on {len(index.videos):,}; {advice}")
     moved = [
         _same(video, path, (index.root, listing.root, was_at), where, advice)
         for video, path in zip(index.videos, paths, strict=True)
@@ -58,7 +56,7 @@ def found_again(
     for position, digest in digests:
         if _digest(moved[position].path) != digest:
             raise LayerlockError(
-                f"{printable(moved[position].path)}: other contents than this run was trained on; {advice}"
+                f"{printable(moved[position].path)}: this run was trained on other contents of it; {advice}"
             )
     below = all(
         _name(v.path, index.root) == _name(m.path, listing.root) for v, m in zip(index.videos, moved, strict=True)
@@ -82,7 +80,7 @@ def _same(video: VideoInfo, path: str, roots: tuple[str, str, str], where: str, 
         raise LayerlockError(f"{printable(path)}: it cannot be opened ({error.strerror}); {advice}") from None
     if size != video.bytes:
         raise LayerlockError(
-            f"{printable(path)}: {size:,} bytes, where this run was trained on one of {video.bytes:,}; {advice}"
+            f"{printable(path)}: {size:,} bytes; this run was trained on {video.bytes:,} bytes; {advice}"
         )
     return replace(video, path=path)
 

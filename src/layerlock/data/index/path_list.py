@@ -43,7 +43,7 @@ class _Line(NamedTuple):
 
 
 _EXPECTED = (
-    "a line is a path, a path and a number (its class or a quantity), or a path, a number of frames and the number"
+    "a line holds a path, a path and its label, or a path, a number of frames and the label; a label is a number"
 )
 
 
@@ -84,7 +84,7 @@ def _line(rows: Rows, row: int, line: str) -> _Line:
     if line.startswith('"'):
         match = _QUOTED.fullmatch(line)
         if not match:
-            raise rows.problem(row, f"after a path in quotes comes a label or nothing, not this: {printable(line)}")
+            raise rows.problem(row, f"only a label can follow a path in quotes: {printable(line)}")
         path = match["path"].replace('""', '"')
         if not path:
             raise rows.problem(row, "the path is empty")
@@ -118,7 +118,7 @@ def _without_frames(rows: Rows, root: str, lines: list[_Line]) -> list[_Line]:
         return lines
     for line in lines:
         if line.label is not None and line.counted is None:
-            raise rows.problem(line.row, f"there is no number of frames, and other lines have one: {_shown(line)}")
+            raise rows.problem(line.row, f"the number of frames is missing, and other lines have one: {_shown(line)}")
     return [line._replace(path=line.counted or line.path) for line in lines]
 
 
@@ -144,16 +144,18 @@ def _check_no_header(rows: Rows, first: _Line) -> None:
     if first.label is not None and number(first.label) is None:
         raise rows.problem(
             first.row,
-            f"the label {printable(first.label)!r} is no number; {_EXPECTED}. If this line names columns, none "
-            f"is called file_name (or path, video, ...; for Kinetics youtube_id): {_shown(first)}",
+            f"the label {printable(first.label)!r} is not a number; {_EXPECTED}. If this line names columns, one must "
+            f"be file_name (or path, video, ...; for Kinetics youtube_id): {_shown(first)}",
         )
 
 
 def _with_label(rows: Rows, root: str, line: _Line) -> Entry:
     if line.label is None:
-        raise rows.problem(line.row, f"there is no label, and the first line has one: {_shown(line)}")
+        raise rows.problem(line.row, f"the label is missing, and the first line has one: {_shown(line)}")
     if number(line.label) is None and line.label.lower() != "nan":
-        raise rows.problem(line.row, f"the label {printable(line.label)!r} is no number; {_EXPECTED}: {_shown(line)}")
+        raise rows.problem(
+            line.row, f"the label {printable(line.label)!r} is not a number; {_EXPECTED}: {_shown(line)}"
+        )
     return Entry(line.row, listed_path(root, line.path), {LABEL: line.label})
 
 

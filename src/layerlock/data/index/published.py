@@ -30,7 +30,7 @@ def read_something_something(path: str, root: str | None, wanted: Wanted) -> Lis
     for (row, values), name in zip(rows.numbered, names, strict=True):
         template = values.get("template")
         if template is not None and not isinstance(template, str):
-            raise rows.problem(row, f"template is {template!r}; it has to be a text")
+            raise rows.problem(row, f"template is {template!r}; it must be text")
         label = template.replace("[", "").replace("]", "") if template else None
         where = path_of.get(name, os.path.join(top, f"{name}.webm"))
         columns = {column: value for column, value in values.items() if column != LABEL}  # theirs is a sentence
@@ -91,7 +91,7 @@ def _ssv2_classes(folder: str) -> list[str] | None:
         return None
     number_of = read_json(path)
     if not isinstance(number_of, dict) or not all(WHOLE.fullmatch(str(number)) for number in number_of.values()):
-        raise LayerlockError(f"{path}: it is no json object with a whole number for each class")
+        raise LayerlockError(f"{path}: it is not a json object with a whole number for each class")
     name_of = {int(number): name for name, number in number_of.items()}
     if sorted(name_of) != list(range(len(number_of))):
         raise LayerlockError(f"{path}: the numbers of its {len(number_of)} classes are not 0 to {len(number_of) - 1}")

@@ -77,7 +77,7 @@ def read_text(path: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise LayerlockError(
-            f"{path}, line {line}: the byte 0x{data[error.start]:02x} is no UTF-8; save the file as UTF-8"
+            f"{path}, line {line}: the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
         ) from None
 
 
@@ -145,7 +145,7 @@ def read_csv(path: str, text: str, *columns: str) -> Rows:
     rows = Rows(path=path, unit="line", numbered=numbered, kinds=kinds)
     for number, fields in records:
         if len(fields) != len(names):
-            raise rows.problem(number, f"{len(fields)} fields, where the first line names {len(names)} columns")
+            raise rows.problem(number, f"{len(fields)} fields; the first line names {len(names)} columns")
         numbered.append((number, dict(zip(names, fields, strict=True))))
     return rows
 
@@ -161,7 +161,7 @@ def read_json_list(path: str, *columns: str) -> Rows:
     """Rows of a json file that is a list of objects, every one with `columns`. Raises LayerlockError."""
     values = read_json(path)
     if not isinstance(values, list):
-        raise LayerlockError(f"{path}: it is no list of json objects with {' and '.join(columns)}")
+        raise LayerlockError(f"{path}: it is not a list of json objects with {' and '.join(columns)}")
     rows = Rows(path=path, unit="entry", numbered=list(enumerate(values, 1)))
     return _checked_objects(rows, columns)
 
@@ -219,18 +219,18 @@ def _csv_records(path: str, text: str, separator: str) -> Iterator[tuple[int, li
                 yield begin, fields
             begin = reader.line_num + 1
     except csv.Error as error:
-        raise LayerlockError(f"{path}, line {begin}: it is no csv ({error})") from None
+        raise LayerlockError(f"{path}, line {begin}: it is not valid csv ({error})") from None
 
 
 def _checked_objects(rows: Rows, wanted: Sequence[str]) -> Rows:
     for number, values in rows.numbered:
         if not isinstance(values, dict):
-            raise rows.problem(number, "it is no json object")
+            raise rows.problem(number, "it is not a json object")
     rows = _declared_rows(rows)
     for number, values in rows.numbered:
         for column in wanted:
             if column not in values:
-                raise rows.problem(number, f"there is no {column}; there is: {', '.join(values) or 'nothing'}")
+                raise rows.problem(number, f"there is no {column}; its fields are: {', '.join(values) or 'nothing'}")
     return rows
 
 
@@ -239,6 +239,6 @@ def _parsed(path: str, text: str, line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise LayerlockError(f"{path}, line {line + error.lineno - 1}: it is no json ({error.msg})") from None
+        raise LayerlockError(f"{path}, line {line + error.lineno - 1}: it is not valid json ({error.msg})") from None
     except (ValueError, RecursionError) as error:
-        raise LayerlockError(f"{path}: it is no json ({error})") from None
+        raise LayerlockError(f"{path}: it is not valid json ({error})") from None

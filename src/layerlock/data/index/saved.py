@@ -62,7 +62,7 @@ def load_index(path: Path, data: str, root: str | None = None) -> Index:
     except OSError as error:
         raise LayerlockError(f"{printable(str(path))}: it cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise LayerlockError(f"{printable(str(path))}: it is damaged: no index can be made of it") from None
+        raise LayerlockError(f"{printable(str(path))}: it is damaged: it holds no index") from None
     if place == place_of(data, root):
         return index
     return found_again(index, was_at, digests, data, root, MOVED)
