@@ -21,7 +21,7 @@ from layerlock.learn.observed import UNKNOWN, followed
 from layerlock.learn.plan import Decision, Stage, Switch, SwitchLog
 from layerlock.learn.plans import Plateau, Progressive
 from layerlock.report.history import read_history
-from layerlock.train import checkpoint
+from layerlock.train import checkpoint, loop
 from layerlock.train.folder import RunFolder
 from layerlock.train.loop import Run, train
 
@@ -257,3 +257,19 @@ def test_factors_may_name_losses_that_are_not_foretold(tmp_path: Path) -> None:
     factors = {"pixels": 1.0, "h1": 0.5, "h2": 0.25}
     for line in learned(tmp_path):
         assert line["loss"] == pytest.approx(factors[line["targets"]] * line["losses"][line["targets"]])
+
+
+@pytest.mark.usefixtures("noise")
+def test_lines_are_on_the_disk_before_the_checkpoint_that_needs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    save = checkpoint.save
+    monkeypatch.setattr(loop, "sync", lambda path: order.append(f"{path.name}: {len(path.read_text().splitlines())}"))
+    monkeypatch.setattr(
+        checkpoint,
+        "save",
+        lambda *args, **kwargs: order.append("save") or save(*args, **kwargs),  # type: ignore[func-returns-value]
+    )
+    train(settings(tmp_path), Falling(), quiet=True)
+    assert order == [entry for step in (4, 8, 12) for entry in (f"metrics.jsonl: {step}", "save")]

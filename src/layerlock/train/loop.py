@@ -24,6 +24,7 @@ from layerlock.data import Batch, Source, batches, check_memory, open_source, sa
 from layerlock.data.augment import augment
 from layerlock.data.index.listing import printable
 from layerlock.errors import ConfigError, LayerlockError, one_line
+from layerlock.files import sync
 from layerlock.learn.head_start import batches_needed, start_heads
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.networks import fingerprints
@@ -380,6 +381,8 @@ class Run:
         self.stop_if_not_finite()
         if bad := not_finite(self.learner):
             self.stop_for(f"weights are not finite after step {self.step}: {bad}", self.step)
+        if observes(self.plan) and self.folder.metrics.exists():
+            sync(self.folder.metrics)  # a resume shows these lines to the plan
         checkpoint.save(
             self.folder.checkpoints,
             learner=self.learner,
