@@ -76,7 +76,7 @@ def describe_recipe(name: str) -> str:
 
 def recipe(name: str, **changes: Any) -> Config:
     """The config of a recipe, with `changes` to its fields. One that adapts an encoder has the blocks and the clips of
-    the encoder that `init_from` names, but for what `changes` say.
+    the encoder that `init_from` names, except for what `changes` say.
 
     Raises LayerlockError for a name or a field that is not there, and for an encoder that cannot be used.
     """

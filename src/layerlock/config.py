@@ -218,7 +218,7 @@ class Config:
         return self.plan.build(self.steps, self.encoder_depth, self.model.depth)
 
     def check(self, plan: Plan | None = None) -> Plan:
-        """The plan to train by: `plan`, or the config's own. Raises ConfigError with every problem there is, but for
+        """The plan to train by: `plan`, or the config's own. Raises ConfigError with every problem there is, except
         networks that are not on this machine: `network_problems`.
         """
         found = type_problems(self)

@@ -53,7 +53,7 @@ class Holder:
 
     @property
     def restarted(self) -> bool:
-        """Whether the host that it names has been started anew since, if no other host has the same name."""
+        """Whether the host that it names has restarted since, if no other host has the same name."""
         return self.host == socket.gethostname() and "" not in (self.boot, _boot()) and self.boot != _boot()
 
     def has_ended(self) -> bool:

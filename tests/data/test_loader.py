@@ -245,7 +245,7 @@ def test_a_crash_or_hang_costs_the_candidate_not_the_run(workers: int, trouble: 
 
 def test_it_gives_up_when_every_candidate_crashes() -> None:
     with pytest.raises(
-        LayerlockError, match=rf"(?s)sample 13 is lost: {ATTEMPTS} workers .*number 13\.0: .*exit code 4"
+        LayerlockError, match=rf"(?s)sample 13 cannot be made: {ATTEMPTS} workers .*number 13\.0: .*exit code 4"
     ):
         list(batches(Numbers("exits", troubled=10**6), batch=4, start=0, stop=8, workers=2))
 

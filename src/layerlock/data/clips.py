@@ -95,7 +95,7 @@ class ClipConfig:
 
 
 Crop = tuple[float, float, float, float]
-"""top, left, height, width in pixels of a window; whole numbers but for a random-size crop"""
+"""top, left, height, width in pixels of a window; whole numbers except for a random-size crop"""
 
 
 @dataclass(frozen=True, kw_only=True)

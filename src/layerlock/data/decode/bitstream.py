@@ -29,7 +29,7 @@ class Look:
     sets: tuple[bytes, ...] = ()
     """parameter sets in it"""
     doubt: bool = False
-    """what it decodes to cannot be told from its first bits"""
+    """its first bits do not say what it decodes to"""
 
 
 def looker(codec: str, extradata: bytes | None) -> Callable[[bytes, bool], Look] | None:

@@ -1,4 +1,4 @@
-"""Which pictures of a folder are the frames of one video, told from their names: a series differs in a number alone."""
+"""Which pictures of a folder are the frames of one video, by their names: those of a series differ only in a number."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class IndexCache:
             self.close()
 
     def tidy(self, paths: Collection[str]) -> None:
-        """Writes the file anew where more than half of it is of no more use; nothing may be added afterwards.
+        """Rewrites the file if more than half of it is no longer of use; nothing may be added afterwards.
 
         `paths` are all videos of the data set.
         """

@@ -1,6 +1,6 @@
 """The layouts of data sets: folders, lists of paths, and the lists that published data sets come with.
 
-The layout is told from the path and from what is there; no video is opened.
+The layout is recognized from the path and its content; no video is opened.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def _without_frames(rows: Rows, root: str, lines: list[_Line]) -> list[_Line]:
 
 
 def _is_counted(rows: Rows, root: str, line: _Line) -> bool | None:
-    """Whether the number before the label is one of frames; None where that cannot be told from this line."""
+    """Whether the number before the label is one of frames; None where this line does not say."""
     if _is_path(root, line.path):
         return False if line.counted is None or line.counted != line.path else None
     if line.counted is None:

@@ -19,7 +19,7 @@ SSV2_CLASSES = ("labels.json", "something-something-v2-labels.json")
 
 
 def read_something_something(path: str, root: str | None, wanted: Wanted) -> Listing:
-    """A json list of objects with an `id` and, but for the test videos, a `template`: the class, in brackets aside.
+    """A json list of objects with an `id` and, except for test videos, a `template`: the class, with brackets to remove.
 
     Class numbers come from the file of classes beside it, else from the sorted templates. Raises LayerlockError.
     """
@@ -42,7 +42,7 @@ def read_something_something(path: str, root: str | None, wanted: Wanted) -> Lis
 
 
 def read_kinetics(path: str, text: str, root: str | None, wanted: Wanted) -> Listing:
-    """A csv with `youtube_id`, `time_start`, `time_end` and, but for the test videos, `label`.
+    """A csv with `youtube_id`, `time_start`, `time_end` and, except for test videos, `label`.
 
     A video is `<youtube_id>_<start>_<end>`, both as six digits, or `<youtube_id>`. Raises LayerlockError.
     """

@@ -25,7 +25,7 @@ KNOWN_AS = {
 """what else the columns of csv files may be called; the first that is there counts"""
 
 KEY_COLUMNS = frozenset({"file_name", "youtube_id"})
-"""columns by which a csv file whose first line names its columns is told from a list of paths"""
+"""columns by which a csv file whose first line names its columns is distinguished from a list of paths"""
 
 
 _SPACED = frozenset({"file_name", "frames", "num_frames", "total_frames", "label", "group"})

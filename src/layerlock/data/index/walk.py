@@ -40,7 +40,7 @@ def find_videos(folder: str) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def _names(folder: str) -> tuple[list[str], list[str]]:
-    """Names of the files and of the folders in a folder, but for the hidden ones. Raises OSError."""
+    """Names of the files and of the folders in a folder, except hidden ones. Raises OSError."""
     files: list[str] = []
     folders: list[str] = []
     with os.scandir(folder) as entries:
