@@ -85,6 +85,17 @@ def zeroed(source: Path, target: Path, *places: float) -> Path:
     return target
 
 
+def _without(source: Path, target: Path, lost: int) -> Path:
+    """The packets of a file but one."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as write:
+        copy = write.add_stream_from_template(read.streams.video[0])
+        for number, packet in enumerate(read.demux(read.streams.video[0])):
+            if packet.size and number != lost:
+                packet.stream = copy
+                write.mux(packet)
+    return target
+
+
 def _joined(folder: Path) -> Path:
     first = write_video(folder / "1.ts", frames=30, options=X264_B)
     second = write_video(folder / "2.ts", frames=25, options=X264_B, size=(64, 160))
@@ -173,6 +184,17 @@ ODD: dict[str, Callable[[Path], Path]] = {
     "zeros in flv": lambda folder: zeroed(
         write_video(folder / "b.flv", gop=10, size=LARGE), folder / "a.flv", 0.4, 0.6
     ),
+    "varying rate in avi": _video("a.avi", codec="mpeg4", options={"bf": "0"}, frames=40, times=_VFR),
+    "dropped frames in avi, B pictures": _video("a.avi", options=X264_B, frames=40, times=_VFR),
+    "program stream": _video("a.mpg", codec="mpeg2video", options={"bf": "2"}),
+    "clock that turns over": _video("a.ts", options=X264_B, container_options={"output_ts_offset": "95442.5"}),
+    "cut fragments of a frame": lambda folder: _cut(folder, "a.mp4", "libx264", movflags="frag_every_frame+empty_moov"),
+    "trimmed HEVC in ts": lambda folder: _trimmed(folder, "a.ts", codec="libx265"),
+    "lost key frame": lambda folder: _without(
+        write_video(folder / "b.mp4", options=X264_B, frames=60, gop=20), folder / "a.mkv", 20
+    ),
+    "wmv": _video("a.wmv", codec="wmv2"),
+    "apng": _video("a.apng", codec="apng", pix_fmt="rgb24", frames=20),
     "gif": _video("a.gif", codec="gif", pix_fmt="rgb8", frames=20),
 }
 """file by kind, written into a folder of its own"""

@@ -37,6 +37,7 @@ def shown(path: Path) -> Iterator[av.VideoFrame]:
     with av.open(f"file:{path}", metadata_errors="replace") as container:
         stream = container.streams.best("video")
         stream.codec_context.thread_count = 1
+        stream.codec_context.flags |= av.codec.context.Flags.unaligned  # as ffmpeg does
         packets = container.demux(stream)
         while True:
             try:

@@ -352,6 +352,23 @@ def test_a_turned_or_mirrored_picture_is_turned_back(tmp_path: Path, turns: int,
     assert clip_thwc.shape[1:3] == turned.resized(32)
 
 
+def test_columns_that_are_cut_off_on_the_left_are_not_shown(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.ts", size=(96, 320))
+    with av.open(str(whole)) as read, av.open(str(tmp_path / "cut.ts"), "w") as write:
+        stream = read.streams.video[0]
+        copy = write.add_stream_from_template(stream)
+        cut = av.bitstream.BitStreamFilterContext("h264_metadata=crop_left=16:crop_bottom=8", stream)
+        for packet in read.demux(stream):
+            for changed in cut.filter(packet if packet.size else None):
+                changed.stream = copy
+                write.mux(changed)
+    video = probe(str(tmp_path / "cut.ts"))
+    assert (video.width, video.height) == (304, 88)
+    _, shown_nhwc = read_whole(video, size=(88, 304), most=99)
+    _, coded_nhwc = read_whole(probe(str(whole)), size=(96, 320), most=99)
+    assert np.array_equal(shown_nhwc, coded_nhwc[:, :88, 16:])
+
+
 def test_real_footage_can_be_read() -> None:
     for path in sorted(shared("footage").iterdir())[::4]:
         video = probe(str(path))

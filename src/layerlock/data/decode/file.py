@@ -57,6 +57,8 @@ def opened(path: str, size: int = 0, *, strict: bool = False) -> Iterator[tuple[
                 raise UnreadableVideo(path, "it is a list of other files")
             stream = _best_stream(path, container)
             stream.codec_context.thread_count = 1
+            # without it columns that are to be cut off on the left stay, as many as keep rows aligned in memory
+            stream.codec_context.flags |= av.codec.context.Flags.unaligned
             explode = {"err_detect": "explode"} if strict else {}
             stream.codec_context.options = {"max_pixels": str(MOST_PIXELS), **explode}
             yield container, stream
