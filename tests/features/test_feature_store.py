@@ -63,6 +63,32 @@ def test_two_that_are_made_at_once_do_not_write_into_each_other(tmp_path: Path) 
     assert names(tmp_path / "a") == ["done", "rows.npy"]
 
 
+def test_of_two_that_are_done_at_the_same_moment_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, rename = torch.arange(12.0).view(6, 2), Path.rename
+    first, second = Array(tmp_path / "a", 6), Array(tmp_path / "a", 6)
+    first.put(0, x)
+    second.put(0, x)
+
+    def a_moment_later(self: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        first.finish({})
+        return self.rename(target)
+
+    monkeypatch.setattr(Path, "rename", a_moment_later)
+    second.finish({})
+    assert names(tmp_path) == ["a"]
+    for array in (first, second):
+        assert array.use()
+        assert torch.equal(array.take([5, 0]), x[[5, 0]])
+
+
+def test_what_is_damaged_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "rows.npy").write_bytes(b"torn")
+    made(tmp_path, "a", used=0)
+    assert torch.equal(Array(tmp_path / "a", 1_000).take([3]), torch.zeros(1, 1))
+
+
 def test_only_what_nobody_can_be_at_work_on_is_removed(tmp_path: Path) -> None:
     me = this_process()
     part_of(tmp_path, "a.dead", replace(me, **DEAD))

@@ -72,11 +72,14 @@ class Array:
             self._file, self._sign = None, None
         write_whole(self._making / "done", lambda part: part.write_text(json.dumps(lost)))
         (self._making / MAKER).unlink(missing_ok=True)
-        if self.done:  # another evaluation was faster
-            shutil.rmtree(self._making)
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        try:
             self._making.rename(self.folder)
+        except OSError:
+            if self.done:  # another evaluation was faster
+                shutil.rmtree(self._making)
+            else:  # what is there is damaged
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self._making.rename(self.folder)
 
     def use(self) -> bool:
         """Whether all rows are there, which then are not removed as long as this object lives."""
