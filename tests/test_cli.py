@@ -331,3 +331,33 @@ def test_the_public_face_is_whole_and_lazy() -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(layerlock.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "set()"
+
+
+def test_names_that_look_like_placeholders_and_markup_go_through_all_verbs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["{0}", "%s", "%(x)d {", "}", "{x!r}", "[red]a", "<b>&amp;", "100%"]
+    for number, label in enumerate(["cl{0}ass%s", "%(x)s{name}[b]"]):
+        for at, name in enumerate(names):
+            write_video(Path("data", label, f"v{name}.mp4"), frames=12 + number * len(names) + at, size=(32, 32))
+        Path("data", label, "bad{0}%s[i].mp4").write_bytes(b"no video")
+    small = "--steps 20 --batch 2 --clip.frames 4 --clip.size 16 --model.width 24 --model.mlp 24 --run.workers 0"
+    few = "--examples 8 --batch 4 --workers 0 --depths 0.5 --validation-share 0.3 --test-share 0.3 --baselines no"
+    commands = [
+        ["index", "data", "--workers", "0"],
+        ["pretrain", "layerlock-tiny", "--data", "data", "--out", "r{0}%s", *small.split()],
+        ["evaluate", "r{0}%s", "--data", "data", "--out", "e{0}%s", "--readout", "linear", *few.split()],
+        ["evaluate", "r{0}%s", "--data", "data", "--out", "q{0}%s", "--task", "retrieval", *few.split()[4:]],
+        ["embed", "r{0}%s", "--data", "data", "--out", "m{0}%s.npz", "--workers", "0"],
+        ["report", "r{0}%s"],
+        ["info", "r{0}%s"],
+    ]
+    for command in commands:
+        code, out, said = call(capsys, *command)
+        assert code == 0, (command, said)
+        assert "bad{0}%s[i].mp4" in out or command[0] in ("pretrain", "evaluate", "report", "info")
+    assert "bad{0}%s[i].mp4" in Path("r{0}%s", "events.log").read_text()
+    page = Path("q{0}%s", "report.html").read_text()
+    assert "cl{0}ass%s" in page
+    assert "<b>&amp;.mp4" not in page

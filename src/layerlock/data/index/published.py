@@ -19,7 +19,7 @@ SSV2_CLASSES = ("labels.json", "something-something-v2-labels.json")
 
 
 def read_something_something(path: str, root: str | None, wanted: Wanted) -> Listing:
-    """A json list of objects with an `id` and, except for test videos, a `template`: the class, with brackets to remove.
+    """A json list of objects with an `id` and, except for test videos, a `template`: the class, with brackets.
 
     Class numbers come from the file of classes beside it, else from the sorted templates. Raises LayerlockError.
     """
