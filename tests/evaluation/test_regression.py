@@ -121,7 +121,7 @@ def test_clips_of_a_video_are_averaged() -> None:
         ({"column": "same"}, "same is 3.5 for every video of the training split"),
         ({"column": "height"}, "there is no column height; its columns are: "),
         ({"column": "name"}, "name is 'a'; it has to be a number"),
-        ({"task": "action"}, "weight is .*, which is no class"),
+        ({"task": "action"}, "weight is .*, which is not a class"),
     ],
 )
 def test_columns_that_cannot_be_read_are_named(
