@@ -19,7 +19,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError([f"run.device: {name!r} is not to be had ({str(error).splitlines()[0]})"]) from None
+        raise ConfigError([f"run.device: {name!r} is not available ({str(error).splitlines()[0]})"]) from None
     return device
 
 
