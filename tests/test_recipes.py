@@ -365,7 +365,7 @@ def test_what_a_plan_costs_that_observes_is_told_as_unknown(capsys: pytest.Captu
     shown = capsys.readouterr().out
     assert f"{UNKNOWN}; throughout in its first stage {throughout:.3g} FLOPs" in shown
     assert re.search(r"│ 0-\? +│ +0 │ pixels", shown)
-    assert "of the first stage throughout" not in shown
+    assert "stays in its first stage" not in shown
     assert UNKNOWN in describe_recipe(made.recipe)
     (line,) = [line for line in markdown().splitlines() if line.startswith("| `layerlock-plateau-tiny` |")]
     assert "| unknown | unknown |" in line

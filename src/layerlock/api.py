@@ -59,7 +59,7 @@ def list_recipes() -> dict[str, str]:
 
 @put_back()
 def describe_recipe(name: str) -> str:
-    """What is to be known of a recipe, in lines for people: source, figures to reach, decisions, cost.
+    """A recipe in lines of text: source, figures to reach, decisions, cost.
 
     Raises LayerlockError for a name that is not there.
     """
@@ -67,7 +67,7 @@ def describe_recipe(name: str) -> str:
     lines = [
         f"{name}: {made.about}",
         f"source    {made.source or 'our own'}",
-        f"to reach  {made.reaches or 'no figures'}",
+        f"to reach  {made.reaches or 'no published figures'}",
         f"cost      {cost_in_words(config, budget(config))}",
         *(f"decided   {text}" for text in made.decided),
     ]
@@ -103,7 +103,7 @@ def pretrain(
 
 
 def _report(outcome: Outcome) -> None:
-    """The report of a run that is done; whatever goes wrong with it, the run stays done."""
+    """The report of a run that is done; an error in it does not fail the run."""
     try:
         write_report(outcome.folder)
     except Exception as error:
@@ -200,7 +200,7 @@ def evaluate(
     """Reads classes, numbers or depth from frozen features, or retrieves videos by them (LayerLock A.4).
 
     `settings` are further fields of `EvaluateConfig`. Leaves `results.json` and `report.html` in the folder `out`.
-    Raises ConfigError for settings that cannot be, LayerlockError for an encoder, data or files that cannot be used.
+    Raises ConfigError for invalid settings, LayerlockError for an encoder, data or files that cannot be used.
     """
     from layerlock.evaluation.config import EvaluateConfig
 

@@ -1,4 +1,4 @@
-"""The verbs, as commands: `layerlock VERB --help` says what each takes."""
+"""Train and evaluate video encoders. `layerlock COMMAND --help` lists the options of a command."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ PRETRAIN_USAGE = """usage: layerlock pretrain RECIPE [--data PATH|synthetic] [--
                           [--resume | --overwrite] [--init-from PATH] [--dry-run]
 
 `layerlock recipes` lists the recipes; `layerlock pretrain RECIPE --help` all fields with the recipe's values. Plan,
-masking and decoder are of several kinds (--plan.kind, --masking.kind, --decoder.kind), each with its own fields, which
---help shows after the kind."""
+masking and decoder each have several kinds (--plan.kind, --masking.kind, --decoder.kind) with fields of their own; add
+--help after the kind to see them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,7 @@ def pretrain(arguments: Sequence[str]) -> int:
         return 0
     outcome = api.pretrain(given.config, resume=given.resume, overwrite=given.overwrite)
     if outcome.signal is not None:
-        print(
-            f"stopped after step {outcome.step}; everything is saved: the same command with --resume goes on from here"
-        )
+        print(f"stopped after step {outcome.step}; everything is saved; run the same command with --resume to continue")
         return 128 + outcome.signal
     print(f"encoder: {_name(outcome.folder / 'encoder')}")
     report = outcome.folder / "report.html"
@@ -91,7 +89,7 @@ def _defaults(arguments: Sequence[str]) -> Config:
         return api.recipe(arguments[0], out=out, **changes)
     folder = RunFolder(out)
     if not folder.exists:
-        raise LayerlockError(f"{folder.path}: no run to resume here")
+        raise LayerlockError(f"{folder.path}: no run to resume (there is no config.json)")
     before = load_config(folder.config)
     if before.recipe != arguments[0]:
         raise LayerlockError(f"{folder.path}: a run of {before.recipe}, not of {arguments[0]}")
@@ -105,7 +103,9 @@ def _with_kinds(config: Config) -> type[PretrainArguments]:
             f"{name}_{KIND}",
             Annotated[
                 Literal[tuple(kinds)],
-                tyro.conf.arg(name=f"{name}.{KIND}", help=f"which {name}; another one begins with its own defaults"),
+                tyro.conf.arg(
+                    name=f"{name}.{KIND}", help=f"kind of {name}; the fields of another kind start at its own defaults"
+                ),
             ],
             field(default=type(getattr(config, name)).__name__),
         )
@@ -155,7 +155,7 @@ EVALUATE_USAGE = f"""usage: layerlock evaluate ENCODER --task {"|".join(TASKS)} 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArguments:
-    """Read classes, numbers or depth from frozen features, or retrieve videos by them."""
+    """Train readouts of classes, numbers or depth on frozen features, or retrieve videos by them."""
 
     config: Annotated[EvaluateConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluateConfig)
     resume: bool = False
@@ -179,7 +179,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     )
     found = api.run_evaluation(given.config, resume=given.resume, overwrite=given.overwrite)
     if found.signal is not None:
-        print("stopped; everything is saved: the same command with --resume goes on from here")
+        print("stopped; everything is saved; run the same command with --resume to continue")
         return 128 + found.signal
     show_evaluation(found)
     return 0
@@ -218,7 +218,7 @@ def recipes(name: tyro.conf.Positional[str] = "") -> None:
     """List the recipes: settings of the papers, and small ones.
 
     Args:
-        name: one recipe, to be told all of it.
+        name: recipe to describe in full.
     """
     console = Console(highlight=False, soft_wrap=True)
     if name:
@@ -242,12 +242,12 @@ def synth(
     """Write the synthetic world as H.264 files in class folders, with labels and 16-bit depth.
 
     Args:
-        out: folder to write; an interrupted call can be repeated.
+        out: folder to write; repeat the command after an interruption.
         videos: number of videos.
-        seed: which world.
+        seed: seed of the videos.
         size: height and width in pixels.
         frames: frames a video, at 16 a second.
-        workers: processes, 0 for one a core.
+        workers: processes; 0: one for each core.
     """
     paths = api.synth(out, videos=videos, seed=seed, size=size, frames=frames, workers=workers)
     print(f"{len(paths)} videos in {_name(out)}")
@@ -267,11 +267,11 @@ def embed(
     """Write one feature vector for each video of a folder or a list.
 
     Args:
-        encoder: a run folder, an encoder folder, or another encoder by its name (docs/encoders.md).
+        encoder: run folder, encoder folder, or the name of another encoder (docs/encoders.md).
         data: folder or list of videos.
-        data_root: folder that the paths of a list begin at; without one the list's own.
+        data_root: folder that paths of a list are relative to; None: the folder of the list.
         out: .npz file to write: `features` [V, D] and `files`.
-        depth: block whose output is pooled; without one floor(0.95 x blocks).
+        depth: block whose output is pooled; None: floor(0.95 x blocks).
         batch: clips at a time.
         workers: decoding processes.
         device: auto, cpu, cuda, ...
@@ -295,14 +295,14 @@ def index(
     workers: int | None = None,
     cache: bool = True,
 ) -> None:
-    """Look into every video of a data set and say what is there.
+    """Check every video of a data set; print what is usable, and the reason for each file that is not.
 
     Args:
         data: folder of videos, list of videos, or video.
-        data_root: folder that the paths of a list begin at; without one the list's own.
+        data_root: folder that paths of a list are relative to; None: the folder of the list.
         targets: columns of the list to read besides `label`: `speed`, or with its kind `speed:float` or `room:class`.
-        workers: processes; without a number one for each processor.
-        cache: use what was found out before, and keep what is found out now.
+        workers: processes; None: one for each processor.
+        cache: read and update the cached index.
     """
     try:
         wanted = dict(map(declared, targets))
@@ -313,7 +313,7 @@ def index(
 
 
 def info(run: tyro.conf.Positional[Path]) -> None:
-    """Say what a run is and where it stands.
+    """Print the recipe, data and progress of a run.
 
     Args:
         run: a run folder.
@@ -323,7 +323,7 @@ def info(run: tyro.conf.Positional[Path]) -> None:
 
 
 def report(run: tyro.conf.Positional[Path]) -> None:
-    """Write report.html of a run again.
+    """Write report.html of a run, also while it is running.
 
     Args:
         run: a run folder.
@@ -340,7 +340,7 @@ def _pretrain_entry(recipe: tyro.conf.Positional[str]) -> None:
 
 
 def _evaluate_entry(encoder: tyro.conf.Positional[str]) -> None:
-    """Read classes, numbers or depth from frozen features: layerlock evaluate ENCODER --task TASK --data PATH."""
+    """Train readouts on frozen features of an encoder: layerlock evaluate ENCODER --task TASK --data PATH."""
 
 
 VERBS: dict[str, Callable[..., Any]] = {

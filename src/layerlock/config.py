@@ -37,7 +37,7 @@ MOST_PARAMETERS = 10**11
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """The optimizer, with a warm-up and a fall to `end_lr`, `cycles` times. Times are fractions of the run.
+    """The optimizer; the learning rate warms up and decays to `end_lr`, `cycles` times. Times are fractions of the run.
 
     `mini_warmup` follows every switch of stage (Table 6). No weight decay on norms, biases and position tables.
     """
@@ -49,29 +49,29 @@ class OptimConfig:
     start_lr: float = 0.0
     """learning rate at the start of the warm-up"""
     end_lr: float = 0.0
-    """learning rate at the end of the fall"""
+    """learning rate at the end of the decay"""
     decay: float | None = None
-    """the rate stays at `lr` and falls in a straight line over this last share of the run; None: along a cosine"""
+    """linear decay over this last fraction of the run, after a constant `lr`; None: cosine decay"""
     warmup: float = 0.02
     """linear warm-up, as a fraction of the run"""
     cycles: int = 1
-    """how often warm-up and cosine are gone through, in equal parts of the run: one for each sequential stage"""
+    """number of warm-up and decay cycles, equal parts of the run; one for each sequential stage"""
     mini_warmup: float = 0.002
     """linear warm-up after each switch, as a fraction of the run"""
     weight_decay: float = 0.05
-    """of matrices"""
+    """weight decay of matrices"""
     decay_tokens: bool = False
-    """of mask tokens and learned decoding tokens too (V-JEPA)"""
+    """also apply weight decay to mask tokens and learned decoding tokens (V-JEPA)"""
     end_weight_decay: float | None = None
-    """weight decay at the end of the run, reached along half a cosine; None keeps it"""
+    """weight decay at the end of the run, reached by a cosine schedule; None: constant"""
     teacher_decay: float = 0.998
-    """share of its weights that a teacher keeps in a step (V-JEPA)"""
+    """EMA decay of the teacher: the share of its weights that it keeps in a step (V-JEPA)"""
     end_teacher_decay: float | None = None
-    """that share at the end of the run, reached in a straight line; None keeps it"""
+    """EMA decay at the end of the run, reached linearly; None: constant"""
     betas: tuple[float, float] = (0.9, 0.95)
-    """of AdamW; the first is the momentum of sgd"""
+    """betas of AdamW; the first is the momentum of sgd"""
     clip_norm: float | None = None
-    """largest norm of all gradients together; None leaves them as they are"""
+    """maximum norm of all gradients together; None: no clipping"""
     accumulate: int = 1
     """micro-batches a step; divides the batch"""
 
@@ -83,14 +83,16 @@ class OptimConfig:
         """What is wrong, a line each."""
         found = []
         if self.lr <= 0 or self.end_lr < 0 or self.end_lr > self.lr:
-            found.append(f"optim.lr: {self.lr} to {self.end_lr} is not a learning rate that falls, to 0 or more")
+            found.append(
+                f"optim.lr: {self.lr} with optim.end_lr {self.end_lr}: lr must be above 0, and end_lr from 0 to lr"
+            )
         found += [
-            f"optim.{n}: {getattr(self, n)} is not a fraction of the run"
+            f"optim.{n}: {getattr(self, n)} must be from 0 to 1, a fraction of the run"
             for n in ("warmup", "mini_warmup")
             if not 0 <= getattr(self, n) <= 1
         ]
         if self.decay is not None and not 0 < self.decay <= 1:
-            found.append(f"optim.decay: {self.decay} is not a share of the run")
+            found.append(f"optim.decay: {self.decay} must be above 0 and at most 1, a fraction of the run")
         if self.cycles < 1:
             found.append(f"optim.cycles: {self.cycles} is not positive")
         elif 1 >= self.warmup > 1 / self.cycles:
@@ -120,24 +122,24 @@ class OptimConfig:
 class RunConfig:
     """How a run is carried out.
 
-    Nothing here changes a number that is learned, but `device`, `precision` and `threads` in their last bits, and
-    `log_every` where the plan decides by what is logged.
+    No field here changes the result, except `device`, `precision` and `threads` (rounding) and `log_every` if the
+    plan decides by logged figures.
     """
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 where the hardware multiplies it"""
+    """auto: bf16 if the hardware supports it, else fp32"""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """each block with torch.compile; auto: on CUDA"""
+    """compile each block with torch.compile; auto: on CUDA"""
     recompute: bool = False
-    """store no activations of live blocks, compute them a second time for the gradients"""
+    """activation checkpointing: recompute the activations of trained blocks in the backward pass"""
     workers: int = 2
     """processes that decode"""
     store_gb: float = 2.0
-    """gigabytes of temporary file for decoded frames, used where those of all videos fit: each is decoded once"""
+    """gigabytes of temporary file for decoded frames; used if the frames of all videos fit, so each is decoded once"""
     threads: int | None = None
-    """of the CPU, for the model; None leaves PyTorch's choice"""
+    """CPU threads of the model; None: PyTorch's default"""
     log_every: int = 10
     """steps from one line of metrics.jsonl to the next"""
     checkpoint_every: int = 500
@@ -166,25 +168,25 @@ class Config:
     """One run. `data` is a folder or a list of videos, or `synthetic`; `batch` counts clips per update."""
 
     recipe: str = "custom"
-    """name of the recipe that this began as"""
+    """name of the recipe that this config started from"""
     data: str = "synthetic"
     """folder of videos, list of videos (docs/data.md), or `synthetic`"""
     data_root: str | None = None
-    """folder that the paths of a list begin at; None: the folder of the list"""
+    """folder that paths of a list are relative to; None: the folder of the list"""
     out: str = "run"
     """run folder to write"""
     steps: int = 1_000
     """optimizer steps; schedules are fractions of it"""
     batch: int = 64
-    """clips a step"""
+    """clips per step"""
     seed: int = 0
-    """of weights, masks and clips"""
+    """seed of weights, masks and clips"""
     first_weights: FirstWeights = "xavier"
-    """xavier (VideoMAE), or normal with deviation 0.02 (V-JEPA)"""
+    """initial weights: xavier (VideoMAE), or normal with standard deviation 0.02 (V-JEPA)"""
     heads: Literal["drawn", "solved"] = "drawn"
-    """new heads begin with drawn weights, or as the regression from their input to their target after the switch"""
+    """initial weights of new heads: drawn (random), or solved (ridge regression from their input to their target)"""
     init_from: str | None = None
-    """encoder to take first weights from: a run folder, hf:NAME, 4ds:FILE.npz, an authors' .pth (docs/encoders.md)"""
+    """encoder to take initial weights from: a run folder, hf:NAME, 4ds:FILE.npz, an authors' .pth (docs/encoders.md)"""
     clip: ClipConfig = field(default_factory=ClipConfig)
     model: ViTConfig = field(default_factory=ViTConfig)
     masking: Maskings = field(default_factory=RandomMasking)
@@ -284,9 +286,9 @@ class Config:
         found = stage.problems(self.model.depth, self.encoder_depth, freeze_decoder)
         names_positions = all(counts.predicted for counts in self.masking.counts(self.grid))
         if any(tap.masked for tap in stage.taps) and not names_positions:
-            found.append("stage.taps: losses at masked positions need a masking that names them")
+            found.append("stage.taps: losses at masked positions need masking.predict (or another masking)")
         if before is not None and stage.frozen < before.frozen:
-            found.append(f"stage.frozen: {before.frozen} blocks are frozen already; {stage.frozen} would thaw some")
+            found.append(f"stage.frozen: {before.frozen} blocks are frozen already; {stage.frozen} would unfreeze some")
         return found
 
     def network_problems(self, stages: Iterable[Stage], *, fetch: bool = False) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a config would do, told without doing any of it."""
+"""Prints what a config would do, without running it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layerlock.learn.plan import Plan, Stage
 from layerlock.model.cost import backbone_parameters
 from layerlock.train.optimizer import optimizer_problems
 
-COLUMNS = ("steps", "frozen", "targets", "trained", "GFLOPs a clip", "of the first")
+COLUMNS = ("steps", "frozen", "targets", "trained", "GFLOPs a clip", "x stage 1")
 PARTS = ("encoder", "decoder", "heads", "target")
 
 
@@ -50,7 +50,7 @@ def show(config: Config, plan: Plan | None = None) -> None:
     console.print(cost_in_words(config, stages), markup=False)
     if foretold(stages):
         total, unfrozen = total_flops(config, stages), stages[0].clip.total * config.batch * config.steps
-        console.print(f"{total / unfrozen:.3f} of the first stage throughout")
+        console.print(f"{total / unfrozen:.3f} times the FLOPs of a run that stays in its first stage")
 
 
 def _table(config: Config, stages: Sequence[StageBudget]) -> Table:

@@ -246,7 +246,7 @@ def test_it_gives_up_when_everything_is_gone(folder: Path, tmp_path: Path) -> No
     shutil.copytree(folder, tmp_path / "copy")
     source = source_of(tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy")
-    with pytest.raises(LayerlockError, match=r"^6 videos in a row could not be decoded"):
+    with pytest.raises(LayerlockError, match=r"^6 videos in a row could not be used"):
         sample_of(source, 0)
 
 

@@ -275,7 +275,7 @@ def test_a_distillation_predicts_a_network_throughout_or_until_blocks_freeze() -
         (Distill(), "plan.network: ''"),
         (Distill(network="teacher"), "plan.network: 'teacher'"),
         (Distill(network="runs/x", blocks=(3, 2)), r"plan.blocks: \(3, 2\)"),
-        (Distill(network="runs/x", target="frozen"), "plan.target: nothing freezes"),
+        (Distill(network="runs/x", target="frozen"), "plan.target: no block is ever frozen"),
     ],
 )
 def test_distillations_that_cannot_be_name_their_field(plan: Distill, field: str) -> None:

@@ -84,7 +84,7 @@ def test_as_many_blocks_freeze_as_are_asked_for_and_there(changes: dict[str, int
         ({"frozen": -1}, "plan.frozen: -1 is negative"),
         ({"shortest": 0.5}, "plan.shortest: 0.5, plan.longest: 0.4"),
         ({"longest": 1.5}, "plan.longest: 1.5"),
-        ({"target": "pixels", "keep_targets": True}, "with plan.target pixels none are"),
+        ({"target": "pixels", "keep_targets": True}, "only used with --plan.target frozen"),
     ],
 )
 def test_settings_that_cannot_be_are_named(changes: dict[str, object], word: str) -> None:

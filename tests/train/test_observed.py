@@ -186,7 +186,7 @@ class Thawing(Falling):
 
 @pytest.mark.usefixtures("noise")
 def test_thawing_is_refused_before_it_is_recorded(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"step 6: stage\.frozen: 2 blocks are frozen already; 1 would thaw some"):
+    with pytest.raises(ConfigError, match=r"step 6: stage\.frozen: 2 blocks are frozen already; 1 would unfreeze some"):
         train(settings(tmp_path), Thawing(), quiet=True)
     newest = checkpoint.latest(tmp_path / "checkpoints")
     assert newest is not None

@@ -109,7 +109,7 @@ class FolderSource:
                 skipped.append((self.video_name(video), error.reason))
         tried = "\n".join(f"  - {path}: {reason}" for path, reason in skipped[:5])
         raise LayerlockError(
-            f"{_videos(min(ATTEMPTS, len(self)))} in a row could not be decoded; "
+            f"{_videos(min(ATTEMPTS, len(self)))} in a row could not be used; "
             f"check that {self.index.root} is still there and can be read\n{tried}"
         )
 

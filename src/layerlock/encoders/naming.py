@@ -51,7 +51,7 @@ def _open(name: str, clip: ClipShape | None, seed: int) -> FrozenEncoder:
         return _KINDS[kind](rest, clip)
     if not Path(name).exists():
         raise LayerlockError(
-            f"{name!r} is no encoder: neither a folder that is there nor one of random:SIZE (SIZE: "
+            f"{name!r} is no encoder: neither an existing folder nor one of random:SIZE (SIZE: "
             f"{', '.join(SIZES)}), random:NAME, hf:ORG/NAME, hf:FOLDER, 4ds:FILE.npz, FILE.pth, FILE.pt"
         )
     if is_authors_file(name):

@@ -138,7 +138,7 @@ def _check_supported(fields: Mapping[str, Any]) -> None:
 
 def _field(fields: Mapping[str, Any], name: str) -> Any:
     if name not in fields:
-        raise LayerlockError(f"VideoMAE config: no field {name}")
+        raise LayerlockError(f"VideoMAE config: no field {name}; save the model with transformers' save_pretrained")
     return fields[name]
 
 

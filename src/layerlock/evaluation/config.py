@@ -24,58 +24,58 @@ class EvaluateConfig:
     """A frozen evaluation (LayerLock A.4). Defaults are the paper's; None means that the task or the data decide."""
 
     encoder: str = ""
-    """run folder, encoder folder, or another name that `open_encoder` knows"""
+    """run folder, encoder folder, or the name of another encoder (docs/encoders.md)"""
     task: str = "action"
-    """what is read from the features; `layerlock evaluate` lists the tasks"""
+    """what readouts predict from the features; `layerlock evaluate` lists the tasks"""
     data: str = ""
     """folder or list of videos, with labels or depth (docs/evaluation.md)"""
     test_data: str | None = None
-    """videos to test on; without any, the data's own test split, else a share of the data"""
+    """videos to test on; None: the data's own test split, else a share of the data"""
     column: str = LABEL
-    """column of the list that is read: a class or, for regression, a number of each video"""
+    """column of the list with the target: a class or, for regression, a number of each video"""
     data_root: str | None = None
-    """folder that the paths of lists begin at; None: the folder of each list"""
+    """folder that paths of lists are relative to; None: the folder of each list"""
     out: str = "evaluation"
     """folder to write"""
     seed: int = 0
-    """of first weights, clips and splits"""
+    """seed of initial weights, clips and splits"""
     readout_seeds: int = 1
-    """readouts of each candidate, from different first weights; figures are their mean, and their spread is in the
-    intervals"""
+    """readouts of each candidate, with different initial weights; results are their mean, and intervals include their
+    spread"""
 
     depths: tuple[float, ...] = (0.25, 0.5, 0.75, 0.85, 0.95, 1.0)
-    """blocks that are read, as fractions of all: block floor(fraction x L)"""
+    """blocks whose features are read, as fractions of the L blocks: block floor(fraction x L)"""
     lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
-    """learning rates"""
+    """learning rates of the sweep"""
     readout: str = "all"
-    """kind of readout: attention, linear, for regression also ridge; all: every kind that the task has, each chosen and
-    reported by itself"""
+    """kind of readout: attention, linear, for regression also ridge; all: every kind of the task, each selected and
+    reported separately"""
     channels: int | None = None
     """width of an attention readout; None: 768 for Something-Something v2, else 1024"""
     heads: int | None = None
-    """its heads; None: one for each 64 channels"""
+    """heads of an attention readout; None: one for each 64 channels"""
     query_patch: tuple[int, int, int] = (2, 8, 8)
     """frames, rows and columns of depth that one query of an attention readout predicts"""
 
     examples: int = 1_280_000
     """clips that each readout is trained on"""
     batch: int = 32
-    """clips a step"""
+    """clips per step"""
     warmup: float = 0.025
     """linear warm-up, as a fraction of the training: 1,000 of the paper's 40,000 steps"""
     end_lr: float = 1e-7
     """learning rate at the end of the cosine"""
     weight_decay: float = 1e-4
-    """AdamW's, of matrices; the paper does not say"""
+    """weight decay of matrices; the paper gives no value"""
 
     stride: int | None = None
-    """source frames from one frame of a clip to the next; None: as the encoder was trained"""
+    """source frames from one frame of a clip to the next; None: as in the encoder's training"""
     augment: YesNo = "yes"
-    """train on random clips, crops, flips and colours; no: on the middle clip of each video as it is"""
+    """train on random clips, crops, flips and colours; no: on the middle clip of each video without augmentation"""
     resize: float = RESIZE
     """short side before the crop, as a multiple of the clip's size"""
     flip: YesNo | None = None
-    """flip half of the training clips left to right; None: for depth, since an action can have a left and a right"""
+    """flip half of the training clips left to right; None: only for depth; actions can depend on left and right"""
     jitter: float | None = None
     """probability of random colours in training (Table 12); None: 0.8 for actions, 0 for depth"""
     grayscale: float | None = None
@@ -83,11 +83,11 @@ class EvaluateConfig:
     views: int | None = None
     """equally spaced clips of a test video whose predictions are averaged; None: 7 for Kinetics, else 1"""
     split_by: Literal["auto", "video", "time"] = "auto"
-    """how splits are cut from data that have none; auto: by video, but by time where depth has fewer than 3 groups"""
+    """how data without splits are divided; auto: by video, or by time for depth with fewer than 3 groups"""
     group: str | None = None
     """regular expression that is searched for in the path of a video below its data: its first group, or all that
     matches, names the videos (of one recording, room, subject) that stay in one split and count as one in intervals;
-    None: a column `group` of the list, else names as known data sets have them"""
+    None: the column `group` of the list, else file names in the style of known data sets"""
     shared_groups: Literal["refuse", "allow"] = "refuse"
     """whether a group may be in two of the data's own splits"""
     validation_share: float = 0.1
@@ -95,20 +95,20 @@ class EvaluateConfig:
     test_share: float = 0.2
     """share of the data that is tested on, where the data have no such split"""
     baselines: YesNo = "yes"
-    """the same for random weights, raw pixels and frame differences"""
+    """also evaluate random weights, raw pixels and frame differences"""
     cache: bool = False
-    """keep features on the disk; needs augment no"""
+    """keep features on the disk; needs --augment no"""
     cache_gb: float = 200.0
-    """gigabytes of features that are kept on the disk, of all evaluations; the least recently used make room"""
+    """limit in gigabytes of the features of all evaluations on the disk; the least recently used are removed first"""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """of the encoder and of large products in readouts; auto: bf16 where the hardware multiplies it"""
+    """of the encoder and of large matrix products in readouts; auto: bf16 if the hardware supports it, else fp32"""
     workers: int = 2
     """processes that decode"""
     threads: int | None = None
-    """of the CPU; None leaves PyTorch's choice"""
+    """CPU threads; None: PyTorch's default"""
     checkpoint_every: int = 500
     """steps from one checkpoint to the next"""
 
@@ -233,20 +233,20 @@ class EvaluateConfig:
         if not self.lrs or min(self.lrs) <= 0:
             problems.append(f"lrs: {self.lrs} are not positive learning rates")
         if not 0 <= self.warmup <= 1:
-            problems.append(f"warmup: {self.warmup} is not a fraction of the training")
+            problems.append(f"warmup: {self.warmup} must be from 0 to 1, a fraction of the training")
         problems += [
             f"{name}: {getattr(self, name)} is negative"
             for name in ("end_lr", "weight_decay")
             if getattr(self, name) < 0
         ]
         if not 0 < self.cache_gb < math.inf:
-            problems.append(f"cache_gb: {self.cache_gb} is no positive number of gigabytes")
+            problems.append(f"cache_gb: {self.cache_gb} must be a positive number of gigabytes")
         if self.cache and self.augmented and "cache" in self.row.fields:
             problems.append("cache: needs --augment no, since augmented clips differ each time")
         return problems
 
     def _unused(self) -> list[str]:
-        """Fields that were given and that nothing would come of."""
+        """Fields that were given and would have no effect."""
         reasons: dict[str, str] = {}
         if not self.augmented:
             reasons |= dict.fromkeys(("flip", "jitter", "grayscale"), "only used with --augment yes")

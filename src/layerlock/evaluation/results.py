@@ -109,7 +109,7 @@ class Evaluation:
     dropped: tuple[tuple[str, str], ...] = ()
     """(readout, reason) of those that gave something that is not finite; they could not be chosen"""
     compared: int = 0
-    """leads that are told; their intervals cover all of them at once"""
+    """number of reported leads; their intervals hold jointly"""
     signal: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """the config and versions"""

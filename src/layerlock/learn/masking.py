@@ -146,7 +146,7 @@ class RandomMasking:
     def problems(self, grid: Grid) -> list[str]:
         """What is wrong on this grid, a line each."""
         if not 0 < self.keep < 1:
-            return [f"masking.keep: {self.keep} is not between 0 and 1"]
+            return [f"masking.keep: {self.keep} must be above 0 and below 1"]
         problems = [f"masking.masks: {self.masks} is not positive"] if self.masks < 1 else []
         kept, counts = self._kept(grid), self._counts(grid)
         problems += _share_problems(self.keep, kept, math.prod(grid), "tokens")
@@ -193,7 +193,7 @@ class TubeMasking:
     def problems(self, grid: Grid) -> list[str]:
         """What is wrong on this grid, a line each."""
         if not 0 < self.keep < 1:
-            return [f"masking.keep: {self.keep} is not between 0 and 1"]
+            return [f"masking.keep: {self.keep} must be above 0 and below 1"]
         kept, places = self._kept(grid), grid[1] * grid[2]
         problems = _share_problems(self.keep, kept, places, "places")
         return problems or _predict_problems(self.predict, self._predicted(grid), places - kept)
@@ -264,9 +264,9 @@ class MultiBlockMasking:
                 f"masking.group: {self.group} samples are too many to be drawn together ({MOST_IN_GROUP} can)"
             )
         if not 0 < self.area[0] <= self.area[1] <= 1:
-            problems.append(f"masking.area: {self.area} is not a smallest and a largest share between 0 and 1")
+            problems.append(f"masking.area: {self.area} must be a smallest and a largest share between 0 and 1")
         if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
-            problems.append(f"masking.aspect: {self.aspect} is not a smallest and a largest ratio above 0")
+            problems.append(f"masking.aspect: {self.aspect} must be a smallest and a largest ratio above 0")
         return problems or self._size_problems(grid) or self._cover_problems(grid)
 
     def _size_problems(self, grid: Grid) -> list[str]:

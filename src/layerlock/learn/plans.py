@@ -19,7 +19,7 @@ ROUNDING = 1e-9
 class Freezing(ABC):
     """How many blocks freeze: `first` at the first switch, `jump` more at each later one, never more than `last`.
 
-    `frozen` blocks are so from the first step, which asks for weights to begin with (`init_from`).
+    `frozen` blocks are so from the first step, which needs initial weights (`init_from`).
     """
 
     frozen: int | Literal["half"] = 0
@@ -29,9 +29,9 @@ class Freezing(ABC):
     jump: int = 1
     """blocks frozen at each later switch"""
     last: int = 1_000
-    """most blocks ever frozen"""
+    """maximum number of frozen blocks"""
     freeze_decoder: bool = False
-    """allow to freeze into the decoder's blocks"""
+    """allow freezing of the decoder's blocks too"""
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, a line each."""
@@ -80,7 +80,7 @@ class Schedule(Freezing):
             if not rising or times[0] <= 0 or times[-1] >= 1 or counts[0] < 1:
                 return ["plan.freezes: times must rise between 0 and 1, frozen counts from 1 on"]
         elif not 0 < self.start <= 1:
-            return [f"plan.start: {self.start} is not a fraction of the run above 0"]
+            return [f"plan.start: {self.start} must be above 0 and at most 1, a fraction of the run"]
         elif self.start < 1 and (self.interval <= 0 or min(self.first, self.jump, self.last) < 1):
             return ["plan.interval, plan.first, plan.jump and plan.last must be positive"]
         return []
@@ -151,7 +151,9 @@ class Locking(Freezing):
         """What is wrong with the settings, a line each."""
         problems = super().problems()
         if not 0 < self.latent_fraction <= 1:
-            problems.append(f"plan.latent_fraction: {self.latent_fraction} is not a share of the patches")
+            problems.append(
+                f"plan.latent_fraction: {self.latent_fraction} must be above 0 and at most 1, a share of the patches"
+            )
         latent = (
             "keep_targets",
             "normalized",
@@ -163,15 +165,17 @@ class Locking(Freezing):
         )
         given = [f"plan.{name}" for name in (*latent, "error") if getattr(self, name) != getattr(Locking, name)]
         if self.target == "pixels" and given:
-            problems.append(f"{', '.join(given)}: of features that are predicted, with plan.target pixels none are")
+            problems.append(f"{', '.join(given)}: only used with --plan.target frozen, not with pixels")
         if self.full_clip and self.latent_fraction == 1:
-            problems.append("plan.full_clip: with all patches as targets the target pass has the full clip already")
+            problems.append("plan.full_clip: only used with plan.latent_fraction below 1")
         if self.masked and self.latent_fraction < 1:
-            problems.append("plan.masked and plan.latent_fraction: two answers to where the latent losses are")
+            problems.append(
+                "plan.masked and plan.latent_fraction: use only one; both set the positions of latent losses"
+            )
         if self.patch_weight < 0:
             problems.append(f"plan.patch_weight: {self.patch_weight} is negative")
         if self.patch_weight and self.keep_targets:
-            problems.append("plan.patch_weight and plan.keep_targets: two answers to whether patches stay a target")
+            problems.append("plan.patch_weight and plan.keep_targets: use only one; both keep patches as a target")
         if self.average < 1:
             problems.append(f"plan.average: {self.average} is not positive")
         return problems
@@ -243,7 +247,9 @@ class Plateau(Locking):
             if getattr(self, name) <= 0
         ]
         if not 0 <= self.shortest <= self.longest <= 1:
-            problems.append(f"plan.shortest: {self.shortest}, plan.longest: {self.longest}, not fractions that rise")
+            problems.append(
+                f"plan.shortest: {self.shortest}, plan.longest: {self.longest}, must be ascending fractions of the run"
+            )
         return problems
 
     def build(self, steps: int, encoder_depth: int, depth: int) -> PlateauPlan:
@@ -354,7 +360,7 @@ class Distill(Schedule):
         elif wrong := FeatureTarget(self.blocks, self.network).problems():
             problems += [f"plan.{problem}" for problem in wrong]
         if self.target == "frozen" and not self.schedule():
-            problems.append("plan.target: nothing freezes, so that there is no frozen block to predict")
+            problems.append("plan.target: no block is ever frozen, so there is no frozen block to predict")
         if self.target == "frozen" and self.frozen:
             problems.append(
                 "plan.frozen: with plan.target frozen the features of plan.network would never be predicted"
@@ -390,7 +396,7 @@ class LiveLatents:
         """What is wrong with the settings, a line each."""
         problems = []
         if not self.layers or len(set(self.layers)) < len(self.layers) or min(self.layers) < 1:
-            problems.append(f"plan.layers: {self.layers} are not different blocks, counted from 1")
+            problems.append(f"plan.layers: {self.layers} must be different block numbers, counted from 1")
         if self.weight <= 0:
             problems.append(f"plan.weight: {self.weight} is not positive")
         return problems
@@ -465,7 +471,7 @@ class Blockwise:
         elif self.cuts and self.parts != len(self.cuts):
             problems.append(f"plan.parts: {self.parts}, where plan.cuts end {len(self.cuts)}: {self.cuts}")
         if self.times and self.regime != "sequential":
-            problems.append(f"plan.times: only sequential parts begin at a time, not {self.regime}")
+            problems.append(f"plan.times: only used with the sequential regime, not {self.regime}")
         if list(self.times) != sorted(set(self.times)) or any(not 0 < time < 1 for time in self.times):
             problems.append(f"plan.times: {self.times} do not rise between 0 and 1")
         return problems

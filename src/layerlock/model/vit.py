@@ -39,7 +39,7 @@ class ViTConfig:
     """
 
     width: int = 768
-    """length of a token"""
+    """dimension of a token"""
     depth: int = 12
     """blocks, the decoder's among them"""
     mlp: int = 3072
@@ -49,17 +49,17 @@ class ViTConfig:
     patch: Grid = (2, 16, 16)
     """frames, rows and columns of a patch"""
     position: Position = "rope"
-    """how tokens know where they are"""
+    """position encoding"""
     rope_fractions: tuple[float, float, float] = (0.10, 0.25, 0.25)
-    """share of the width that turns with time, height and width"""
+    """fractions of the channels that are rotated by time, by height and by width"""
     rope_wavelength: float = 10_000.0
-    """of the slowest turn, in tokens"""
+    """wavelength of the slowest rotation, in tokens"""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """subtracted from red, green and blue in [0, 1] before the projection; the LayerLock paper subtracts nothing"""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """divides them after that"""
+    """standard deviation that divides red, green and blue after that"""
     gelu: GELU = "tanh"
-    """how the hidden layer's GELU is computed"""
+    """GELU of the hidden layer: tanh approximation or exact"""
     norm_eps: float = 1e-6
     """added to the variance in every LayerNorm"""
     key_bias: bool = True

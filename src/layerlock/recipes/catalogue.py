@@ -22,16 +22,16 @@ Made by `python -m layerlock.recipes.catalogue`; a test holds this page to what 
 
 `layerlock pretrain NAME --dry-run` shows all settings of a recipe and each of its stages, `layerlock recipes NAME` what
 it reaches and what was decided where its source is silent. `to reach` is what the source prints, not what was measured
-here. FLOPs are those of all steps of training, counted from shapes. H100 hours are these over {UTILISATION:.0%} of the
-peak: {H100_PEAK["bf16"] / 1e12:.0f} TFLOP/s in bfloat16, {H100_PEAK["fp32"] / 1e12:.0f} in float32 (no TF32), which the
-V-JEPA recipes ask for. That share is an assumption; decoding of videos and evaluation are not in it. What depends on a
-network of your own is unknown until that is on your machine; `--dry-run` tells it then. What a plan costs that decides
-by what it observes nobody knows before.
+here. FLOPs are of the whole training, counted from shapes. H100 hours are FLOPs over {UTILISATION:.0%} of the peak
+rate: {H100_PEAK["bf16"] / 1e12:.0f} TFLOP/s in bfloat16, {H100_PEAK["fp32"] / 1e12:.0f} in float32 (no TF32; V-JEPA).
+This utilisation is an assumption; decoding and evaluation are not included. The cost is `unknown` if it depends on a
+network of your own (`--dry-run` prints it once that network is on your machine), or if the plan decides during the run
+when to switch (`Plateau`).
 """
 OTHERS = """## From other encoders
 
 **As a target.** Any encoder of `docs/encoders.md` can be predicted, frozen: `--plan.network` names it, `--plan.blocks`
-its blocks (without any the last). It must take clips of as many frames as the run has (V-JEPA 2 takes any number);
+its blocks (default: the last). It must take clips of as many frames as the run has (V-JEPA 2 takes any number);
 frames are resized for it, and its features are resampled to the tokens of the run. It is not saved with the run: a
 resume needs it under the same name, with the same weights.
 
@@ -40,15 +40,15 @@ resume needs it under the same name, with the same weights.
     layerlock pretrain distill-tiny --data footage/ --plan.target frozen --plan.start 0.5 --plan.last 4
                                                                                # then LayerLock, from half-way on
 
-A static teacher of one's own is a run that predicts pixels, then its student:
+A static teacher of your own takes two runs: the teacher predicts pixels, the student predicts its features:
 
     layerlock pretrain videomae-tiny --data footage/ --out runs/teacher
     layerlock pretrain static-teacher-tiny --data footage/ --plan.network runs/teacher
 
-**As first weights.** `--init-from` begins any recipe with an encoder of the same blocks. `adapt` and `adapt-tiny` take
-their blocks and their clips from it; what you set yourself stays as you set it. The lower half of the blocks stays as
-it is (`--plan.frozen N` freezes another number, in every recipe that can freeze), the upper half learns. Positions are
-resampled where clips have another size or length.
+**As initial weights.** `--init-from` initialises any recipe from an encoder with the same model shape. `adapt` and
+`adapt-tiny` take model and clip settings from that encoder; fields that you set yourself have priority. The lower half
+of the blocks is frozen (`--plan.frozen N` sets another number, in every recipe that can freeze), the upper half learns.
+Positions are resampled if clips have another size or length.
 
     layerlock pretrain adapt --data footage/                                   # VideoMAE, downloaded at first use
     layerlock pretrain adapt --data footage/ --init-from 4ds:FILE.npz --clip.size 112 --plan.frozen 8

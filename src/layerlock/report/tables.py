@@ -95,7 +95,7 @@ def stages(history: History) -> list[Markup]:
         "frozen",
         "target",
         "GFLOPs a clip",
-        "of the first",
+        "x stage 1",
         "target pass",
         "clips/s",
         "loss, first to last",
