@@ -438,7 +438,7 @@ def test_a_run_that_cannot_begin_leaves_the_one_before_alone(tmp_path: Path, mon
     with pytest.raises(LayerlockError, match="torchcodec cannot be used here"):
         train(replace(settings, clip=replace(settings.clip, backend="torchcodec")), overwrite=True, quiet=True)
     monkeypatch.setattr("layerlock.data.folder.read_clips", lost)
-    with pytest.raises(LayerlockError, match="1 video in a row could not be decoded"):
+    with pytest.raises(LayerlockError, match="1 video in a row could not be used"):
         train(replace(settings, run=run_config(store_gb=0.0)), overwrite=True, quiet=True)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
 
