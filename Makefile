@@ -3,6 +3,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 OUT ?= runs/demo
 SEED ?= 0
+RECIPE ?= mae-nano
 
 .PHONY: setup demo test test-shuffled lint format bench
 
@@ -13,8 +14,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: setup  ## videos of the synthetic world, a LayerLock encoder trained on them, probes of what it learned
-	$(RUN) examples/demo.py --out $(OUT) --seed $(SEED)
+demo: setup  ## videos of the synthetic world, an encoder trained on them, what frozen readouts find in it
+	$(RUN) examples/demo.py --out $(OUT) --seed $(SEED) --recipe $(RECIPE)
 
 test: setup  ## on all cores, a worker each
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist worksteal

@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--recipe", default="layerlock-nano")
+    parser.add_argument("--recipe", default="mae-nano")
     given = parser.parse_args()
 
     run = given.out / f"run-{given.seed}"
