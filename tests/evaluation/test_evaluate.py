@@ -410,6 +410,22 @@ def test_a_training_split_without_depth_teaches_nothing(tmp_path: Path, encoder:
         )
 
 
+def test_an_evaluation_that_failed_before_its_first_checkpoint_is_not_in_the_way(
+    tmp_path: Path, world: Path, encoder: Path
+) -> None:
+    for split in ("train", "val", "test"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        write_scene(tmp_path / "data" / split / "room", range(60) if split == "train" else range(0))
+    out, changes = tmp_path / "out", {"readout": "linear", "baselines": "no"}
+    for _ in range(2):
+        with pytest.raises(LayerlockError, match="no clip of the training split has a known depth"):
+            run(out, tmp_path / "data", encoder, task="depth", **changes)
+    assert (out / "evaluation.json").exists()
+    assert run(out, world, encoder, task="action", **changes).rows
+    with pytest.raises(LayerlockError, match="is there already"):
+        run(out, world, encoder, task="action", **changes)
+
+
 def test_few_test_clips_prove_nothing(tmp_path: Path, encoder: Path) -> None:
     scene = write_scene(tmp_path / "scene", range(0))
     found = run(tmp_path / "out", scene, encoder, task="depth", readout="linear", baselines="no", examples=160)

@@ -49,9 +49,16 @@ class EvaluationFolder:
         """Whether an evaluation has been here."""
         return self.config.exists()
 
+    @property
+    def has_work(self) -> bool:
+        """Whether readouts, scores or results are here: what a resume continues and `begin` would remove."""
+        return any(path.exists() for path in (self.readouts, *self.scores.values(), self.results))
+
     def check(self, *, resume: bool, overwrite: bool) -> None:
-        """Raises LayerlockError where an evaluation is there and neither is said, or something else is."""
+        """Raises LayerlockError where an evaluation with work is there and neither is said, or something else is."""
         with self._told():
+            if self.exists and not self.has_work and not resume:  # one that failed before its first checkpoint
+                return
             check_place(self.path, self.exists, "an evaluation", resume=resume, overwrite=overwrite)
 
     def begin(self, config: EvaluateConfig, *, resume: bool) -> None:

@@ -132,9 +132,14 @@ class Sweep:
             candidate, reason = next(iter(self.dropped.items()))
             raise LayerlockError(f"all {len(self.dropped)} readouts were dropped; the first, {candidate}: {reason}")
 
+    @property
+    def is_taught(self) -> bool:
+        """Whether any of the clips trained on so far had a target."""
+        return self.summary is not None and bool(self.summary.any())
+
     def check_taught(self, skipped: Mapping[str, str]) -> None:
-        """Raises LayerlockError where none of the clips trained on had anything to learn from."""
-        if self.summary is None or not self.summary.any():
+        """Raises LayerlockError where none of the clips trained on had a target."""
+        if not self.is_taught:
             raise LayerlockError(
                 f"no clip of the training split has a known {self.task.target.name}; {len(skipped)} of its videos "
                 f"could not be decoded{''.join(f'; the first: {path}: {why}' for path, why in [*skipped.items()][:1])}"
@@ -258,7 +263,10 @@ def _pooled(features_bnd: Tensor) -> Tensor:
 
 
 def _save(sweep: Sweep, folder: EvaluationFolder, skipped: dict[str, str]) -> None:
+    """Writes the checkpoint, unless no clip had a target yet: then there is nothing to keep."""
     folder.lock.check()
+    if not sweep.is_taught:
+        return
     dropped = {str(candidate): reason for candidate, reason in sweep.dropped.items()}
     facts = {"step": sweep.step, "solved": sweep.is_solved, "skipped": skipped, "dropped": dropped}
     save_tensors(folder.readouts, sweep.state(), facts)

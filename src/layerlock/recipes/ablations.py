@@ -62,15 +62,15 @@ G_56M_LOCK = Progressive(
 )
 LIVE_LAYERS = (4, 8, 12, 16, 20, 24, 28)
 
-FROM_ZERO = "Target layers are counted from zero: layer 4 is the output of the fifth block, and five are frozen."
-LEARNED = "Without RoPE positions are learned, as in the published 4DS checkpoints."
+FROM_ZERO = "Target layers are counted from zero: layer 4 is the output of the fifth block, so five blocks are frozen."
+LEARNED = "Without RoPE, position embeddings are learned, as in the published 4DS checkpoints."
 
 TABLE_3_DECIDED = (
     COSINE,
     "Batch 8096 is taken as 8192.",
-    "The paper names neither layers nor weight: every fourth encoder block, weight 1. It names no stop-gradient either:"
-    " gradients of the loss go into its targets as well (`--plan.stop-gradient` keeps them out).",
-    "The cosine schedule rises from 0 to the full weight over the run.",
+    "The paper gives neither the layers nor the loss weight: here every fourth encoder block, weight 1. It mentions no"
+    " stop-gradient, so gradients also flow into the targets (`--plan.stop-gradient` prevents this).",
+    "The weight of the latent losses rises from 0 to its full value over the run, on a cosine schedule.",
 )
 TABLE_3 = (
     Recipe(
@@ -82,14 +82,14 @@ TABLE_3 = (
     ),
     Recipe(
         config=H_100M.config("vit-h-100m-latent-constant", LiveLatents(layers=LIVE_LAYERS)),
-        about="ViT-H, pixels and own live latents, nothing frozen: collapses",
+        about="ViT-H, predicts pixels and its own latents, nothing frozen: collapses",
         source="LayerLock Table 10; Table 3 row 2",
         reaches="SSv2 3.7, ScanNet 0.38",
         decided=TABLE_3_DECIDED[:3],
     ),
     Recipe(
         config=H_100M.config("vit-h-100m-latent-cosine", LiveLatents(layers=LIVE_LAYERS, ramp="cosine")),
-        about="The same with latent losses whose weight rises: collapses",
+        about="The same, with a latent loss weight that rises during training: collapses",
         source="LayerLock Table 10; Table 3 row 3",
         reaches="SSv2 5.6, ScanNet 0.37",
         decided=TABLE_3_DECIDED,
@@ -123,16 +123,19 @@ TABLE_4 = (
         about="ViT-G on 250 M clips, pixels alone, RoPE inside attention",
         source="LayerLock Table 10; section 3.1",
         reaches="less than RoPE after the first norm",
-        decided=(COSINE, "Decoding tokens are learned, with a fixed sin-cos position: nothing else tells them apart."),
+        decided=(
+            COSINE,
+            "Decoding tokens are learned, plus a fixed sin-cos position embedding, which alone distinguishes them.",
+        ),
     ),
 )
 
 ON_56M = (
-    "The paper does not say which model Table 5 is of: it is taken to be Table 10's ViT-G on 56 M clips, which no other"
-    " table can be of, and the single target's 55.5 is not the 60.1 that Table 4 has for 250 M."
+    "The paper does not say which model Table 5 uses. Here it is the ViT-G on 56 M clips of Table 10: no other table"
+    " can use that model, and 55.5 for a single target differs from the 60.1 of Table 4 for 250 M clips."
 )
 CAPPED = (
-    "The last target, layer 44 from zero, would freeze a decoder block: 44 blocks are frozen, all of the encoder's."
+    "The last target, layer 44 counted from zero, would freeze a decoder block: only the 44 encoder blocks are frozen."
 )
 TABLE_5 = (
     Recipe(
@@ -168,8 +171,8 @@ TABLE_6 = tuple(
 FIGURE_3_DECIDED = (
     COSINE,
     FROM_ZERO,
-    "Each switch has 1,000 steps of warm-up here too, though the target stays.",
-    "Whether Figure 3 is with RoPE is not said; its baseline has the figures of Table 4 without, so there are both.",
+    "Each switch is followed by 1,000 steps of warm-up, although the target does not change.",
+    "The paper does not say whether Figure 3 uses RoPE. Its baseline matches Table 4 without RoPE; both are recipes.",
 )
 FIGURE_3 = (
     Recipe(
@@ -200,7 +203,9 @@ TABLE_7_ROWS: tuple[tuple[str, dict[str, Any], float, float], ...] = (
     ("-interval-16k", {"interval": 16_000, "first": 8, "jump": 8}, 28.5, 0.28),
 )
 TABLE_7_FIRST = {"start": 6_000, "interval": 4_000, "first": 2, "jump": 2, "last": 8}
-INTO_DECODER = "Targets up to layer 11 from zero freeze all 12 blocks, the decoder's 4 too; the heads alone learn then."
+INTO_DECODER = (
+    "Targets up to layer 11, counted from zero, freeze all 12 blocks, including the decoder's 4; then only heads train."
+)
 
 
 def _table_7(row: int, ending: str, changes: dict[str, Any], ssv2: float, scannet: float) -> Recipe:

@@ -61,7 +61,7 @@ RECIPES = (
     ),
     Recipe(
         config=ADAPT_TINY,
-        about="The same in small, for the run folder --init-from: first pretrain videomae-tiny",
+        about="A small version, for the run folder --init-from: first pretrain videomae-tiny",
         adapts=True,
     ),
 )

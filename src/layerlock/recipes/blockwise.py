@@ -54,11 +54,11 @@ def _config(name: str, size: str, epochs: int, plan: Blockwise) -> Config:
 FOUR = Blockwise(parts=4)
 SEQUENTIAL = replace(FOUR, regime="sequential")
 DECIDED = (
-    "The paper's batch is not known here: 64.",
-    "Warm-up is the first twentieth; betas (0.9, 0.95); crops and flips are LayerLock's; pixels are centred as"
-    " VideoMAE's are.",
+    "The batch size of the paper is not known; here it is 64.",
+    "Warm-up takes the first 5 % of the steps; AdamW betas are (0.9, 0.95); crops and flips are those of LayerLock;"
+    " pixels are normalised as in VideoMAE.",
 )
-RESTARTS = ("Each stage has a warm-up and a cosine of its own, as a run by itself would.",)
+RESTARTS = ("Each stage has its own warm-up and cosine decay, like a separate run.",)
 # what follows the size: plan, how often the epochs are gone through, what it is, decisions beside the shared ones
 ROWS: tuple[tuple[str, Blockwise, int, str, tuple[str, ...]], ...] = (
     ("", FOUR, 1, "four parts at once, no gradient between them", ()),
@@ -68,8 +68,8 @@ ROWS: tuple[tuple[str, Blockwise, int, str, tuple[str, ...]], ...] = (
         "-sequential-matched",
         SEQUENTIAL,
         1,
-        "four parts one after the other, the epochs shared out: as many passes over the data as end to end",
-        (*RESTARTS, "Not in the paper: it separates the order of learning from its budget."),
+        "four parts one after the other, the epochs divided among them: as many passes over the data as end to end",
+        (*RESTARTS, "Not in the paper: this separates the effect of the training order from that of the budget."),
     ),
     ("-end-to-end", replace(FOUR, regime="end-to-end"), 1, "one loss at the end: the baseline", ()),
     (
@@ -77,7 +77,7 @@ ROWS: tuple[tuple[str, Blockwise, int, str, tuple[str, ...]], ...] = (
         replace(FOUR, regime="deep-supervision"),
         1,
         "four losses, gradients through all blocks: the control",
-        ("Not in the paper: it separates where losses are from where gradients stop.",),
+        ("Not in the paper: this separates the effect of the losses' places from that of the stopped gradients.",),
     ),
 )
 GAPS = {"tiny": "0.02 (mAP: 0.015)", "small": "0.04 (mAP: 0.02)"}

@@ -14,8 +14,8 @@ LAYERS = (3, 6, 9, 12)
 FROZEN_AT = (2_000, 4_000, 6_000, 8_000, 10_000, 12_000)
 DECIDED = (
     COSINE,
-    "The warm-up is 1,000 steps: Table 8's 10,000 would be most of the run.",
-    "Freezing changes neither target nor learning rate: no warm-up after it.",
+    "The warm-up is 1,000 steps: the 10,000 of Table 8 would be most of the run.",
+    "Freezing changes neither the target nor the learning rate, so no warm-up follows it.",
 )
 
 

@@ -40,11 +40,12 @@ def table_8(name: str, size: str, plan: Progressive) -> Config:
 PIXELS = Progressive()
 LOCK_G = Progressive(target="frozen", **freezing(STEPS, start=160_000, interval=10_000, last=32))
 LOCK_E = Progressive(target="frozen", **freezing(STEPS, start=200_000, interval=10_000, last=39))
-COSINE = "The learning rate falls to 0: the paper names no end."
-SWITCH = "Each switch has a new head and 1,000 steps of warm-up, the best of Table 6."
-SUBSET = "The target pass sees the subset alone: the paper drops patches when it computes targets."
+COSINE = "The learning rate decays to 0: the paper gives no final value."
+SWITCH = "Each switch adds a new head and 1,000 steps of warm-up, the best setting of Table 6."
+SUBSET = "Targets are computed from the random subset of patches alone, as in the paper."
 STOP_E = (
-    "Table 8's targets 1 to 32 are 4DS-G's: from 200k on, at one block per 10k steps, 29 of 52 are frozen at the end."
+    "Targets 1 to 32 in Table 8 apply to 4DS-G. 4DS-e freezes one block per 10k steps from step 200k on: 29 of 52 by"
+    " the end."
 )
 
 RECIPES = (

@@ -180,20 +180,23 @@ def _all(scale: Scale) -> tuple[Recipe, ...]:
         ),
         "layerlock-plateau": (
             _backbone(scale, scale.plateau),
-            "LayerLock whose switches come when the loss of the stage no longer falls",
+            "LayerLock that switches when the loss of the stage no longer falls",
         ),
         "layerlock-multi": (
             _backbone(scale, replace(lock, keep_targets=True, patch_weight=0.0)),
-            "LayerLock that keeps all targets so far, a head each (Table 5)",
+            "LayerLock that keeps all earlier targets, with one head for each (Table 5)",
         ),
         "videomae": (
             _beside(scale, videomae, TubeMasking(keep=scale.keep)),
-            "VideoMAE: normalised pixels of masked tubes, a decoder beside the backbone",
+            "VideoMAE: normalised pixels of masked tubes, separate decoder",
         ),
-        "vjepa": (_vjepa(scale, JointEmbedding()), "V-JEPA: predicts what an averaged teacher makes of masked blocks"),
+        "vjepa": (
+            _vjepa(scale, JointEmbedding()),
+            "V-JEPA: predicts features of masked blocks from a moving-average teacher",
+        ),
         "vjepa-layerlock": (
             _vjepa(scale, scale.ladder),
-            "LayerLock on V-JEPA: the teacher's layer that is predicted climbs with what is frozen",
+            "LayerLock on V-JEPA: each switch freezes more blocks and predicts a deeper layer of the teacher",
         ),
         "vjepa-layerlock-own": (
             _vjepa(scale, replace(scale.ladder, teacher=False)),
@@ -209,7 +212,7 @@ def _all(scale: Scale) -> tuple[Recipe, ...]:
         ),
         "live-latents": (
             _backbone(scale, LiveLatents(layers=scale.live)),
-            "MAE that also predicts its own live layers, nothing frozen: collapses (Table 3)",
+            "MAE that also predicts its own layers, nothing frozen: collapses (Table 3)",
         ),
         "blockwise": (_blockwise(scale, cut), "Blockwise: parts with a loss each, no gradient between them"),
         "blockwise-sequential": (_sequential(scale), "Blockwise, one part after the other: those below are frozen"),

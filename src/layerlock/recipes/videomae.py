@@ -66,10 +66,10 @@ def _videomae(name: str, size: str, batch: int) -> Config:
 
 
 DECIDED = (
-    "1,600 epochs of 240,000 videos; batch and learning rates (scaled with the batch) are the published script's.",
-    "Crops are random rectangles of 33 to 75 % of the picture, for the original's squares and near-squares with sides"
-    " of 0.66 to 1 of the short side; no flips.",
-    "LayerNorm adds 1e-12, as transformers computes it; the authors' own code adds 1e-6.",
+    "1,600 epochs of 240,000 videos; batch and learning rates (scaled with the batch) follow the published script.",
+    "Crops are random rectangles with 33 to 75 % of the frame's area; the original's are square or nearly so, with"
+    " sides of 0.66 to 1 of the short side. No flips.",
+    "LayerNorm's epsilon is 1e-12, as in transformers; the authors' code has 1e-6.",
 )
 
 RECIPES = (

@@ -58,12 +58,12 @@ def _table_9(name: str, plan: JointEmbedding, masking: MultiBlockMasking | Sever
 
 
 DECIDED = (
-    "Betas are those of the original V-JEPA, (0.9, 0.999); its clipping of gradients is not in Table 9 and left out.",
-    "The predictor has the encoder's 16 heads, as in the original's code, and learned positions as the encoder has.",
-    "First weights are those of the original's models: normal with deviation 0.02, what block l adds over sqrt(2 l),"
-    " mask tokens at zero. Mask tokens have weight decay, as there.",
-    "Colour jitter is Table 12's, with probability 0.8.",
-    "The teacher keeps 0.998 throughout: Table 9 prints one number.",
+    "AdamW betas are those of the original V-JEPA, (0.9, 0.999). Its gradient clipping is not in Table 9 and not used.",
+    "The predictor has 16 heads, as the encoder and the original code, and learned positions, as the encoder.",
+    "Initial weights follow the original models: normal with standard deviation 0.02, output projections of block l"
+    " divided by sqrt(2 l), mask tokens zero. Weight decay applies to mask tokens, as in the original.",
+    "Colour jitter is that of Table 12, applied with probability 0.8.",
+    "The teacher's decay is 0.998 throughout: Table 9 gives one number.",
 )
 
 RECIPES = (
@@ -76,10 +76,10 @@ RECIPES = (
     ),
     Recipe(
         config=_table_9("vjepa-l-layerlock", LADDER),
-        about="V-JEPA with LayerLock: from step 100k on a block every 6k, all 24 frozen from step 238k",
+        about="V-JEPA with LayerLock: one more block frozen every 6k steps from step 100k on, all 24 from step 238k on",
         source="LayerLock Table 9; Table 1 row 6",
         reaches="SSv2 57.0, Kinetics-700 43.5, ScanNet 0.151",
-        decided=(*DECIDED, SWITCH, "The first switch keeps target and head: both are of the teacher's first layer."),
+        decided=(*DECIDED, SWITCH, "The first switch keeps the target, the teacher's first layer, and its head."),
     ),
     Recipe(
         config=_table_9("vjepa-l-layerlock-own", replace(LADDER, teacher=False)),
@@ -89,16 +89,16 @@ RECIPES = (
         decided=(
             *DECIDED[:-1],
             SWITCH,
-            "Until the first switch the target is the model's own live first layer; that switch keeps its head.",
+            "Until the first switch the target is the model's own first layer, in training; the switch keeps its head.",
         ),
     ),
     Recipe(
         config=_table_9("vjepa-l-two-masks", LAST, SeveralMaskings()),
-        about="V-JEPA with the original's two masks a clip: 8 blocks of 15 % and 2 of 70 %",
+        about="V-JEPA with two masks per clip, as in the original: 8 blocks of 15 % and 2 of 70 %",
         source="V-JEPA (arXiv 2404.08471), otherwise LayerLock Table 9",
         decided=(
             *DECIDED,
-            "Each clip is encoded twice, once for each mask, which has its own mask token; the losses are averaged.",
+            "Each clip is encoded once per mask. Each mask has its own mask token; the losses are averaged.",
         ),
     ),
 )
