@@ -43,7 +43,8 @@ def main() -> None:
             world = 1_000 * (number + 1) + given.seed
             layerlock.synth(folders[name], videos=count, seed=world, size=config.clip.resize_side)
     with timed("training"):
-        layerlock.pretrain(config, resume=run.exists())
+        outcome = layerlock.pretrain(config, resume=run.exists())
+    stop_if_told(outcome.signal)
     for task, settings in READOUTS.items():
         out = given.out / f"{task}-{given.seed}"
         with timed(task):
@@ -60,8 +61,15 @@ def main() -> None:
                 cache=True,
                 **settings,
             )
+        stop_if_told(found.signal)
         show_evaluation(found)
     print(f"reports: {run / 'report.html'}, {given.out}/*-{given.seed}/report.html")
+
+
+def stop_if_told(signal: int | None) -> None:
+    """Ends the demo after Ctrl-C or SIGTERM; what is done is saved, and the same command continues from there."""
+    if signal is not None:
+        raise SystemExit(128 + signal)
 
 
 @contextmanager
