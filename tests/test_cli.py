@@ -68,7 +68,7 @@ def test_recipes_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str
 def test_a_recipe_is_told_whole(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "recipes", "vjepa-l")
     assert code == 0
-    for words in ("Table 9", "SSv2 52.1", "H100 hours at 40% of 67 TFLOP/s (fp32)", "Betas"):
+    for words in ("Table 9", "SSv2 52.1", "H100 hours at 40% of 67 TFLOP/s (fp32)", "AdamW betas"):
         assert words in out
     code, _, err = call(capsys, "recipes", "vjepa-xl")
     assert code == 2
