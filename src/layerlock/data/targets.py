@@ -12,6 +12,7 @@ Classes and floats are columns of an index; maps are read with the frames, and a
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,13 +58,14 @@ class Column:
         return Column(values=tuple(self.values[row] for row in rows), classes=self.classes)
 
 
-class Labelled:
+class Labelled(ABC):
     """The target `label` of videos that have targets, as classes."""
 
     targets: Mapping[str, Column]
 
+    @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """How many videos."""
 
     @cached_property
     def labels(self) -> tuple[int, ...]:

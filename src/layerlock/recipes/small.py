@@ -50,7 +50,7 @@ class Scale:
 
 
 MOTION: dict[str, Any] = {"masked": True, "patches": "motion"}
-"""In minutes a model learns what moves only where its target asks for it (docs/results.md)."""
+"""Masked tubelets as their changes over time, which weigh more than their mean: pixels say little of motion."""
 NANO = Scale(
     mae=Config(
         recipe="nano",
