@@ -6,7 +6,7 @@ from typing import Any
 
 from layerlock.config import Config
 from layerlock.learn.decoders import BackboneDecoding
-from layerlock.learn.masking import Maskings, MultiBlockMasking, RandomMasking, SeveralMaskings
+from layerlock.learn.masking import FutureMasking, Maskings, MultiBlockMasking, RandomMasking, SeveralMaskings
 from layerlock.learn.plan import Stage, timeline, weights_of
 from layerlock.learn.targets import FeatureTarget, PatchTarget
 from layerlock.model.separate import SeparateDecoding
@@ -73,9 +73,12 @@ def masking(config: Maskings) -> Any:
         return [masking(each) for each in config.masks]
     if isinstance(config, MultiBlockMasking):
         return "blocks", config.blocks, config.area, config.aspect, config.group
+    if isinstance(config, FutureMasking):
+        return "future", config.past, config.keep, config.predict
     masked = round(1 - config.keep, 9)
     if isinstance(config, RandomMasking):
         some = () if config.predict is None else ("predicted", config.predict)
+        some += () if config.keep_to is None else ("to", round(1 - config.keep_to, 9), config.group)
         return ("random", masked, *some, *(("masks", config.masks) if config.masks > 1 else ()))
     return ("tube", masked, *(() if config.predict == 1 else ("predicted", config.predict)))
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from layerlock.learn.masking import (
     ATTEMPTS,
     Counts,
+    FutureMasking,
     Masking,
     Masks,
     MultiBlockMasking,
@@ -34,7 +35,9 @@ GROUPS = 1_000
 SHORT, LONG = SeveralMaskings().masks
 MASKINGS: list[Masking] = [
     RandomMasking(keep=0.2),
+    RandomMasking(keep=0.1, keep_to=0.4, group=4, predict=0.5, masks=2),
     TubeMasking(keep=0.3),
+    FutureMasking(past=0.7, keep=0.3),
     MultiBlockMasking(blocks=3, group=4),
     MultiBlockMasking(blocks=2, area=(0.1, 0.4), group=1),
     SeveralMaskings(masks=(MultiBlockMasking(blocks=5, area=(0.15, 0.2), group=4), replace(LONG, group=6))),
@@ -112,7 +115,7 @@ def test_parts_are_the_runs_that_stack(masking: Masking) -> None:
     index = torch.tensor([3, 4, 5, 6, 7, 8, 20, 21, 3, 12])
     parts = masking.parts(index)
     assert [i for part in parts for i in range(*part.indices(len(index)))] == list(range(len(index)))
-    if isinstance(masking, MultiBlockMasking):
+    if isinstance(masking, MultiBlockMasking) or (isinstance(masking, RandomMasking) and masking.keep_to):
         of = [index[part] // masking.group for part in parts]
         assert all((groups == groups[0]).all() for groups in of)
         assert all(a[-1] != b[0] for a, b in pairwise(of))
@@ -183,6 +186,122 @@ def test_problems_say_what_is_left() -> None:
     assert RandomMasking(keep=0.001).problems((4, 6, 6)) == ["masking.keep: 0.001 of 144 tokens leaves 0 as context"]
     assert RandomMasking(keep=0.01).problems((1, 4, 5)) == ["masking.keep: 0.01 of 20 tokens leaves 0 as context"]
     assert TubeMasking(keep=0.99).problems((4, 6, 6)) == ["masking.keep: 0.99 of 36 places leaves 36 as context"]
+
+
+# --- random, of a share that varies ----------------------------------------------------------------------------------
+
+
+def test_a_share_that_varies_gives_each_group_one_of_all_numbers_equally_often() -> None:
+    masking = RandomMasking(keep=0.1, keep_to=0.3, predict=0.25, group=4)  # 9 to 27 of 90 tokens
+    (counts,) = masking.counts(SMALL_GRID)
+    kept, predicted = [], []
+    for group in range(2_000):
+        (masks,) = masking.draw(0, torch.arange(4 * group, 4 * group + 4), SMALL_GRID)
+        assert masks.predicted_bq is not None
+        assert masks.predicted_bq.shape[1] == round((90 - masks.context_bk.shape[1]) * 0.25)
+        kept.append(masks.context_bk.shape[1])
+        predicted.append(masks.predicted_bq.shape[1])
+    assert (min(kept), max(kept)) == (9, 27)
+    assert stats.chisquare(np.bincount(kept)[9:]).pvalue > 0.001
+    assert counts.context == 18
+    assert counts.predicted == np.mean([round((90 - k) * 0.25) for k in range(9, 28)])
+    assert abs(np.mean(predicted) - counts.predicted) < 4 * np.std(predicted) / math.sqrt(2_000)
+    assert abs(np.corrcoef(kept[1:], kept[:-1])[0, 1]) < 0.1
+
+
+def test_a_share_that_varies_depends_on_the_seed_and_each_mask_has_its_own() -> None:
+    masking = RandomMasking(keep=0.1, keep_to=0.6, group=2, masks=2)
+    sizes = {
+        seed: [
+            [m.context_bk.shape[1] for m in masking.draw(seed, torch.tensor([i]), VIT_GRID)] for i in range(0, 40, 2)
+        ]
+        for seed in (1, 2)
+    }
+    assert sizes[1] != sizes[2]
+    assert [one for one, _ in sizes[1]] != [other for _, other in sizes[1]]
+
+
+def test_a_range_of_one_share_draws_what_the_share_alone_draws() -> None:
+    index = torch.arange(6)
+    fixed, varying = RandomMasking(keep=0.2), RandomMasking(keep=0.2, keep_to=0.2)
+    assert same(fixed.draw(3, index, SMALL_GRID), varying.draw(3, index, SMALL_GRID))
+    assert fixed.counts(SMALL_GRID) == varying.counts(SMALL_GRID)
+
+
+def test_samples_that_see_different_numbers_of_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="parts"):
+        RandomMasking(keep=0.1, keep_to=0.5).draw(0, torch.tensor([31, 32]), VIT_GRID)
+
+
+@pytest.mark.parametrize(
+    ("masking", "words"),
+    [
+        (RandomMasking(keep=0.3, keep_to=0.2), "masking.keep_to: 0.2 must be from masking.keep, 0.3, to below 1"),
+        (RandomMasking(keep=0.3, keep_to=1.0), "masking.keep_to: 1.0 must be from masking.keep, 0.3, to below 1"),
+        (RandomMasking(keep=0.3, keep_to=0.0), "masking.keep_to: 0.0 must be from masking.keep, 0.3, to below 1"),
+        (RandomMasking(keep=0.3, keep_to=0.999), "masking.keep_to: 0.999 of 90 tokens leaves 90 as context"),
+        (RandomMasking(keep=0.001, keep_to=0.5), "masking.keep: 0.001 of 90 tokens leaves 0 as context"),
+        (RandomMasking(keep=0.3, keep_to=0.5, group=0), "masking.group: 0 is not positive"),
+        (RandomMasking(keep=0.3, group=8), "masking.group: only used with masking.keep_to"),
+        (
+            RandomMasking(keep=0.3, keep_to=0.98, predict=0.2),  # of 2 masked tokens
+            "masking.predict: 0.2 of 2 masked tokens leaves 0 to predict",
+        ),
+    ],
+)
+def test_shares_that_cannot_be_drawn_are_problems(masking: RandomMasking, words: str) -> None:
+    assert masking.problems(SMALL_GRID) == [words]
+
+
+# --- the future ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("masking", "grid", "context", "predicted"),
+    [
+        (FutureMasking(), VIT_GRID, 4 * 196 // 2, 4 * 196 // 2),
+        (FutureMasking(past=0.75, keep=0.1, predict=1.0), VIT_GRID, 118, 2 * 196),
+        (FutureMasking(past=0.25, keep=1.0, predict=0.05), VIT_GRID, 2 * 196, 59),
+        (FutureMasking(past=0.6, keep=0.5), SMALL_GRID, 30, 15),
+    ],
+)
+def test_the_future_is_predicted_from_the_past_alone(
+    masking: FutureMasking, grid: Grid, context: int, predicted: int
+) -> None:
+    assert masking.problems(grid) == []
+    assert masking.counts(grid) == [Counts(context=context, predicted=predicted)]
+    (masks,) = masking.draw(0, torch.arange(50), grid)
+    assert masks.predicted_bq is not None
+    assert (masks.context_bk.shape, masks.predicted_bq.shape) == ((50, context), (50, predicted))
+    boundary = round(grid[0] * masking.past) * grid[1] * grid[2]
+    assert masks.context_bk.max() < boundary <= masks.predicted_bq.min()
+    assert masks.context_bk.max() >= boundary - grid[1] * grid[2], "the last of the past is seen too"
+    assert masks.predicted_bq.max() >= math.prod(grid) - grid[1] * grid[2]
+
+
+def test_past_and_future_are_drawn_uniformly() -> None:
+    grid = (4, 5, 5)
+    (masks,) = FutureMasking(keep=0.2, predict=0.3).draw(0, torch.arange(4_000), grid)
+    assert masks.predicted_bq is not None
+    for position_bk, begin in ((masks.context_bk, 0), (masks.predicted_bq, 50)):
+        counts = np.bincount(position_bk.flatten().numpy() - begin, minlength=50)
+        assert stats.chisquare(counts).pvalue > 0.001
+
+
+@pytest.mark.parametrize(
+    ("masking", "words"),
+    [
+        (FutureMasking(past=0.0), "masking.past: 0.0 must be above 0 and at most 1"),
+        (FutureMasking(past=1.0), "masking.past: 1.0 of 3 times leaves 3 as context, 0 later"),
+        (FutureMasking(past=0.1), "masking.past: 0.1 of 3 times leaves 0 as context, 3 later"),
+        (FutureMasking(keep=1.5), "masking.keep: 1.5 must be above 0 and at most 1"),
+        (FutureMasking(keep=0.001), "masking.keep: 0.001 of 60 tokens leaves none as context"),
+        (FutureMasking(predict=-0.5), "masking.predict: -0.5 must be above 0 and at most 1"),
+        (FutureMasking(predict=0.01), "masking.predict: 0.01 of 30 tokens leaves none to predict"),
+    ],
+)
+def test_shares_that_leave_no_past_or_no_future_are_problems(masking: FutureMasking, words: str) -> None:
+    assert masking.problems(SMALL_GRID) == [words]
 
 
 # --- tubes -----------------------------------------------------------------------------------------------------------

@@ -16,9 +16,16 @@ import layerlock
 from layerlock.config import Config
 from layerlock.errors import ConfigError
 from layerlock.learn.learner import Learner
-from layerlock.learn.masking import Masking, MultiBlockMasking, SeveralMaskings, TubeMasking
+from layerlock.learn.masking import (
+    FutureMasking,
+    Masking,
+    MultiBlockMasking,
+    RandomMasking,
+    SeveralMaskings,
+    TubeMasking,
+)
 from layerlock.learn.plan import Stage, Tap
-from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents
+from layerlock.learn.plans import Blockwise, JointEmbedding, LiveLatents, Progressive
 from layerlock.learn.targets import FeatureTarget
 from layerlock.model.separate import SeparateDecoding
 from layerlock.recipes import recipe
@@ -192,14 +199,32 @@ def shrunk(config: Config, out: Path) -> Config:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_resumes_exactly_and_loads(name: str, tmp_path: Path) -> None:
     config = recipe(f"{name}-tiny")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train(shrunk(config, whole), quiet=True)
+    trains_and_resumes_exactly(shrunk(config, tmp_path / "whole"), shrunk(config, tmp_path / "cut"))
+    encoder = layerlock.load(tmp_path / "whole")
+    assert encoder(tiny.video(2)).shape == (2, 36, 24)
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize(
+    "masking", [RandomMasking(keep=0.2, keep_to=0.6, predict=0.5, group=3, masks=2), FutureMasking()]
+)
+def test_runs_of_other_maskings_resume_exactly(masking: Masking, tmp_path: Path) -> None:
+    """Batches are of four samples, groups that share their number of tokens of three."""
+    plan = Progressive(masked=True, target="frozen", start=0.5, last=2)
+    whole, cut = (tiny.config(tmp_path / name, masking=masking, plan=plan) for name in ("whole", "cut"))
+    trains_and_resumes_exactly(whole, cut)
+
+
+def trains_and_resumes_exactly(config: Config, again: Config) -> None:
+    """Trains; then once more from the run's first checkpoint on, in the folder of `again`."""
+    whole, cut = Path(config.out), Path(again.out)
+    train(config, quiet=True)
     shutil.copytree(whole, cut)
     for step in (8, 12):
         shutil.rmtree(cut / "checkpoints" / f"step-{step:08d}", ignore_errors=True)
     if not list((cut / "checkpoints").glob("step-*")):
         shutil.rmtree(cut)
-    train(shrunk(config, cut), resume=cut.exists(), quiet=True)
+    train(again, resume=cut.exists(), quiet=True)
 
     def learned(out: Path) -> list[dict[str, object]]:
         lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
@@ -209,8 +234,20 @@ def test_every_method_trains_resumes_exactly_and_loads(name: str, tmp_path: Path
     assert (cut / "encoder" / "model.safetensors").read_bytes() == (
         whole / "encoder" / "model.safetensors"
     ).read_bytes()
-    encoder = layerlock.load(whole)
-    assert encoder(tiny.video(2)).shape == (2, 36, 24)
+
+
+def test_a_step_of_several_groups_is_the_mean_of_their_clips() -> None:
+    masking = RandomMasking(keep=0.1, keep_to=0.7, predict=0.5, group=2)
+    stage = Progressive(masked=True).build(10, 6, 6).stage(0)
+    video, index = tiny.video(4), torch.tensor([3, 4, 5, 6])
+    sizes = [masking.draw(3, index[part], tiny.GRID)[0].context_bk.shape[1] for part in masking.parts(index)]
+    assert len(set(sizes)) == len(sizes) == 3
+    together, alone = learner(stage, masking), learner(stage, masking)
+    together.step(video, index)
+    for i in range(4):
+        alone.step(video[i : i + 1], index[i : i + 1], scale=0.25)
+    for name, parameter in together.live().items():
+        torch.testing.assert_close(parameter.grad, alone.live()[name].grad, atol=1e-6, rtol=1e-4)
 
 
 def both(*, gradient: bool, detached_too: bool = False) -> Stage:

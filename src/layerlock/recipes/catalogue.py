@@ -55,6 +55,17 @@ Positions are resampled if clips have another size or length.
     layerlock pretrain adapt-tiny --data footage/ --init-from runs/teacher
     layerlock pretrain adapt --data footage/ --plan.frozen 0 --plan.start 0.5 --plan.last 8    # LayerLock from there
 """
+SETTINGS = """## Settings that no recipe has
+
+**Other maskings.** `--masking.keep-to` draws how many tokens the model sees (R2MAE): anew for each `--masking.group`
+consecutive clips, from `--masking.keep` to this share of the tokens, all numbers equally likely. `FutureMasking`
+predicts a later part of the clip from an earlier one (RVM): `--masking.past` is the share of the times that context
+comes from, `--masking.keep` the share of their tokens that is seen, `--masking.predict` the share of the tokens of the
+later times that is predicted.
+
+    layerlock pretrain mae-nano --data footage/ --masking.keep 0.1 --masking.keep-to 0.4
+    layerlock pretrain mae-nano --data footage/ --masking.kind FutureMasking --masking.past 0.75 --masking.keep 0.3
+"""
 COLUMNS = ("recipe", "M parameters", "steps", "batch", "FLOPs", "H100 hours", "what it is")
 
 
@@ -77,7 +88,7 @@ def row(made: Recipe) -> tuple[str, ...]:
 
 def markdown() -> str:
     """The whole page."""
-    parts = [HEAD, OTHERS]
+    parts = [HEAD, OTHERS, SETTINGS]
     for room in ROOMS:
         rows = [COLUMNS, ("---",) * len(COLUMNS), *map(row, room.RECIPES)]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
