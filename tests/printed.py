@@ -112,6 +112,8 @@ def losses(stages: list[Stage]) -> tuple[Any, ...]:
     fraction = min(tap.fraction for tap in taps)
     latent = {tap.target.normalized for tap in taps if isinstance(tap.target, FeatureTarget)}
     scaled = {tap.target.standardized for tap in taps if isinstance(tap.target, FeatureTarget)}
+    moving = max(tap.motion_weight for tap in taps)
     normed = ["normalized"] if kinds == {"normalized"} else []
     normed += ["normed features"] if latent == {True} else []
-    return (error, where, fraction, *normed, *(["standardized features"] if True in scaled else []))
+    normed += ["standardized features"] if True in scaled else []
+    return (error, where, fraction, *normed, *(["by motion", moving] if moving else []))

@@ -17,7 +17,9 @@ from layerlock.data import ClipConfig
 from layerlock.errors import ConfigError
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.masking import MultiBlockMasking, RandomMasking, SeveralMaskings, TubeMasking
-from layerlock.learn.plans import Blockwise, Progressive
+from layerlock.learn.plan import FixedPlan, Stage, Tap
+from layerlock.learn.plans import Blockwise, Distill, Plans, Plateau, Progressive
+from layerlock.learn.targets import PatchTarget
 from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import ViTConfig
 from layerlock.recipes import RECIPES
@@ -104,6 +106,27 @@ def test_what_is_too_large_for_any_machine_is_said_at_once(changes: dict[str, An
 def test_a_setting_that_cannot_be_is_named(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Config(**changes).check()
+
+
+@pytest.mark.parametrize(
+    ("plan", "field"),
+    [
+        (Progressive(patches="motion"), "plan.patches"),
+        (Progressive(motion_weight=0.5), "plan.motion_weight"),
+        (Plateau(motion_weight=0.5, patches="motion"), "plan.patches and plan.motion_weight"),
+        (Distill(network="teacher/", patches="motion"), "plan.patches"),
+    ],
+)
+def test_changes_over_time_need_patches_of_several_frames(plan: Plans, field: str) -> None:
+    config = Config(plan=plan)
+    config.check()
+    with pytest.raises(ConfigError) as error:
+        replace(config, model=ViTConfig(patch=(1, 16, 16))).check()
+    words = f"step 0: {field}: changes over time need patches of several frames; model.patch is (1, 16, 16)"
+    assert error.value.problems == (words,)
+    own = FixedPlan(((0, Stage(frozen=0, last=12, taps=(Tap(depth=8, target=PatchTarget("motion")),))),))
+    with pytest.raises(ConfigError, match=r"stage\.taps: changes over time"):
+        Config(model=ViTConfig(patch=(1, 16, 16))).check(own)
 
 
 def test_one_block_is_enough_for_a_decoder_beside_it() -> None:

@@ -44,6 +44,7 @@ UNPRINTED = {
 """what no table prints and no learned number depends on; `freeze_decoder` only allows what `stages` would show"""
 IN_PLACE_OF_NONE = {
     "masking.predict": 0.5,
+    "masking.keep_to": 0.5,
     "optim.decay": 0.4,
     "clip.fps": 5.0,
     "clip.area": (0.3, 0.5),
@@ -90,6 +91,7 @@ def test_every_recipe_of_a_paper_is_in_the_table() -> None:
 
 
 NO_TEACHER, NO_AREA = {"optim.teacher_decay", "optim.end_teacher_decay"}, {"clip.aspect"}
+NO_GROUP = {"masking.group"}
 NO_SWITCH = {f"plan.{name}" for name in ("interval", "first", "jump", "last", "target", "keep_targets", "full_clip")}
 NO_SWITCH |= {f"plan.{name}" for name in ("normalized", "patch_weight", "standardized", "average", "error")}
 
@@ -97,9 +99,9 @@ NO_SWITCH |= {f"plan.{name}" for name in ("normalized", "patch_weight", "standar
 @pytest.mark.parametrize(
     ("name", "without"),
     [
-        ("4ds-g-layerlock-sparse", NO_TEACHER | NO_AREA),
+        ("4ds-g-layerlock-sparse", NO_TEACHER | NO_AREA | NO_GROUP),
         ("vjepa-l-layerlock", NO_AREA),
-        ("vit-h-100m-latent-cosine", NO_TEACHER | NO_AREA),
+        ("vit-h-100m-latent-cosine", NO_TEACHER | NO_AREA | NO_GROUP),
         ("blockwise-deit-tiny-sequential", NO_TEACHER | NO_AREA),
         ("videomae-s", NO_TEACHER | NO_SWITCH | {"plan.latent_fraction"}),
     ],

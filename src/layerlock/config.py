@@ -287,6 +287,11 @@ class Config:
         names_positions = all(counts.predicted for counts in self.masking.counts(self.grid))
         if any(tap.masked for tap in stage.taps) and not names_positions:
             found.append("stage.taps: losses at masked positions need masking.predict (or another masking)")
+        if stage.over_time and self.model.patch[0] == 1:
+            found.append(
+                f"{self._over_time_field()}: changes over time need patches of several frames; model.patch is "
+                f"{self.model.patch}"
+            )
         if before is not None and stage.frozen < before.frozen:
             found.append(f"stage.frozen: {before.frozen} blocks are frozen already; {stage.frozen} would unfreeze some")
         return found
@@ -306,6 +311,14 @@ class Config:
     def network_field(self, network: str) -> str:
         """Where a frozen encoder is named: by the plan that the config describes, or by one given in code."""
         return "plan.network" if getattr(self.plan, "network", None) == network else "stage.taps.target.network"
+
+    def _over_time_field(self) -> str:
+        """Where changes over time are asked for: by the plan that the config describes, or by one given in code."""
+        asked = {
+            "plan.patches": getattr(self.plan, "patches", None) == "motion",
+            "plan.motion_weight": getattr(self.plan, "motion_weight", 0) > 0,
+        }
+        return " and ".join(name for name, is_set in asked.items() if is_set) or "stage.taps"
 
     def _weight_problems(self, plan: Plan, stages: Sequence[tuple[int, Stage]]) -> list[str]:
         """Those of the first step that has any."""

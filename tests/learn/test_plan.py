@@ -68,6 +68,19 @@ def test_a_switch_at_the_end_does_not_come_whatever_its_time_is_rounded_to(
     assert plan.timeline[1][0] == round(start * 1_000)
 
 
+def test_only_losses_on_patches_are_weighted_by_motion() -> None:
+    plan = Progressive(start=0.5, last=1, target="frozen", patch_weight=0.3, motion_weight=0.6)
+    assert plan.problems() == []
+    weights = [[tap.motion_weight for tap in stage.taps] for _, stage in plan.build(100, 8, 10).timeline]
+    assert weights == [[0.6], [0.6, 0.0]]
+    assert replace(plan, motion_weight=-0.1).problems() == ["plan.motion_weight: -0.1 must be from 0 to 1"]
+    without = replace(plan, frozen=2, first=3, last=3, patch_weight=0.0)
+    assert without.problems() == [
+        "plan.motion_weight: there is no loss on patches with plan.frozen and --plan.target frozen"
+    ]
+    assert replace(without, keep_targets=True).problems() == []
+
+
 def test_freezes_can_be_listed() -> None:
     plan = Progressive(freezes=((0.25, 2), (0.5, 3), (0.9, 6))).build(100, 8, 10)
     assert [(begin, stage.frozen) for begin, stage in plan.timeline] == [(0, 0), (25, 2), (50, 3), (90, 6)]
@@ -234,6 +247,11 @@ def test_gradients_into_targets_that_cannot_be_are_refused(taps: tuple[Tap, ...]
         (Stage(frozen=0, last=10, taps=(Tap(depth=8, target=FeatureTarget((11,), "teacher")),)), "predicts t11 of 10"),
         (Stage(frozen=0, last=3, taps=(Tap(depth=8),)), "depth 8, above block 3, the last that learns"),
         (Stage(frozen=0, last=10, taps=(Tap(depth=8, error="huber"),)), "'huber' is none of squared, absolute, smooth"),  # type: ignore[arg-type]
+        (Stage(frozen=0, last=10, taps=(Tap(depth=8, motion_weight=1.5),)), "motion_weight: 1.5 must be from 0 to 1"),
+        (
+            Stage(frozen=0, last=10, taps=(Tap(depth=8, target=FeatureTarget((1,), "teacher"), motion_weight=0.5),)),
+            "motion_weight: only for a loss on patches, not on t1",
+        ),
     ],
 )
 def test_a_problem_of_a_loss_names_its_field(stage: Stage, word: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import replace
@@ -20,10 +21,10 @@ from layerlock.learn.learner import Learner, head_name
 from layerlock.learn.masking import RandomMasking
 from layerlock.learn.networks import Foreign, fingerprints, foreign_problems, known_shape
 from layerlock.learn.plan import Stage, Tap
-from layerlock.learn.targets import LAST, FeatureTarget, PatchTarget
+from layerlock.learn.targets import LAST, FeatureTarget, PatchTarget, change_weights
 from layerlock.model.cost import encoder_flops
 from layerlock.model.encoder import ClipShape, Encoder
-from layerlock.model.patches import patchify
+from layerlock.model.patches import gather_tokens, patchify
 from layerlock.model.vit import ViT, ViTConfig
 
 FOURDS = f"4ds:{FIXTURES / '4ds_checkpoint.npz'}"
@@ -57,6 +58,45 @@ def test_motion_is_the_cosine_transform_of_a_tubelets_frames() -> None:
     assert (
         PatchTarget("motion").of(patchify(still, SHAPE.patch), vit).unflatten(-1, (4, -1))[:, :, 1:].abs().max() < 1e-5
     )
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_patches_weigh_by_how_much_they_change(share: float) -> None:
+    video = clips()
+    video[0, :, :, :8, :8] = video[0, :1, :, :8, :8]  # one place that never changes
+    patches = patchify(video, SHAPE.patch)
+    found = change_weights(patches, 4, share).numpy()
+    change = np.zeros(found.shape)
+    for clip, token in np.ndindex(change.shape):
+        frames = patches[clip, token].numpy().reshape(4, -1) / 255
+        change[clip, token] = np.mean([np.mean((b - a) ** 2) for a, b in itertools.pairwise(frames)])
+    np.testing.assert_allclose(found, 1 - share + share * change / change.mean(), rtol=1e-4, atol=1e-6)
+    assert found[0, 0] == found[0, 16] == pytest.approx(1 - share, abs=1e-6), "the place that never changes"
+    assert found.mean() == pytest.approx(1)
+    torch.testing.assert_close(change_weights(patches.float() / 255, 4, share), torch.from_numpy(found))
+
+
+def test_where_nothing_changes_all_patches_weigh_the_same() -> None:
+    still = patchify(clips()[:, :1].expand(-1, 8, -1, -1, -1), SHAPE.patch)
+    torch.testing.assert_close(change_weights(still, 4, 0.7), torch.ones(2, 32))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_loss_by_motion_is_the_mean_of_weighted_squares(masked: bool) -> None:
+    masking = RandomMasking(keep=0.25, predict=0.5)
+    found = {}
+    for weight in (0.0, 0.8):
+        stage = Stage(frozen=0, last=4, taps=(Tap(depth=3, masked=masked, motion_weight=weight),))
+        made = Learner(SHAPE, (2, 4, 4), masking, BackboneDecoding(blocks=1), stage, seed=1)
+        (prediction,) = next(made.groups(clips(), torch.arange(2))).predictions
+        patches = patchify(clips(), SHAPE.patch)
+        if prediction.positions_bq is not None:
+            patches = gather_tokens(patches, prediction.positions_bq)
+        square_bq = (prediction.predicted - prediction.target).square().mean(-1)
+        wanted = (square_bq * change_weights(patches, 4, weight)).mean()
+        found[weight] = made.step(clips(), torch.arange(2)).losses["pixels"]
+        torch.testing.assert_close(found[weight], wanted.detach())
+    assert found[0.0] != found[0.8]
 
 
 def test_several_blocks_are_standardised_and_averaged() -> None:

@@ -19,7 +19,7 @@ from layerlock.learn.decoders import BackboneDecoder, BackboneDecoding
 from layerlock.learn.masking import Masking, Masks, move, random_subset
 from layerlock.learn.networks import Foreign, Network, Own
 from layerlock.learn.plan import Stage, Tap
-from layerlock.learn.targets import MODEL, OWN, TEACHER, FeatureTarget, PatchTarget, Source, Target
+from layerlock.learn.targets import MODEL, OWN, TEACHER, FeatureTarget, PatchTarget, Source, Target, change_weights
 from layerlock.learn.teacher import Teacher
 from layerlock.model.patches import Grid, gather_tokens, patchify
 from layerlock.model.position import Rotation
@@ -37,14 +37,20 @@ class Prediction:
     tap: Tap
     predicted: Tensor
     target: Tensor
+    weight_bq: Tensor | None
+    """of each position's error; None: all 1"""
     positions_bq: Tensor | None
     decoded: Tensor
     """what the head was given, `[B, Q, W]`"""
 
     def loss(self) -> Tensor:
-        """Mean of squares (LayerLock section 3.1), of absolute values (V-JEPA), or smooth between them, in float32."""
+        """Mean of squares (LayerLock section 3.1), of absolute values (V-JEPA), or smooth between them, in float32; of
+        weighted positions where the tap weights them.
+        """
         error = {"squared": F.mse_loss, "absolute": F.l1_loss, "smooth": F.smooth_l1_loss}[self.tap.error]
-        return error(self.predicted.float(), self.target)
+        if self.weight_bq is None:
+            return error(self.predicted.float(), self.target)
+        return (error(self.predicted.float(), self.target, reduction="none").mean(-1) * self.weight_bq).mean()
 
     def target_variance(self) -> Tensor:
         """Variance of the target over clips and tokens, averaged over its dimensions: 0 when all targets are one
@@ -389,6 +395,7 @@ class Learner(nn.Module):
                     tap=tap,
                     predicted=self.heads[head_name(tap)](decoded),
                     target=self._target(tap, seen, latents, positions_bq),
+                    weight_bq=self._weights(tap, seen, positions_bq),
                     positions_bq=positions_bq,
                     decoded=decoded,
                 )
@@ -412,6 +419,11 @@ class Learner(nn.Module):
             self.vit, x_bkd, seen.rotation, query_bq, frozen=self.stage.frozen, recompute=self.recompute
         )
         return decoded
+
+    def _weights(self, tap: Tap, seen: Seen, positions_bq: Tensor | None) -> Tensor | None:
+        if not tap.motion_weight:
+            return None
+        return change_weights(self._at(positions_bq, seen.patches_bnp), self.vit.config.patch[0], tap.motion_weight)
 
     def _target(self, tap: Tap, seen: Seen, latents: Latents, positions_bq: Tensor | None) -> Tensor:
         """What a loss at `positions_bq` predicts, in float32; a constant, but where gradients go into it."""

@@ -26,8 +26,8 @@ class Tap:
     `fraction` of all patches, a random subset per sample, is predicted; below 1 the target pass sees the subset alone
     unless `full_clip`. `masked` predicts the positions that the masking names, from a target pass on the full clip.
     `error` is the mean of squares, of absolute values, or `smooth`: half the square below 1, |x| - 1/2 from there on.
-    `detach` stops gradients here: those of deeper taps go no
-    further down.
+    `motion_weight` above 0 weights the error of each patch by how much it changes over time (`change_weights`).
+    `detach` stops gradients here: those of deeper taps go no further down.
     """
 
     depth: int
@@ -36,6 +36,7 @@ class Tap:
     full_clip: bool = False
     masked: bool = False
     error: TapError = "squared"
+    motion_weight: float = 0.0
     detach: bool = False
 
 
@@ -79,6 +80,11 @@ class Stage:
     def latent(self) -> tuple[Tap, ...]:
         """The losses that predict features."""
         return tuple(tap for tap in self.taps if isinstance(tap.target, FeatureTarget))
+
+    @property
+    def over_time(self) -> bool:
+        """Whether a target or the weights of a loss are changes over the frames of a patch, which needs several."""
+        return any(tap.motion_weight or tap.target == PatchTarget("motion") for tap in self.taps)
 
     @property
     def trains_targets(self) -> bool:
@@ -132,6 +138,10 @@ class Stage:
             )
         if tap.error not in get_args(TapError):
             problems.append(f"error: {tap.error!r} is none of {', '.join(get_args(TapError))}")
+        if not 0 <= tap.motion_weight <= 1:
+            problems.append(f"motion_weight: {tap.motion_weight} must be from 0 to 1")
+        elif tap.motion_weight and not isinstance(tap.target, PatchTarget):
+            problems.append(f"motion_weight: only for a loss on patches, not on {tap.target.name}")
         return problems
 
     def _target_problems(self, target: Target, depth: int) -> list[str]:

@@ -138,6 +138,10 @@ class Locking(Freezing):
     """take losses at masked positions alone, not at all"""
     patches: PatchKind = "pixels"
     """what of the patches is predicted: pixels, each patch's with mean 0 and deviation 1, or changes over time"""
+    motion_weight: float = 0.0
+    """share a of the weight 1 - a + a e / mean(e) of each patch's error in the loss on patches, where e is how much the
+    patch changes over time (its neighbouring frames' mean squared difference) and the mean is over the patches that are
+    predicted together: the clips of a micro-batch, or of a mask group"""
     patch_weight: float = 0.0
     """factor of the loss on patches once features are predicted; 0: that loss is dropped"""
     standardized: bool = False
@@ -172,6 +176,11 @@ class Locking(Freezing):
             problems.append(
                 "plan.masked and plan.latent_fraction: use only one; both set the positions of latent losses"
             )
+        if not 0 <= self.motion_weight <= 1:
+            problems.append(f"plan.motion_weight: {self.motion_weight} must be from 0 to 1")
+        kept = self.keep_targets or self.patch_weight
+        if self.motion_weight and self.target == "frozen" and self.frozen and not kept:
+            problems.append("plan.motion_weight: there is no loss on patches with plan.frozen and --plan.target frozen")
         if self.patch_weight < 0:
             problems.append(f"plan.patch_weight: {self.patch_weight} is negative")
         if self.patch_weight and self.keep_targets:
@@ -192,7 +201,8 @@ class Locking(Freezing):
 
     def _tap(self, layer: int, encoder_depth: int) -> Tap:
         if layer == 0:
-            return Tap(depth=encoder_depth, target=PatchTarget(self.patches), masked=self.masked)
+            target = PatchTarget(self.patches)
+            return Tap(depth=encoder_depth, target=target, masked=self.masked, motion_weight=self.motion_weight)
         blocks = tuple(range(max(1, layer + 1 - self.average), layer + 1))
         return Tap(
             depth=encoder_depth,

@@ -65,6 +65,12 @@ later times that is predicted.
 
     layerlock pretrain mae-nano --data footage/ --masking.keep 0.1 --masking.keep-to 0.4
     layerlock pretrain mae-nano --data footage/ --masking.kind FutureMasking --masking.past 0.75 --masking.keep 0.3
+
+**A loss that weights motion.** With `--plan.motion-weight a` the squared error of each patch has the weight
+1 - a + a e / mean(e), where e is how much the patch changes over its frames, and the mean is over the patches that are
+predicted together. It needs patches of several frames, as the target `motion` does.
+
+    layerlock pretrain mae-nano --data footage/ --plan.motion-weight 0.5
 """
 COLUMNS = ("recipe", "M parameters", "steps", "batch", "FLOPs", "H100 hours", "what it is")
 

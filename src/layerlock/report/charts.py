@@ -106,11 +106,13 @@ def _losses(history: History) -> Iterator[Chart]:
     names = keys(lines, "losses")
     pixels = [name for name in names if of_patches(name)]
     if pixels:
+        weighted = ", weighted by how much each patch changes" if any(tap.motion_weight for tap in taps) else ""
+        unit = _unit(history.config.model, taps)
         yield Chart(
             title="loss, pixels",
             curves=_by_target(lines, "losses", pixels),
             log=True,
-            caption=f"Mean squared error of pixels {_unit(history.config.model, taps)}, averaged between log lines.",
+            caption=f"Mean squared error of pixels {unit}{weighted}, averaged between log lines.",
         )
     latent = [name for name in names if name not in pixels]
     if latent:
@@ -122,7 +124,7 @@ def _losses(history: History) -> Iterator[Chart]:
             log=True,
             caption=f"Mean {error} error of features. Every target has its own scale: compare within a stage only.",
         )
-    if latent and all(tap.error == "squared" for tap in taps):
+    if latent and all(tap.error == "squared" and not tap.motion_weight for tap in taps):
         yield Chart(
             title="loss / variance of the target",
             curves=_unexplained(lines, names),
