@@ -1,12 +1,13 @@
-"""Quality over minutes and over clips: recipes trained for budgets of time and read by frozen readouts.
+"""Quality over minutes and over clips: recipes, as they are or with other settings, read by frozen readouts.
 
-    python benchmarks/quality.py layerlock-nano mae-nano --data VIDEOS --labelled VIDEOS --test VIDEOS --out DIR
-        [--minutes 1 2.5 5] [--seeds 0 1 2] [--task action]
+    python benchmarks/quality.py mae-nano "mae-nano --masking.keep 0.4" --data VIDEOS --labelled VIDEOS --test VIDEOS
+        --out DIR [--minutes 1 2.5 5 | --clips 64000] [--seeds 0 1 2] [--task action depth] [--baselines]
 
 Each point is a run of its own, whose schedule ends where its budget does: a rate that is still high tells little of
-what the run comes to. The number of its steps follows from the clips a second of a short run through all stages of the
-same recipe. Baselines (random weights, pixels, frame differences) are read once a recipe, with the longest budget.
-What is in DIR already is not done again. Ends with DIR/quality.csv and DIR/quality.png.
+what the run comes to. With `--minutes` the number of its steps follows from the clips a second of a short run through
+all stages of the same recipe. `--baselines` reads random weights, pixels and frame differences too, once for all
+recipes of one shape. What is in DIR already is not done again, so that several processes can share a list, each with
+its own seeds. Ends with DIR/quality.csv, DIR/quality.png and a table of the gains over the first recipe.
 """
 
 from __future__ import annotations
@@ -14,23 +15,27 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from measure import machine
 
 import layerlock
+from layerlock.cli import pretrain_arguments
 from layerlock.config import Config
-from layerlock.evaluation.results import Evaluation
+from layerlock.evaluation.results import Evaluation, Row
 
 PROBE_STEPS = 200
-READOUTS = {
-    "action": {"readout": "attention", "lrs": (3e-3,), "channels": 128, "heads": 4, "examples": 96_000, "batch": 64},
-    "depth": {"readout": "linear", "lrs": (1e-2,), "examples": 64_000, "batch": 64},
+READOUTS: dict[str, dict[str, Any]] = {
+    "action": {"lrs": (3e-3,), "channels": 128, "heads": 4, "examples": 96_000},
+    "depth": {"readout": "linear", "lrs": (1e-2,), "examples": 48_000},
 }
 
 
@@ -45,108 +50,127 @@ class Point:
     clips: int
     encoder: str
     task: str
+    readout: str
     metric: str
     value: float
     low: float
     high: float
 
+    @property
+    def what(self) -> str:
+        """What is measured."""
+        return f"{self.task}, {self.readout}: {self.metric}"
+
 
 def main() -> None:
     """Parses the options, trains, reads, and writes the table and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="+")
+    parser.add_argument("recipes", nargs="+", help="a recipe's name, with options of `layerlock pretrain` behind it")
     for name in ("data", "labelled", "test"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, nargs="+", default=(1.0, 2.5, 5.0))
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--minutes", type=float, nargs="+", default=())
+    budget.add_argument("--clips", type=int, nargs="+", default=())
     parser.add_argument("--seeds", type=int, nargs="+", default=(0,))
     parser.add_argument("--task", choices=READOUTS, nargs="+", default=("action",))
+    parser.add_argument("--baselines", action="store_true")
     given = parser.parse_args()
-    print(machine(torch.device("cpu")))
+    print(machine(torch.device("cpu")), flush=True)
     points = []
-    for name in given.recipes:
-        rate = clips_a_second(name, given)
-        for minutes in given.minutes:
-            for seed in given.seeds:
-                out = given.out / f"{name}-{minutes:g}min-{seed}"
-                config = layerlock.recipe(name, data=given.data, seed=seed, out=str(out))
-                config = replace(config, steps=max(1, round(rate * minutes * 60 / config.batch)))
-                taken = train(config) / 60
+    for named in given.recipes:
+        base = pretrain_arguments([*named.split(), "--data", given.data, "--out", str(given.out / "any")]).config
+        budgets = [(f"{clips}clips", clips) for clips in given.clips] or [
+            (f"{minutes:g}min", round(minutes * 60 * clips_a_second(base, place(given.out, named, "rate"))))
+            for minutes in given.minutes
+        ]
+        for seed in given.seeds:
+            for number, (budget_name, clips) in enumerate(budgets):
+                folder = place(given.out, named, f"{budget_name}-{seed}")
+                config = replace(base, steps=max(1, clips // base.batch), seed=seed, out=str(folder))
+                minutes = train(config) / 60
                 for task in given.task:
-                    whole = minutes == max(given.minutes)
-                    points += read(config, taken, task, given, baselines=whole)
-                    show(points[-1])
+                    baselines = given.baselines and number == len(budgets) - 1
+                    new = list(read(named, config, minutes, task, given, baselines=baselines))
+                    show(new)
+                    points += new
     write_table(points, given.out / "quality.csv")
     draw(points, given.out / "quality.png")
+    show_gains(points)
 
 
-def clips_a_second(name: str, given: argparse.Namespace) -> float:
+def place(out: Path, named: str, run: str) -> Path:
+    """The folder of a run, named after what it is."""
+    return out / re.sub(r"[^\w.]+", "_", named) / run
+
+
+def clips_a_second(base: Config, folder: Path) -> float:
     """Of a short run through all stages of a recipe."""
-    out = given.out / f"{name}-rate"
-    config = replace(layerlock.recipe(name, data=given.data, out=str(out)), steps=PROBE_STEPS)
-    return PROBE_STEPS * config.batch / train(config)
+    return PROBE_STEPS * base.batch / train(replace(base, steps=PROBE_STEPS, out=str(folder)))
 
 
 def train(config: Config) -> float:
-    """Trains, or goes on, and returns the seconds that training took, without what comes before and after it."""
-    place = Path(config.out) / "seconds.json"
-    if not place.exists():
+    """Trains, unless that is done, and returns the seconds that it took, without what comes before and after it."""
+    taken = Path(config.out) / "seconds.json"
+    if not taken.exists():
         begun = time.perf_counter()
         layerlock.pretrain(config, overwrite=True, quiet=True)
-        place.write_text(json.dumps(time.perf_counter() - begun))
-    return float(json.loads(place.read_text()))
+        taken.write_text(json.dumps(time.perf_counter() - begun))
+    return float(json.loads(taken.read_text()))
 
 
-def read(config: Config, minutes: float, task: str, given: argparse.Namespace, *, baselines: bool) -> list[Point]:
+def read(
+    named: str, config: Config, minutes: float, task: str, given: argparse.Namespace, *, baselines: bool
+) -> Iterable[Point]:
     """The points of one encoder, and of its baselines where they are asked for."""
+    out = Path(config.out) / task
     found = layerlock.evaluate(
         config.out,
         given.labelled,
         test_data=given.test,
         task=task,
-        out=f"{config.out}/{task}",
+        out=out,
         seed=config.seed,
+        batch=64,
         depths=(0.5, 0.75),
         augment="no",
         cache=True,
         baselines="yes" if baselines else "no",
-        resume=(Path(config.out) / task).exists(),
+        threads=config.run.threads,
+        workers=config.run.workers,
+        resume=out.exists(),
         quiet=True,
         **READOUTS[task],
     )
-    return [point(config, minutes, task, found, number) for number in range(len(found.rows))]
+    return (point(named, config, minutes, found, row) for row in found.rows if row.kind != "constant")
 
 
-def point(config: Config, minutes: float, task: str, found: Evaluation, number: int) -> Point:
+def point(named: str, config: Config, minutes: float, found: Evaluation, row: Row) -> Point:
     """One row of an evaluation; a baseline is trained for no time."""
-    row = found.rows[number]
     metric, value = next(iter(row.metrics.items()))
-    low, high = (value.low, value.high)
-    trained = not row.baseline
     return Point(
-        recipe=config.recipe,
+        recipe=named,
         seed=config.seed,
-        minutes=minutes if trained else 0.0,
-        clips=config.steps * config.batch if trained else 0,
-        encoder=row.encoder if row.baseline else config.recipe,
-        task=task,
+        minutes=0.0 if row.baseline else minutes,
+        clips=0 if row.baseline else config.steps * config.batch,
+        encoder=row.encoder if row.baseline else named,
+        task=found.task,
+        readout=row.kind,
         metric=metric,
         value=value.mean,
-        low=low,
-        high=high,
+        low=value.low,
+        high=value.high,
     )
 
 
-def show(made: Point) -> None:
-    """A line for people."""
-    told = f"{made.recipe} seed {made.seed}: {made.minutes:.1f} min, {made.clips:,} clips"
-    print(
-        f"{told}: {made.encoder} {made.task} {made.metric} {made.value:.4g} [{made.low:.4g}, {made.high:.4g}]",
-        flush=True,
-    )
+def show(points: Iterable[Point]) -> None:
+    """A line each for people."""
+    for made in points:
+        told = f"{made.encoder} | seed {made.seed} | {made.minutes:.1f} min, {made.clips:,} clips | {made.what}"
+        print(f"{told} {made.value:.4g} [{made.low:.4g}, {made.high:.4g}]", flush=True)
 
 
-def write_table(points: list[Point], path: Path) -> None:
+def write_table(points: Sequence[Point], path: Path) -> None:
     """All points, a line each."""
     with path.open("w", newline="") as file:
         rows = csv.DictWriter(file, list(asdict(points[0])))
@@ -154,34 +178,47 @@ def write_table(points: list[Point], path: Path) -> None:
         rows.writerows(map(asdict, points))
 
 
-def draw(points: list[Point], path: Path) -> None:
-    """A row of two pictures for each task: over minutes and over clips, the mean over seeds and their range."""
+def show_gains(points: Sequence[Point]) -> None:
+    """What each recipe is ahead of the first one at the same budget and seeds: mean and range over seeds."""
+    trained = [made for made in points if made.clips]
+    first = {(made.what, made.seed, made.clips): made for made in trained if made.recipe == trained[0].recipe}
+    gains = defaultdict(list)
+    for made in trained:
+        if before := first.get((made.what, made.seed, made.clips)):
+            gains[made.what, made.clips, made.recipe].append((made.value, made.value - before.value))
+    print("measured | clips | recipe | seeds | mean | gain (least, most)")
+    for (what, clips, recipe), found in gains.items():
+        values, leads = zip(*found, strict=True)
+        told = f"{statistics.mean(values):.4f} | {statistics.mean(leads):+.4f} ({min(leads):+.4f}, {max(leads):+.4f})"
+        print(f"{what} | {clips:,} | {recipe} | {len(found)} | {told}")
+
+
+def draw(points: Sequence[Point], path: Path) -> None:
+    """A row of two pictures for each figure: over minutes and over clips, the mean over seeds and their range."""
     from matplotlib.figure import Figure
 
-    tasks = sorted({made.task for made in points})
-    figure = Figure(figsize=(10, 4 * len(tasks)), layout="constrained")
-    axes = figure.subplots(len(tasks), 2, squeeze=False)
-    for row, task in enumerate(tasks):
-        own = [made for made in points if made.task == task]
-        for column, what in enumerate(("minutes", "clips")):
-            place = axes[row][column]
-            for recipe in sorted({made.recipe for made in own}):
+    measured = sorted({made.what for made in points})
+    figure = Figure(figsize=(10, 4 * len(measured)), layout="constrained")
+    axes = figure.subplots(len(measured), 2, squeeze=False)
+    for row, what in enumerate(measured):
+        own = [made for made in points if made.what == what]
+        for column, over in enumerate(("minutes", "clips")):
+            axis = axes[row][column]
+            for recipe in dict.fromkeys(made.recipe for made in own):
                 by_clips = defaultdict(list)
                 for made in own:
-                    if made.encoder == recipe == made.recipe:
+                    if made.clips and made.recipe == recipe:
                         by_clips[made.clips].append(made)
-                at = [statistics.mean(getattr(made, what) for made in same) for _, same in sorted(by_clips.items())]
+                at = [statistics.mean(getattr(made, over) for made in same) for _, same in sorted(by_clips.items())]
                 values = [[made.value for made in same] for _, same in sorted(by_clips.items())]
-                (line,) = place.plot(at, [statistics.mean(each) for each in values], marker="o", label=recipe)
-                place.fill_between(
-                    at, list(map(min, values)), list(map(max, values)), color=line.get_color(), alpha=0.2
-                )
+                (line,) = axis.plot(at, [statistics.mean(each) for each in values], marker="o", label=recipe)
+                axis.fill_between(at, list(map(min, values)), list(map(max, values)), color=line.get_color(), alpha=0.2)
             for baseline in sorted({made.encoder for made in own if not made.clips}):
                 level = statistics.mean(made.value for made in own if made.encoder == baseline)
-                place.axhline(level, linestyle=":", color="gray")
-                place.annotate(baseline, (0, level), xycoords=("axes fraction", "data"), fontsize=7)
-            place.set(xlabel=f"{what} of training", ylabel=f"{task}: {own[0].metric}")
-            place.legend(fontsize=7)
+                axis.axhline(level, linestyle=":", color="gray")
+                axis.annotate(baseline, (0, level), xycoords=("axes fraction", "data"), fontsize=7)
+            axis.set(xlabel=f"{over} of training", ylabel=what)
+            axis.legend(fontsize=7)
     figure.savefig(path, dpi=120)
 
 

@@ -55,15 +55,7 @@ def pretrain(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         print(PRETRAIN_USAGE, file=sys.stdout if "--help" in arguments or "-h" in arguments else sys.stderr)
         return 0 if "--help" in arguments or "-h" in arguments else 2
-    config = _of_kinds(_defaults(arguments), arguments)
-    kind = _with_kinds(config)
-    given = tyro.cli(
-        kind,
-        args=list(arguments[1:]),
-        default=kind(config=config),
-        prog=f"layerlock pretrain {arguments[0]}",
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
-    )
+    given = pretrain_arguments(arguments)
     if given.dry_run:
         from layerlock.dry_run import show
 
@@ -78,6 +70,19 @@ def pretrain(arguments: Sequence[str]) -> int:
     if report.exists():
         print(f"report:  {_name(report)}")
     return 0
+
+
+def pretrain_arguments(arguments: Sequence[str]) -> PretrainArguments:
+    """What `layerlock pretrain RECIPE ...` is told, with the recipe's values where it is told nothing."""
+    config = _of_kinds(_defaults(arguments), arguments)
+    kind = _with_kinds(config)
+    return tyro.cli(
+        kind,
+        args=list(arguments[1:]),
+        default=kind(config=config),
+        prog=f"layerlock pretrain {arguments[0]}",
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
+    )
 
 
 def _defaults(arguments: Sequence[str]) -> Config:
