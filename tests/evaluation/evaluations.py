@@ -49,7 +49,7 @@ def settings(out: Path | str = "out", **changes: Any) -> EvaluateConfig:
     }
     if changes.get("readout") == "linear":
         fields = {name: value for name, value in fields.items() if name not in ("channels", "heads")}
-    if changes.get("task") == "retrieval" or changes.get("readout") == "ridge":
+    if changes.get("task") == "retrieval" or changes.get("readout") == "solved":
         fields = {name: value for name, value in fields.items() if name not in TRAINING}
     return EvaluateConfig(**(fields | changes))
 

@@ -5,23 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from evaluations import settings, task, tiny_encoder
 from safetensors.torch import load_file
-from sklearn.linear_model import RidgeCV
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from layerlock.data.synth import SynthConfig, write_videos
 from layerlock.errors import ConfigError, LayerlockError
-from layerlock.evaluation.readouts import ALPHAS, solve_ridge
 from layerlock.evaluation.results import Evaluation
 from layerlock.evaluation.run import evaluate
 from layerlock.evaluation.sweep import Sweep
-from layerlock.model.readout import LinearReadout
 from layerlock.report.evaluation import write_evaluation
 
 
@@ -43,7 +37,7 @@ def run(out: Path, data: Path, *, resume: bool = False, **changes: Any) -> Evalu
 
 def test_figures_are_scikit_learns_of_every_readout_and_the_mean(tmp_path: Path, world: Path) -> None:
     found = run(tmp_path / "out", world)
-    kinds = ["attention", "linear", "ridge"]
+    kinds = ["attention", "linear", "solved"]
     assert [(row.encoder, row.kind) for row in found.rows] == [
         *((name, kind) for name in ("encoder", "random weights", "raw pixels", "frame differences") for kind in kinds),
         ("mean of the training split", "constant"),
@@ -67,31 +61,19 @@ def test_figures_are_scikit_learns_of_every_readout_and_the_mean(tmp_path: Path,
     assert "R2" in write_evaluation(found).read_text()
 
 
-def test_ridge_alone_trains_nothing_and_is_resumed(
+def test_a_solved_readout_alone_trains_nothing_and_is_resumed(
     tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = run(tmp_path / "out", world, readout="ridge", baselines="no", batch=7, workers=1)
-    assert [row.kind for row in first.rows] == ["ridge", "constant"]
+    first = run(tmp_path / "out", world, readout="solved", baselines="no", batch=7, workers=1)
+    assert [row.kind for row in first.rows] == ["solved", "constant"]
     for name in ("validation", "test"):
         (tmp_path / "out" / f"{name}.safetensors").unlink()
     monkeypatch.setattr("layerlock.evaluation.run.solve", lambda *_: pytest.fail("solved again"))
     monkeypatch.setattr(Sweep, "train_step", lambda *_: pytest.fail("trained"))
-    again = run(tmp_path / "out", world, readout="ridge", baselines="no", batch=7, workers=1, resume=True)
+    again = run(tmp_path / "out", world, readout="solved", baselines="no", batch=7, workers=1, resume=True)
     assert again.rows == first.rows
-    with pytest.raises(ConfigError, match="lrs: nothing is trained with --readout ridge"):
-        run(tmp_path / "other", world, readout="ridge", lrs=(1e-2,))
-
-
-def test_a_solved_readout_predicts_what_scikit_learns_ridge_does() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, noise = torch.randn(50, 24, generator=generator) * 3 + 1, torch.randn(50, 1, generator=generator)
-    y = x[:, :1] - 2 * x[:, 1:2] + noise
-    readout = LinearReadout(24, outputs=1, pooled=True)
-    solve_ridge(readout, x, y)
-    wanted = make_pipeline(StandardScaler(), RidgeCV(ALPHAS)).fit(x.double().numpy(), y[:, 0].double().numpy())
-    with torch.no_grad():
-        found = readout.read(x[:, None])[:, 0, 0]
-    np.testing.assert_allclose(found, wanted.predict(x.double().numpy()), atol=1e-4)
+    with pytest.raises(ConfigError, match="lrs: nothing is trained with --readout solved"):
+        run(tmp_path / "other", world, readout="solved", lrs=(1e-2,))
 
 
 def test_losses_do_not_depend_on_the_unit_and_unknown_numbers_do_not_count() -> None:
@@ -103,9 +85,6 @@ def test_losses_do_not_depend_on_the_unit_and_unknown_numbers_do_not_count() -> 
     assert float(made.loss(prediction, target)) == pytest.approx(1.5**2 / 1.25)
     assert made.loss(prediction, torch.full((3,), torch.nan)) == 0
     assert made.score(prediction, target).score_vm.isnan().any(1).tolist() == [False, False, True]
-    torch.testing.assert_close(
-        made.predict(made.shape("ridge", tiny_encoder()), made.outputs_of(target[:2])[:, None]), target[:2, None]
-    )
     assert made.constant_prediction(made.summary(target), 2).tolist() == [[1.5], [1.5]]
 
 

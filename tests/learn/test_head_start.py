@@ -10,10 +10,11 @@ import torch
 from sklearn.linear_model import Ridge
 
 from layerlock.learn.decoders import BackboneDecoding
-from layerlock.learn.head_start import RIDGE, Sums, batches_needed, start_heads
+from layerlock.learn.head_start import batches_needed, start_heads
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import RandomMasking, TubeMasking
 from layerlock.learn.plan import Stage, Tap
+from layerlock.learn.sums import RIDGE, Sums
 from layerlock.learn.targets import PIXELS, TEACHER, FeatureTarget, PatchTarget
 from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import ViTConfig

@@ -12,7 +12,7 @@ from layerlock.data import ClipConfig
 from layerlock.data.targets import LABEL
 from layerlock.errors import ConfigError
 from layerlock.evaluation.tasks import TASKS, Task
-from layerlock.evaluation.tasks.task import ATTENTION, TRAINED, TRAINING
+from layerlock.evaluation.tasks.task import ATTENTION, CACHE, TRAINED, TRAINING
 from layerlock.features.clips import RESIZE, plain_clip
 from layerlock.model.encoder import ClipShape
 
@@ -48,8 +48,8 @@ class EvaluateConfig:
     lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     """learning rates of the sweep"""
     readout: str = "all"
-    """kind of readout: attention, linear, for regression also ridge; all: every kind of the task, each selected and
-    reported separately"""
+    """kind of readout: attention, linear, solved (logistic or ridge regression); all: each kind, selected and reported
+    separately"""
     channels: int | None = None
     """width of an attention readout; None: 768 for Something-Something v2, else 1024"""
     heads: int | None = None
@@ -241,7 +241,7 @@ class EvaluateConfig:
         ]
         if not 0 < self.cache_gb < math.inf:
             problems.append(f"cache_gb: {self.cache_gb} must be a positive number of gigabytes")
-        if self.cache and self.augmented and "cache" in self.row.fields:
+        if self.cache and self.augmented and set(self.kinds) & set(TRAINED):
             problems.append("cache: needs --augment no, since augmented clips differ each time")
         return problems
 
@@ -253,7 +253,7 @@ class EvaluateConfig:
         if not self.cache:
             reasons["cache_gb"] = "only used with --cache"
         if self.row.fields >= TRAINING and not set(self.kinds) & set(TRAINED):
-            reasons |= dict.fromkeys(TRAINING, f"nothing is trained with --readout {self.readout}")
+            reasons |= dict.fromkeys(TRAINING - CACHE, f"nothing is trained with --readout {self.readout}")
         if "attention" not in self.kinds:
             reasons |= dict.fromkeys((*ATTENTION, "query_patch"), "only used by attention readouts")
         for name in set().union(*(row.fields for row in TASKS.values())) - self.row.fields:

@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from layerlock import draws
 from layerlock.encoders import FrozenEncoder
-from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.tasks import ReadoutTask, Shape
 from layerlock.evaluation.tasks.task import TRAINED
 from layerlock.features import Place
 from layerlock.model.encoder import block_at
-from layerlock.model.readout import AttentionReadout, LinearReadout, Readout
+from layerlock.model.readout import AttentionReadout, LinearReadout, Readout, SolvedReadout
 from layerlock.model.vit import initialize
-
-ALPHAS = tuple(10.0**power for power in range(-2, 7))
-"""penalties of a ridge regression, of which one is chosen"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,35 +72,14 @@ def build_readout(candidate: Candidate, encoder: FrozenEncoder, shape: Shape, se
             outputs=shape.outputs,
             queries=shape.queries,
         )
-    else:
+    elif candidate.kind == "linear":
         readout = LinearReadout(encoder.width, outputs=shape.outputs, pooled=shape.pooled)
+    else:
+        readout = SolvedReadout(encoder.width, times=encoder.grid[0], outputs=shape.outputs, pooled=shape.pooled)
     seeded = f"/{candidate.seed}" if candidate.seed else ""
     name = f"readout/{candidate.kind}/{candidate.encoder}/{candidate.block}{seeded}"
     initialize(readout, draws.generator(seed, name))
     return readout
-
-
-@torch.no_grad()
-def solve_ridge(readout: Readout, features_vd: Tensor, output_vo: Tensor) -> None:
-    """Makes a linear readout the ridge regression of outputs from pooled features, both standardized; its penalty is
-    the one of `ALPHAS` with the least leave-one-out error.
-
-    Raises LayerlockError where scikit-learn is missing.
-    """
-    try:
-        from sklearn.linear_model import RidgeCV
-        from sklearn.preprocessing import StandardScaler
-    except ImportError:
-        raise LayerlockError("ridge regression needs scikit-learn (pip install 'layerlock[evaluate]')") from None
-
-    x_vd, y_vo = features_vd.double().numpy(), output_vo.double().numpy()
-    scaler = StandardScaler().fit(x_vd)
-    ridge = RidgeCV(ALPHAS).fit(scaler.transform(x_vd), y_vo)
-    weight_od = torch.from_numpy(ridge.coef_ / scaler.scale_).reshape(y_vo.shape[1], -1)
-    readout.norm.weight.fill_(1.0)
-    readout.norm.bias.zero_()
-    readout.out.weight.copy_(weight_od)
-    readout.out.bias.copy_(torch.from_numpy(ridge.intercept_).reshape(-1) - weight_od @ torch.from_numpy(scaler.mean_))
 
 
 def shapes_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -17,7 +17,19 @@ from layerlock.evaluation.readouts import Candidate, candidates_of
 from layerlock.evaluation.results import Evaluation, head, tabled
 from layerlock.evaluation.score import Scores, best_rates, choose, score_features, score_readouts
 from layerlock.evaluation.setup import OURS, Setup, set_up
-from layerlock.evaluation.sweep import Stream, Sweep, cached_stream, decoded_stream, restore, solve, train
+from layerlock.evaluation.solved import folds_of
+from layerlock.evaluation.sweep import (
+    Step,
+    Stream,
+    Sweep,
+    cached_once,
+    cached_stream,
+    decoded_once,
+    decoded_stream,
+    restore,
+    solve,
+    train,
+)
 from layerlock.evaluation.tasks import FeatureTask, ReadoutTask
 from layerlock.features import Reader
 from layerlock.features.cache import Cached, cached_features
@@ -88,11 +100,21 @@ def _fit(setup: Setup, sweep: Sweep, skipped: dict[str, str]) -> int | None:
         if signal is not None:
             return signal
     if not sweep.is_solved:
-        views = SpreadViews(setup.source(setup.splits.train, setup.config.still_clip(setup.ours.clip)), 1)
-        with setup.progress(f"features for {len(sweep.solved)} readouts") as progress:
-            solve(sweep, views, setup.encoders, setup.folder, setup.device, progress, skipped)
+        fold_v = folds_of(setup.splits.train.group_v)
+        with setup.progress(f"solving {len(sweep.solved)} readouts, clip") as progress:
+            solve(sweep, _once(setup, sweep, skipped), fold_v, setup.folder, progress, skipped)
     sweep.check_taught(skipped)
     return None
+
+
+def _once(setup: Setup, sweep: Sweep, skipped: dict[str, str]) -> Generator[Step]:
+    """The middle clip of every training video."""
+    config, device = setup.config, setup.device
+    reader = Reader(setup.encoders, [candidate.place for candidate in sweep.solved])
+    views = SpreadViews(setup.source(setup.splits.train, config.still_clip(setup.ours.clip)), 1)
+    if config.cache:
+        return cached_once(sweep, _cached(setup, views, reader), device, skipped)
+    return decoded_once(sweep, views, reader, device, skipped)
 
 
 def _stream(setup: Setup, sweep: Sweep, skipped: dict[str, str]) -> Stream:

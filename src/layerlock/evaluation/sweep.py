@@ -20,14 +20,15 @@ from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.folder import EvaluationFolder, load_tensors, save_tensors
-from layerlock.evaluation.readouts import Candidate, build_readout, shapes_of, solve_ridge
+from layerlock.evaluation.readouts import Candidate, build_readout, shapes_of
+from layerlock.evaluation.solved import check_solvable
 from layerlock.evaluation.tasks import ReadoutTask
 from layerlock.evaluation.tasks.task import SOLVED, TRAINED
 from layerlock.features import Place, Reader, finite_clips, read_features
 from layerlock.features.cache import Cached
 from layerlock.features.clips import SpreadViews
 from layerlock.features.read import unusable
-from layerlock.model.readout import Readout, standardized
+from layerlock.model.readout import Readout, SolvedReadout
 from layerlock.train.optimizer import OPTIMIZERS, groups_of
 from layerlock.train.schedule import learning_rate
 from layerlock.train.signals import StopSignal
@@ -60,6 +61,8 @@ class Sweep:
         self.trained = [candidate for candidate in candidates if candidate.kind in TRAINED]
         self.solved = [candidate for candidate in candidates if candidate.kind in SOLVED]
         self.is_solved = not self.solved
+        if self.solved:
+            check_solvable()
         optim = config.optim(1.0)
         self.optimizer = OPTIMIZERS[optim.name](self._groups() or [{"params": []}], optim)
         self.summary: Tensor | None = None
@@ -166,7 +169,7 @@ class Sweep:
                 if moments:
                     self.optimizer.state[parameter] = {kind: x.to(parameter.device) for kind, x in moments.items()}
         summary = state.get("summary")
-        device = next(iter(self.readouts.values())).norm.weight.device
+        device = next(iter(self.readouts.values())).out.weight.device
         self.summary, self.step = None if summary is None else summary.to(device), step
 
 
@@ -215,51 +218,69 @@ def cached_stream(sweep: Sweep, cached: Cached, device: torch.device, skipped: d
     return stream
 
 
-@torch.no_grad()
-def solve(
-    sweep: Sweep,
-    views: SpreadViews,
-    encoders: Mapping[str, FrozenEncoder],
-    folder: EvaluationFolder,
-    device: torch.device,
-    progress: Callable[[int, int], None],
-    skipped: dict[str, str],
-) -> None:
-    """Computes the readouts that are solved from the clips of `views`, each once, and saves them in the folder.
-
-    Clips without a target or with features that are not finite do not count. A readout without two clips is dropped.
-    """
-    task, count = sweep.task, len(views)
-    reader = Reader(encoders, [candidate.place for candidate in sweep.solved], _pooled)
-    rows: dict[Place, list[Tensor]] = {place: [] for place in reader.places}
-    targets: list[Tensor] = []
+def decoded_once(
+    sweep: Sweep, views: SpreadViews, reader: Reader, device: torch.device, skipped: dict[str, str]
+) -> Generator[Step]:
+    """Every clip of `views` once, in order, decoded and sent through the encoders."""
+    count = len(views)
     batch = min(sweep.config.batch, count)
     stream = read_features(views, reader, batch=batch, device=device, workers=sweep.config.workers)
     with closing(stream):
-        for read in stream:
+        for done, read in enumerate(stream):
+            new = min(batch, count - done * batch)  # the last batch begins again with the first clips
             skipped.update(read.clips.skipped)
             skipped.update(unusable(read.features, read.clips.names))
-            targets.append(task.target_of(read.clips).cpu())
-            for place, x_bd in read.features.items():
-                rows[place].append(x_bd)
-            progress(len(targets), -(-count // batch))
-    target_v = torch.cat(targets)[:count]
-    if sweep.summary is None:
-        sweep.summary = task.summary(target_v).to(device)
-    for candidate in sweep.solved:
-        x_vd = torch.cat(rows[candidate.place])[:count]
-        usable_v = x_vd.isfinite().all(1) & task.target.known(target_v)
-        if usable_v.sum() < 2:
-            sweep.dropped[candidate] = "fewer than two clips could be used"
-        else:
-            solve_ridge(sweep.readouts[candidate], x_vd[usable_v], task.outputs_of(target_v[usable_v]))
+            yield {place: x[:new] for place, x in read.features.items()}, sweep.task.target_of(read.clips)[:new]
+
+
+def cached_once(sweep: Sweep, cached: Cached, device: torch.device, skipped: dict[str, str]) -> Generator[Step]:
+    """The same from features on the disk."""
+    views, batch = cached.views, sweep.config.batch
+    skipped.update(cached.lost())
+    for start in range(0, len(views), batch):
+        rows = range(start, min(start + batch, len(views)))
+        features, target = cached.take(rows, device)
+        skipped.update(unusable(features, [views.name(row) for row in rows]))
+        yield features, target
+
+
+@torch.no_grad()
+def solve(
+    sweep: Sweep,
+    steps: Generator[Step],
+    fold_v: Tensor,
+    folder: EvaluationFolder,
+    progress: Callable[[int, int], None],
+    skipped: dict[str, str],
+) -> None:
+    """Computes the readouts that are solved from the clips of `steps`, each once, and saves them in the folder.
+
+    `fold_v` `[V]` is the part of the training split that each clip is in. A readout that cannot be computed is dropped.
+    """
+    solvers = {candidate: sweep.task.solver() for candidate in sweep.solved}
+    done, summary = 0, None
+    with closing(steps):
+        for features, target in steps:
+            fold_b = fold_v[done : done + len(target)]
+            for candidate, solver in solvers.items():
+                readout = sweep.readouts[candidate]
+                assert isinstance(readout, SolvedReadout)
+                wanted = sweep.task.solver_target(sweep.shapes[candidate], target)
+                solver.add(readout.inputs(features[candidate.place]).cpu(), wanted.cpu(), fold_b)
+            one = sweep.task.summary(target)
+            summary = one if summary is None else summary + one
+            done += len(target)
+            progress(done, len(fold_v))
+    sweep.summary = summary if sweep.summary is None else sweep.summary
+    for candidate, solver in solvers.items():
+        readout = sweep.readouts[candidate]
+        assert isinstance(readout, SolvedReadout)
+        try:
+            solver.solve(readout)
+        except ValueError as error:
+            sweep.dropped[candidate] = str(error)
     sweep.is_solved = True
     _save(sweep, folder, skipped)
-
-
-def _pooled(features_bnd: Tensor) -> Tensor:
-    """What a linear readout sees of features."""
-    return standardized(features_bnd).mean(1).float().cpu()
 
 
 def _save(sweep: Sweep, folder: EvaluationFolder, skipped: dict[str, str]) -> None:

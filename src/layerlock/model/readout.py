@@ -1,4 +1,4 @@
-"""Readouts of frozen features: the attention readout of the 4DS tasks (LayerLock A.4), and a linear one beside it."""
+"""Readouts of frozen features: the attention readout of the 4DS tasks (LayerLock A.4), and linear ones beside it."""
 
 from __future__ import annotations
 
@@ -113,4 +113,37 @@ class LinearReadout(nn.Module):
         return self.out(x * self.norm.weight.to(x.dtype) + self.norm.bias.to(x.dtype))
 
 
-Readout = AttentionReadout | LinearReadout
+def moments(x_bnd: Tensor, times: int) -> Tensor:
+    """What a clip's tokens `[B, N, D]` in order (t, h, w) are like, float32 `[B, 3 D]`: their mean, their deviation,
+    and their deviation over the `times` times at one place (the root of its mean square over places).
+    """
+    x_btmd = x_bnd.float().unflatten(1, (times, -1))
+    mean_bd = x_btmd.mean((1, 2))
+    deviation_bd = x_btmd.std((1, 2), correction=0)
+    over_time_bd = x_btmd.var(1, correction=0).mean(1).sqrt()
+    return torch.cat([mean_bd, deviation_bd, over_time_bd], 1)
+
+
+class SolvedReadout(nn.Module):
+    """One Dense without any training by steps: of the `moments` of all tokens (`pooled`), `[B, 1, outputs]`, or of each
+    token, `[B, N, outputs]`.
+    """
+
+    def __init__(self, width: int, *, times: int, outputs: int, pooled: bool) -> None:
+        super().__init__()
+        self.times, self.pooled = times, pooled
+        self.out = Dense(3 * width if pooled else width, outputs)
+
+    def forward(self, features_bnd: Tensor) -> Tensor:
+        return self.read(standardized(features_bnd))
+
+    def inputs(self, x_bnd: Tensor) -> Tensor:
+        """What the Dense sees of features that went through `standardized`, float32 `[B, 1 or N, W]`."""
+        return moments(x_bnd, self.times)[:, None] if self.pooled else x_bnd.float()
+
+    def read(self, x_bnd: Tensor) -> Tensor:
+        """Outputs, of features that went through `standardized`."""
+        return self.out(self.inputs(x_bnd))
+
+
+Readout = AttentionReadout | LinearReadout | SolvedReadout

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerlock.evaluation.solved import Classes
 from layerlock.evaluation.tasks.task import (
     CLASS,
     TRAINING,
@@ -60,6 +61,10 @@ class ActionTask(ReadoutTask):
         """Cross-entropy."""
         loss_b = F.cross_entropy(prediction, target, ignore_index=-1, reduction="none")
         return loss_b.sum() / (target >= 0).sum().clamp(min=1)
+
+    def solver(self) -> Classes:
+        """Logistic regression."""
+        return Classes(len(self.classes))
 
     def score(self, prediction: Tensor, target: Tensor) -> Scored:
         """Hits among the first and the first five of the mean softmax of a video's clips."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from layerlock.data import Batch
 from layerlock.errors import LayerlockError
+from layerlock.evaluation.solved import Maps
 from layerlock.evaluation.tasks.task import (
     DEPTH,
     TRAINING,
@@ -19,7 +20,7 @@ from layerlock.evaluation.tasks.task import (
     Shape,
     heads_of,
 )
-from layerlock.model.patches import token_grid, unpatchify
+from layerlock.model.patches import patchify, token_grid, unpatchify
 
 if TYPE_CHECKING:
     from layerlock.encoders import FrozenEncoder
@@ -89,6 +90,14 @@ class DepthTask(ReadoutTask):
         """Mean squared error over all pixels that count."""
         valid = target > 0
         return ((prediction - target).square() * valid).sum() / valid.sum().clamp(min=1)
+
+    def solver(self) -> Maps:
+        """Ridge regression of each token's patch, in metres."""
+        return Maps()
+
+    def solver_target(self, shape: Shape, target: Tensor) -> Tensor:
+        """Metres of each token's patch `[B, N, P]`."""
+        return patchify(target[:, :, None], shape.patch)
 
     def score(self, prediction: Tensor, target: Tensor) -> Scored:
         """AbsRel, root of the mean squared error in metres, and the share of close pixels, of each clip."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from layerlock.errors import LayerlockError
+from layerlock.evaluation.solved import Numbers
 from layerlock.evaluation.tasks.task import TRAINING, Metric, ReadoutTask, Scored, Shape, Target, heads_of, of_videos
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ class RegressionTask(ReadoutTask):
 
     name = "regression"
     target = Target(name="label", kind="float")
-    readouts = ("attention", "linear", "ridge")
     fields = TRAINING | {"views", "column"}
     constant = "mean of the training split"
     metrics = (
@@ -52,9 +52,9 @@ class RegressionTask(ReadoutTask):
         """Values in the unit of the column `[B, 1]`."""
         return output_bqo[:, 0].float() * self.deviation + self.mean
 
-    def outputs_of(self, target: Tensor) -> Tensor:
-        """Deviations from the mean `[B, 1]`."""
-        return (target[:, None] - self.mean) / self.deviation
+    def solver(self) -> Numbers:
+        """Ridge regression of deviations from the mean."""
+        return Numbers(self.mean, self.deviation)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean squared error, in squared deviations."""

@@ -17,16 +17,23 @@ from layerlock.model.patches import Grid
 if TYPE_CHECKING:
     from layerlock.encoders import FrozenEncoder
     from layerlock.evaluation.config import EvaluateConfig
+    from layerlock.evaluation.solved import Solver
     from layerlock.evaluation.splits.split import Splits
 
 ATTENTION = frozenset({"channels", "heads"})
 """fields of the config that attention readouts have"""
-TRAINING = ATTENTION | {
-    *("lrs", "examples", "warmup", "end_lr", "weight_decay", "readout_seeds", "checkpoint_every"),
-    *("augment", "flip", "jitter", "grayscale", "cache", "cache_gb"),
-}
+CACHE = frozenset({"cache", "cache_gb"})
+"""fields of the config that say whether features are kept"""
+TRAINING = (
+    ATTENTION
+    | CACHE
+    | {
+        *("lrs", "examples", "warmup", "end_lr", "weight_decay", "readout_seeds", "checkpoint_every"),
+        *("augment", "flip", "jitter", "grayscale"),
+    }
+)
 """fields of the config that say how readouts are trained"""
-TRAINED, SOLVED = ("attention", "linear"), ("ridge",)
+TRAINED, SOLVED = ("attention", "linear"), ("solved",)
 """kinds of readout that are trained step by step, and those that are computed at once"""
 
 
@@ -149,7 +156,7 @@ class Task(ABC):
 class ReadoutTask(Task):
     """A task of readouts that predict the target of one clip after the other."""
 
-    readouts: ClassVar[tuple[str, ...]] = TRAINED
+    readouts: ClassVar[tuple[str, ...]] = (*TRAINED, *SOLVED)
     fields = TRAINING
 
     @abstractmethod
@@ -176,9 +183,13 @@ class ReadoutTask(Task):
     def constant_prediction(self, summary: Tensor, clips: int) -> Tensor:
         """The constant prediction, in the target's terms, for so many clips."""
 
-    def outputs_of(self, target: Tensor) -> Tensor:
-        """The output `[B, O]` that `predict` makes the target of; for readouts that are solved."""
-        raise NotImplementedError(f"{self.name} has no readout that is solved")
+    @abstractmethod
+    def solver(self) -> Solver:
+        """A new one of the readout that is solved."""
+
+    def solver_target(self, shape: Shape, target: Tensor) -> Tensor:
+        """The targets of a batch as that solver takes them."""
+        return target
 
     def first_output(self, summary: Tensor) -> float:
         """What every output of a readout is near before it has learned anything, after a `summary` of one batch."""
