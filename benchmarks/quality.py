@@ -21,6 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ from layerlock.config import Config
 from layerlock.evaluation.results import Evaluation, Row
 
 PROBE_STEPS = 200
+TASKS = ("action", "depth")
 READOUTS: dict[str, dict[str, Any]] = {
-    "action": {"lrs": (3e-3,), "channels": 128, "heads": 4, "examples": 96_000},
-    "depth": {"readout": "linear", "lrs": (1e-2,), "examples": 48_000},
+    "solved": {},
+    "linear": {"lrs": (3e-3,), "examples": 96_000, "augment": "no"},
+    "attention": {"lrs": (3e-3,), "channels": 128, "heads": 4, "examples": 96_000, "augment": "no"},
 }
 
 
@@ -73,7 +76,8 @@ def main() -> None:
     budget.add_argument("--minutes", type=float, nargs="+", default=())
     budget.add_argument("--clips", type=int, nargs="+", default=())
     parser.add_argument("--seeds", type=int, nargs="+", default=(0,))
-    parser.add_argument("--task", choices=READOUTS, nargs="+", default=("action",))
+    parser.add_argument("--task", choices=TASKS, nargs="+", default=TASKS)
+    parser.add_argument("--readout", choices=READOUTS, nargs="+", default=("solved",))
     parser.add_argument("--baselines", action="store_true")
     given = parser.parse_args()
     print(machine(torch.device("cpu")), flush=True)
@@ -89,9 +93,9 @@ def main() -> None:
                 folder = place(given.out, named, f"{budget_name}-{seed}")
                 config = replace(base, steps=max(1, clips // base.batch), seed=seed, out=str(folder))
                 minutes = train(config) / 60
-                for task in given.task:
+                for task, readout in product(given.task, given.readout):
                     baselines = given.baselines and number == len(budgets) - 1
-                    new = list(read(named, config, minutes, task, given, baselines=baselines))
+                    new = list(read(named, config, minutes, task, readout, given, baselines=baselines))
                     show(new)
                     points += new
     write_table(points, given.out / "quality.csv")
@@ -110,20 +114,20 @@ def clips_a_second(base: Config, folder: Path) -> float:
 
 
 def train(config: Config) -> float:
-    """Trains, unless that is done, and returns the seconds that it took, without what comes before and after it."""
+    """Trains, unless that is done, and returns the seconds that it took."""
     taken = Path(config.out) / "seconds.json"
     if not taken.exists():
         begun = time.perf_counter()
-        layerlock.pretrain(config, overwrite=True, quiet=True)
+        layerlock.pretrain(config, resume=Path(config.out).exists(), quiet=True)
         taken.write_text(json.dumps(time.perf_counter() - begun))
     return float(json.loads(taken.read_text()))
 
 
 def read(
-    named: str, config: Config, minutes: float, task: str, given: argparse.Namespace, *, baselines: bool
+    named: str, config: Config, minutes: float, task: str, readout: str, given: argparse.Namespace, *, baselines: bool
 ) -> Iterable[Point]:
     """The points of one encoder, and of its baselines where they are asked for."""
-    out = Path(config.out) / task
+    out = Path(config.out) / f"{task}-{readout}"
     found = layerlock.evaluate(
         config.out,
         given.labelled,
@@ -133,14 +137,14 @@ def read(
         seed=config.seed,
         batch=64,
         depths=(0.5, 0.75),
-        augment="no",
         cache=True,
+        readout=readout,
         baselines="yes" if baselines else "no",
         threads=config.run.threads,
         workers=config.run.workers,
         resume=out.exists(),
         quiet=True,
-        **READOUTS[task],
+        **READOUTS[readout],
     )
     return (point(named, config, minutes, found, row) for row in found.rows if row.kind != "constant")
 
