@@ -66,8 +66,9 @@ def figures(found: Evaluation) -> Any:
 
 
 def test_the_command_evaluates_actions_and_writes_a_report(
-    tmp_path: Path, world: Path, encoder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, world: Path, encoder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cli, "WIDEST", 400)  # the head of the table in one line
     out = tmp_path / "out"
     arguments = f"evaluate {encoder} --task action --data {world} --out {out} --depths 0.5,1.0 --lrs 1e-3,3e-3"
     arguments += " --channels 16 --heads 2 --examples 48 --batch 8 --workers 0 --device cpu --precision fp32"
@@ -75,11 +76,12 @@ def test_the_command_evaluates_actions_and_writes_a_report(
         cli.main(arguments.split())
     said = capsys.readouterr().out
     assert end.value.code == 0
-    for name in ("random weights", "raw pixels", "frame differences", "most frequent class", "attention", "linear"):
+    baselines = ("random weights", "raw pixels", "frame differences", "most frequent class")
+    for name in (*baselines, "attention", "linear", "solved"):
         assert name in said
     results = json.loads((out / "results.json").read_text())
-    assert len(results["rows"]) == 4 * 2 + 1
-    assert len(results["sweep"]) == 2 * (4 + 4 + 2 + 2)
+    assert len(results["rows"]) == 4 * 3 + 1
+    assert len(results["sweep"]) == 2 * (4 + 4 + 2 + 2) + (2 + 2 + 1 + 1)
     mean = {(row["encoder"], row["kind"]): row["metrics"]["top-1"]["mean"] for row in results["rows"]}
     for row in results["rows"]:
         rivals = ["random weights", "raw pixels", "frame differences", "most frequent class"]
@@ -98,7 +100,7 @@ def test_the_command_evaluates_actions_and_writes_a_report(
     head, *lines = (re.split(r"  +", line.strip()) for line in by_block.splitlines()[:3])
     assert head[0] == "block"
     assert [line[0] for line in lines] == ["3", "6"]
-    column = {"attention": head.index("random weights, attention"), "linear": head.index("random weights, linear")}
+    column = {kind: head.index(f"random weights, {kind}") for kind in ("attention", "linear", "solved")}
     for one in results["sweep"]:
         if one["metrics"] and one["encoder"] == "random weights":
             mean, low, high = (100 * one["metrics"]["top-1"][end] for end in ("mean", "low", "high"))
@@ -134,15 +136,15 @@ def test_the_best_rate_of_every_block_on_the_validation_split_is_tested(
         group = [name for name in told["validation"] if f"/{row.kind}/" in name]
         count = found.data["videos"]["validation"]
         score = {name: validation[f"score:{name}"][:count, 0].mean().item() for name in group}
-        assert row.validation == max(score.values()) == score[f"encoder/{row.kind}/{row.block}/{row.lr:g}"]
-    assert len(told["validation"]) == 8
+        assert row.validation == max(score.values()) == score[f"encoder/{row.kind}/{row.block}/{row.lr or 0:g}"]
+    assert len(told["validation"]) == 8 + 2
     best = {(one.kind, one.block): one for one in sorted(found.sweep, key=lambda one: (one.score, -(one.lr or 0)))}
-    assert len(best) == 4
-    assert set(told["test"]) == {f"encoder/{one.kind}/{one.block}/{one.lr:g}" for one in best.values()}
+    assert len(best) == 4 + 2
+    assert set(told["test"]) == {f"encoder/{one.kind}/{one.block}/{one.lr or 0:g}" for one in best.values()}
     test = load_file(tmp_path / "out" / "test.safetensors")
     for one in found.sweep:
         if one is best[one.kind, one.block]:
-            score_v = test[f"score:encoder/{one.kind}/{one.block}/{one.lr:g}"][: found.data["videos"]["test"], 0]
+            score_v = test[f"score:encoder/{one.kind}/{one.block}/{one.lr or 0:g}"][: found.data["videos"]["test"], 0]
             assert one.metrics["top-1"].mean == pytest.approx(score_v.mean().item())
         else:
             assert not one.metrics
