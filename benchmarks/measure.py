@@ -18,7 +18,7 @@ from layerlock.config import Config
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Stage
 from layerlock.process import keep_freed_memory
-from layerlock.train.device import pick_device
+from layerlock.train.device import pick_device, set_threads
 
 
 def options(doc: str | None, *, batch: int, rounds: int) -> argparse.ArgumentParser:
@@ -36,8 +36,7 @@ def begin(given: argparse.Namespace) -> torch.device:
     """The device asked for, with the threads and the allocator that a run has; says what they are."""
     device = pick_device(given.device)
     keep_freed_memory(device)
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    set_threads(given.threads, device)
     print(machine(device))
     return device
 

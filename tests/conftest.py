@@ -14,7 +14,8 @@ from layerlock.train import loop
 
 settings.register_profile("layerlock", max_examples=20, deadline=None, derandomize=True, database=None)
 settings.load_profile("layerlock")
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # side by side the tests share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # side by side the tests share the cores
 
 
 @pytest.fixture(scope="session", autouse=True)

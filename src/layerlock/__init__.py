@@ -11,7 +11,14 @@ Everything here is imported on first use.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
+
+if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    # read once, by the OpenMP that torch brings on Linux: threads that wait for others spin for some microseconds, not
+    # for milliseconds, of which a core that is shared has none to spare (docs/performance.md)
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 if TYPE_CHECKING:
     from layerlock.api import (

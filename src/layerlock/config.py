@@ -139,7 +139,7 @@ class RunConfig:
     store_gb: float = 2.0
     """gigabytes of temporary file for decoded frames; used if the frames of all videos fit, so each is decoded once"""
     threads: int | None = None
-    """CPU threads of the model; None: PyTorch's default"""
+    """CPU threads of the model; None: on a CPU OMP_NUM_THREADS, without it one for each processor"""
     log_every: int = 10
     """steps from one line of metrics.jsonl to the next"""
     checkpoint_every: int = 500

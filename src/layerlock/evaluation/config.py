@@ -108,7 +108,7 @@ class EvaluateConfig:
     workers: int = 2
     """processes that decode"""
     threads: int | None = None
-    """CPU threads; None: PyTorch's default"""
+    """CPU threads; None: on a CPU OMP_NUM_THREADS, without it one for each processor"""
     checkpoint_every: int = 500
     """steps from one checkpoint to the next"""
 

@@ -24,7 +24,7 @@ from layerlock.evaluation.tasks import Task
 from layerlock.features.clips import SpreadViews
 from layerlock.process import keep_freed_memory
 from layerlock.progress import INDEXING, Progress
-from layerlock.train.device import pick_device, pick_precision
+from layerlock.train.device import pick_device, pick_precision, set_threads
 
 OURS = "encoder"
 """what the encoder under evaluation is called beside its baselines"""
@@ -72,8 +72,7 @@ def set_up(
     run = config.run()
     device = pick_device(run.device)
     keep_freed_memory(device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    set_threads(config.threads, device)
     compute = pick_precision(run, device)
     ours = encoder or open_encoder(config.encoder, seed=config.seed, device=device)
     weights = fingerprint(ours)  # before they are cast: the precision may be another in a resume

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 
 import torch
 
 from layerlock.config import RunConfig
+from layerlock.data.pool import processors
 from layerlock.errors import ConfigError
 
 
@@ -21,6 +23,17 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError([f"run.device: {name!r} is not available ({str(error).splitlines()[0]})"]) from None
     return device
+
+
+def set_threads(threads: int | None, device: torch.device) -> None:
+    """Gives torch that many threads. None: on a CPU one for each processor that this process may use, where torch would
+    take one for each physical core; as many as OMP_NUM_THREADS or MKL_NUM_THREADS says, where one is set.
+    """
+    chosen = {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys()
+    if threads is None and device.type == "cpu" and not chosen:
+        threads = processors()
+    if threads is not None and threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
 
 
 def pick_precision(run: RunConfig, device: torch.device) -> torch.dtype:

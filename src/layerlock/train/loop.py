@@ -34,7 +34,15 @@ from layerlock.model.encoder import ClipShape, save_backbone
 from layerlock.process import keep_freed_memory, put_back
 from layerlock.progress import INDEXING, Progress
 from layerlock.train import checkpoint
-from layerlock.train.device import is_out_of_memory, memory_bytes, pick_compile, pick_device, pick_precision, resolved
+from layerlock.train.device import (
+    is_out_of_memory,
+    memory_bytes,
+    pick_compile,
+    pick_device,
+    pick_precision,
+    resolved,
+    set_threads,
+)
 from layerlock.train.folder import RunFolder
 from layerlock.train.identity import Identity
 from layerlock.train.meter import Clock, Meter, in_words
@@ -80,8 +88,7 @@ def train(
         raise ConfigError(problems)
     device = pick_device(config.run.device)
     keep_freed_memory(device)
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
+    set_threads(config.run.threads, device)
     folder = RunFolder(config.out)
     try:
         folder.check(config, resume=resume, overwrite=overwrite)
