@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from layerlock.data.augment import random_box
 from layerlock.data.clips import ClipConfig, Crop, Sample
 from layerlock.data.motion import ACTIONS, mirrored
 from layerlock.data.render import render
-from layerlock.data.scene import build_scene
+from layerlock.data.scene import build_scenes
 from layerlock.data.targets import LABEL, Kind
 from layerlock.errors import LayerlockError
 
@@ -23,6 +23,8 @@ RATE = 16.0
 """Frames per second at which the world is meant to be seen: 16 frames then last one second."""
 FINGERPRINT = "synthetic-1"
 """To be counted up whenever the world looks different from before."""
+_PIXELS_TOGETHER = 3 << 17
+"""in all frames of the clips that are drawn at once; more do not stay in a processor's cache"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +40,24 @@ def render_clip(
     seed: int, index: int, *, frames: int = 16, height: int = 64, width: int = 64, fps: float = RATE
 ) -> SyntheticClip:
     """Renders scene `index` of the world `seed`: `frames` frames, `1 / fps` seconds apart, about the scene's middle."""
+    return next(render_clips(seed, [index], frames=frames, height=height, width=width, fps=fps))
+
+
+def render_clips(
+    seed: int, indices: Sequence[int], *, frames: int = 16, height: int = 64, width: int = 64, fps: float = RATE
+) -> Iterator[SyntheticClip]:
+    """The clips of `render_clip` for several scenes, one after the other, at less cost: scenes are built together, and
+    small ones drawn together.
+    """
     time_t = (torch.arange(frames, dtype=torch.float64) - (frames - 1) / 2) / fps
-    scene = build_scene(seed, index, time_t)
-    rgb_tchw, depth_thw = render(scene, height, width)
-    video_tchw = (rgb_tchw * 255 + 0.5).clamp_(0, 255).to(torch.uint8).contiguous()
-    return SyntheticClip(video_tchw=video_tchw, depth_thw=depth_thw.float(), label=scene.label)
+    scenes = build_scenes(seed, torch.tensor(indices), time_t)
+    together = max(1, _PIXELS_TOGETHER // (frames * height * width))
+    for begin in range(0, len(indices), together):
+        part = scenes.part(begin, begin + together)
+        video_btchw, depth_bthw = render(part, height, width)
+        for video_tchw, depth_thw, label in zip(video_btchw, depth_bthw, part.label_b.tolist(), strict=True):
+            # memory of its own: who keeps a clip does not keep those that were drawn with it
+            yield SyntheticClip(video_tchw=video_tchw.clone(), depth_thw=depth_thw.float(), label=label)
 
 
 class SyntheticSource:
@@ -71,7 +86,9 @@ class SyntheticSource:
         No scene is unusable: all candidates are the same.
         """
         first = group * self.clip.per_decode
-        return [self._random_clip(index) for index in range(first, first + self.clip.per_decode)]
+        indices = range(first, first + self.clip.per_decode)
+        clips = self._render([index % self.videos for index in indices])
+        return [self._cut(index, clip, *self._random_cut(index)) for index, clip in zip(indices, clips, strict=True)]
 
     def name(self, index: int, attempt: int = 0) -> str:
         """The scene of a sample."""
@@ -84,26 +101,26 @@ class SyntheticSource:
     def view(self, video: int) -> Sample:
         """Scene `video`, cut in the centre, as it is."""
         begin = (self.clip.resize_side - self.clip.size + 1) // 2
-        return self._cut(video, video, (begin, begin, self.clip.size, self.clip.size), flip=False)
+        return self._cut(video, next(self._render([video])), (begin, begin, self.clip.size, self.clip.size), False)
 
-    def _random_clip(self, index: int) -> Sample:
+    def _render(self, videos: Sequence[int]) -> Iterator[SyntheticClip]:
+        side, rate = self.clip.resize_side, self.clip.fps or RATE
+        return render_clips(self.seed, videos, frames=self.clip.frames, height=side, width=side, fps=rate)
+
+    def _random_cut(self, index: int) -> tuple[Crop, bool]:
         down, across, coin, *more = draws.uniform(self.seed, "clip", torch.tensor([index]), 5)[0].tolist()
         side, places = self.clip.resize_side, self.clip.resize_side - self.clip.size + 1
+        flip = self.clip.flip and coin < 0.5
         if self.clip.area is None:
-            crop: Crop = (int(down * places), int(across * places), self.clip.size, self.clip.size)
-        else:
-            crop = random_box((down, across, *more), side, side, self.clip)
-        return self._cut(index % self.videos, index, crop, flip=self.clip.flip and coin < 0.5)
+            return (int(down * places), int(across * places), self.clip.size, self.clip.size), flip
+        return random_box((down, across, *more), side, side, self.clip), flip
 
-    def _cut(self, video: int, index: int, crop: Crop, *, flip: bool) -> Sample:
-        side = self.clip.resize_side
-        rate = self.clip.fps or RATE
-        clip = render_clip(self.seed, video, frames=self.clip.frames, height=side, width=side, fps=rate)
+    def _cut(self, index: int, clip: SyntheticClip, crop: Crop, flip: bool) -> Sample:
         label = torch.tensor(mirrored(clip.label) if flip else clip.label)
         known = {LABEL: label, "depth": clip.depth_thw}
         return Sample(
             index=index,
-            name=self.video_name(video),
+            name=self.name(index),
             video_tchw=clip.video_tchw,
             crop=crop,
             flip=flip,
