@@ -15,7 +15,7 @@ from video_files import written_depth
 
 from layerlock.data import synth
 from layerlock.data.motion import ACTIONS
-from layerlock.data.synthetic import render_clip
+from layerlock.data.synthetic import SyntheticClip, render_clip
 from layerlock.errors import ConfigError, LayerlockError
 
 av = pytest.importorskip("av")
@@ -62,12 +62,13 @@ def test_an_interrupted_run_continues_and_changes_nothing_that_is_there(
     whole = write(tmp_path / "whole", videos=4)
     out = tmp_path / "out"
 
-    write_one = synth._write_one
+    write_one, written = synth._write_one, []
 
-    def stop_at_third(config: synth.SynthConfig, index: int, path: Path) -> None:
-        if index == 2:
+    def stop_at_third(config: synth.SynthConfig, clip: SyntheticClip, path: Path) -> None:
+        if len(written) == 2:
             raise KeyboardInterrupt
-        write_one(config, index, path)
+        write_one(config, clip, path)
+        written.append(path)
 
     monkeypatch.setattr(synth, "_write_one", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
@@ -85,7 +86,9 @@ def test_an_interrupted_run_continues_and_changes_nothing_that_is_there(
 
 def test_processes_write_the_same_bytes(tmp_path: Path) -> None:
     one, two = write(tmp_path / "one", videos=4), write(tmp_path / "two", videos=4, workers=2)
-    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    for path, other in zip(one, two, strict=True):
+        assert path.read_bytes() == other.read_bytes()
+        assert synth.depth_path(path).read_bytes() == synth.depth_path(other).read_bytes()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="MALLOC_PERTURB_ is glibc's")

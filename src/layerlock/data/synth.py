@@ -17,8 +17,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
+from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 import torch
@@ -26,13 +28,19 @@ from torch import Tensor
 
 from layerlock.data.decode.beside import depth_path
 from layerlock.data.motion import ACTIONS, labels
-from layerlock.data.synthetic import RATE, render_clip
+from layerlock.data.synthetic import RATE, SyntheticClip, render_clips
 from layerlock.errors import ConfigError, LayerlockError
-from layerlock.process import keep_freed_memory
+from layerlock.process import keep_freed_memory, put_back
 
 _SETTINGS_FILE = "synth.json"
 _PARTIAL = ".partial"
 _CRF = "18"
+_DEFLATE_LEVEL = 3
+"""of depth: two thirds of the time of the usual 6, for files that are 3 to 5 % larger"""
+_TOGETHER = 32
+"""videos whose scenes are built at once"""
+_Place = tuple[int, Path]
+"""a video's index and its file"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,7 @@ class SynthConfig:
         return problems
 
 
+@put_back()
 def write_videos(out_dir: Path | str, config: SynthConfig, *, workers: int = 0) -> list[Path]:
     """Writes the first `config.videos` videos of a world; returns their paths, in the order of their indices.
 
@@ -81,18 +90,21 @@ def write_videos(out_dir: Path | str, config: SynthConfig, *, workers: int = 0) 
             folder.mkdir(exist_ok=True)
             depth_path(folder / "any").parent.mkdir(parents=True, exist_ok=True)
         missing = [i for i, path in enumerate(paths) if not (path.exists() and depth_path(path).exists())]
-        _in_parallel(partial(_write_one, config), missing, [paths[i] for i in missing], workers)
+        _in_parallel(partial(_write_some, config), [(i, paths[i]) for i in missing], workers)
         _write_labels(out, paths)
     return paths
 
 
-def _in_parallel(work: Callable[[int, Path], None], indices: list[int], paths: list[Path], workers: int) -> None:
-    workers = min(workers or os.cpu_count() or 1, len(indices))
-    if workers <= 1:
-        list(map(work, indices, paths))
+def _in_parallel(work: Callable[[list[_Place]], None], places: list[_Place], workers: int) -> None:
+    workers = max(1, min(workers or os.cpu_count() or 1, len(places)))
+    together = max(1, min(_TOGETHER, len(places) // workers))
+    batches = [places[begin : begin + together] for begin in range(0, len(places), together)]
+    if workers == 1:
+        keep_freed_memory(torch.device("cpu"))
+        list(map(work, batches))
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet) as pool:
-        list(pool.map(work, indices, paths, chunksize=4))
+        list(pool.map(work, batches))
 
 
 @contextmanager
@@ -137,16 +149,25 @@ def _quiet() -> None:
     keep_freed_memory(torch.device("cpu"))
 
 
-def _write_one(config: SynthConfig, index: int, path: Path) -> None:
-    clip = render_clip(config.seed, index, frames=config.frames, height=config.size, width=config.size, fps=config.fps)
-    depth_mm = (clip.depth_thw.double() * 1000).round().clamp(0, 65535).numpy().astype(np.uint16)
+def _write_some(config: SynthConfig, places: list[_Place]) -> None:
+    size, indices = config.size, [index for index, _ in places]
+    clips = render_clips(config.seed, indices, frames=config.frames, height=size, width=size, fps=config.fps)
+    for clip, (_, path) in zip(clips, places, strict=True):
+        _write_one(config, clip, path)
+
+
+def _write_one(config: SynthConfig, clip: SyntheticClip, path: Path) -> None:
+    depth_mm = (clip.depth_thw.double() * 1000).round_().clamp_(0, 65535).numpy().astype(np.uint16)
     _publish(depth_path(path), lambda place: _save_depth(place, depth_mm))
     _publish(path, lambda place: _encode(place, clip.video_tchw, config.fps))
 
 
 def _save_depth(path: Path, depth_mm: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, depth_mm=depth_mm)
+    """Writes what `np.savez_compressed` does, with less effort, and the same bytes whatever the time."""
+    array = BytesIO()
+    np.lib.format.write_array(array, depth_mm)
+    with ZipFile(path, "w") as archive:
+        archive.writestr(ZipInfo("depth_mm.npy"), array.getbuffer(), ZIP_DEFLATED, _DEFLATE_LEVEL)
 
 
 def _encode(path: Path, video_tchw: Tensor, fps: float) -> None:
@@ -155,6 +176,7 @@ def _encode(path: Path, video_tchw: Tensor, fps: float) -> None:
     The tree of x264 (165) reads memory that nobody wrote when frames are this small.
     """
     import av
+    from av.video.reformatter import VideoReformatter
 
     with av.open(str(path), "w", format="mp4") as container:
         rate = Fraction(fps).limit_denominator(1001)
@@ -162,8 +184,10 @@ def _encode(path: Path, video_tchw: Tensor, fps: float) -> None:
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = video_tchw.shape[-2:]
         stream.pix_fmt = "yuv420p"
-        for moment, frame_hwc in enumerate(video_tchw.permute(0, 2, 3, 1).contiguous().numpy()):
-            frame = av.VideoFrame.from_ndarray(frame_hwc, format="rgb24").reformat(format="yuv420p")
+        scaler = VideoReformatter()  # its tables cost more than a small frame
+        for moment, frame_hwc in enumerate(torch.stack(video_tchw.unbind(1), dim=-1).numpy()):
+            picture = av.VideoFrame.from_numpy_buffer(frame_hwc, format="rgb24")
+            frame = scaler.reformat(picture, format="yuv420p", threads=1)
             frame.pts = moment
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
