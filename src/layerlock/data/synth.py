@@ -97,7 +97,7 @@ def write_videos(out_dir: Path | str, config: SynthConfig, *, workers: int = 0) 
 
 def _in_parallel(work: Callable[[list[_Place]], None], places: list[_Place], workers: int) -> None:
     workers = max(1, min(workers or os.cpu_count() or 1, len(places)))
-    together = max(1, min(_TOGETHER, len(places) // workers))
+    together = max(1, min(_TOGETHER, len(places) // (4 * workers)))  # the last batch is a small part of the work
     batches = [places[begin : begin + together] for begin in range(0, len(places), together)]
     if workers == 1:
         keep_freed_memory(torch.device("cpu"))
