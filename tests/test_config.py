@@ -16,7 +16,7 @@ from layerlock.config import Config, OptimConfig, RunConfig, from_dict, to_dict
 from layerlock.data import ClipConfig
 from layerlock.errors import ConfigError
 from layerlock.learn.decoders import BackboneDecoding
-from layerlock.learn.masking import MultiBlockMasking, RandomMasking, SeveralMaskings, TubeMasking
+from layerlock.learn.masking import FutureMasking, MultiBlockMasking, RandomMasking, SeveralMaskings, TubeMasking
 from layerlock.learn.plan import FixedPlan, Stage, Tap
 from layerlock.learn.plans import Blockwise, Distill, Plans, Plateau, Progressive
 from layerlock.learn.targets import PatchTarget
@@ -79,6 +79,15 @@ def test_what_is_too_large_for_any_machine_is_said_at_once(changes: dict[str, An
         ({"model": ViTConfig(patch=(3, 16, 16))}, "does not divide 16 frames"),
         ({"model": ViTConfig(patch=(0, 16, 16))}, "patch"),
         ({"masking": RandomMasking(keep=0.0001)}, "masking.keep"),
+        (
+            {"masking": RandomMasking(keep=0.9, predict=0.001)},
+            "masking.predict: 0.001 of 157 masked tokens leaves 0 to predict",
+        ),
+        ({"masking": RandomMasking(predict=0.0)}, "masking.predict: 0.0 of 1490 masked tokens"),
+        ({"masking": RandomMasking(predict=1.5)}, "masking.predict: 1.5 of 1490 masked tokens"),
+        ({"masking": TubeMasking(predict=0.001)}, "masking.predict: 0.001 of 176 masked tokens leaves 0 to predict"),
+        ({"masking": FutureMasking(predict=0.0)}, "masking.predict: 0.0 must be above 0"),
+        ({"plan": Progressive(masked=True)}, "losses at masked positions need masking.predict"),
         ({"masking": MultiBlockMasking(blocks=0)}, "masking.blocks"),
         ({"masking": MultiBlockMasking(group=0)}, "masking.group"),
         ({"masking": MultiBlockMasking(group=5_000)}, "masking.group"),

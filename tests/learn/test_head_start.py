@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -168,6 +169,66 @@ def test_a_head_that_cannot_be_solved_keeps_its_weights() -> None:
     (start,) = start_heads(made, broken, solve=True).values()
     assert "not finite" in start.problem
     assert torch.equal(made.heads["h2_at_3"].weight, before)
+
+
+def constant(made: Learner) -> None:
+    """A decoder that says nothing, of any token."""
+    for parameter in made.decoders.parameters():
+        parameter.zero_()
+
+
+def broken_teacher(made: Learner) -> None:
+    assert made.teacher is not None
+    made.teacher.vit.blocks[3].fc2.bias.fill_(math.nan)
+
+
+@pytest.mark.parametrize(
+    ("stage", "spoil", "batches", "words"),
+    [
+        ("a teacher", constant, 4, "what it is given is the same for all tokens"),
+        ("a teacher", broken_teacher, 4, "what it is given, or its target, is not finite"),
+        ("patches", lambda made: None, 1, "12 tokens are too few for 24 inputs"),
+    ],
+)
+def test_a_head_that_cannot_be_solved_says_why_and_begins_as_usual(
+    stage: str, spoil: Callable[[Learner], None], batches: int, words: str
+) -> None:
+    made = learner(STAGES[stage][0], separate=STAGES[stage][1])
+    with torch.no_grad():
+        spoil(made)
+    (head,) = made.heads.values()
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    (start,) = start_heads(made, clips(batches, of=1 if batches == 1 else 16), solve=True).values()
+    assert start.problem == words
+    assert math.isnan(start.explained)
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
+
+
+def test_in_bfloat16_a_head_is_solved_as_precisely() -> None:
+    made, data = learner(STAGES["a frozen block"][0]), clips(8)
+    made.vit.compute = torch.bfloat16
+    made.enter(made.stage)
+    (start,) = start_heads(made, data, solve=True).values()
+    (group,) = made.groups(*data[0])
+    assert group.predictions[0].decoded.dtype == torch.bfloat16
+    x, y = rows(made, data)
+    oracle = Ridge(alpha=RIDGE * x.var(axis=0).mean() * len(x)).fit(x, y)
+    (head,) = made.heads.values()
+    assert head.weight.dtype == torch.float32
+    np.testing.assert_allclose(head.weight.detach().numpy(), oracle.coef_, atol=1e-4 * np.abs(oracle.coef_).max())
+    assert 0 < start.explained < 1
+
+
+@pytest.mark.parametrize("case", ["a target without variance", "no batch to hold out"])
+def test_where_nothing_shows_what_a_head_explains_none_is_told(case: str) -> None:
+    made, data = learner(STAGES["patches"][0]), clips(8)
+    if case == "no batch to hold out":
+        data = data[:3]
+    else:
+        data = [(torch.full_like(video, 0.5) + 0 * video, index) for video, index in data]
+    (start,) = start_heads(made, data, solve=True).values()
+    assert (start.problem, math.isnan(start.explained)) == ("", True)
+    assert (next(iter(made.heads.values())).weight.abs().max() < 1e-6) == (case == "a target without variance")
 
 
 def test_tubes_can_predict_a_share_of_their_places() -> None:

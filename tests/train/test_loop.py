@@ -311,6 +311,24 @@ def test_a_plan_that_cannot_be_is_refused_before_anything_is_written(tmp_path: P
 
 
 @pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        (1, "warning: head pixels_at_4 keeps the weights that it was drawn with: 14 tokens are too few for 24 inputs"),
+        (2, "head: pixels_at_4 nothing held out to tell what it explains; solved on 28 tokens"),
+    ],
+)
+def test_a_run_too_short_to_solve_a_head_says_so_and_trains(
+    tmp_path: Path, batch: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masking, plan = replace(MASKING, predict=0.5), Progressive(masked=True)
+    train(config(tmp_path, steps=1, batch=batch, masking=masking, plan=plan, heads="solved"), quiet=batch == 2)
+    assert f"step 0 {words}" in (tmp_path / "events.log").read_text()
+    assert (words.removeprefix("warning: ") in capsys.readouterr().out) == (batch == 1)
+    assert [line["step"] for line in lines(tmp_path)] == [1]
+
+
+@pytest.mark.usefixtures("noise")
 def test_bfloat16_trains_on_a_cpu_and_its_frozen_weights_stay(tmp_path: Path) -> None:
     train(config(tmp_path, run=run_config(precision="bf16", checkpoint_every=1, keep=12)), quiet=True)
     assert all(math.isfinite(line["loss"]) for line in lines(tmp_path))

@@ -22,8 +22,8 @@ HELD_OUT = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """How a head began: the share of its target's variance that a fit explains on held-out tokens, and on how many
-    tokens it was made; or why it kept the weights that it was drawn with.
+    """How a head began: the share of its target's variance that a fit explains on held-out tokens (nan: there are none,
+    or they are all the same), and on how many tokens it was made; or why it kept the weights that it was drawn with.
     """
 
     explained: float
@@ -90,7 +90,9 @@ def _begin(learner: Learner, name: str, fitted: Sums, held_out: Sums, solve: boo
     if not solve:
         return None
     try:
-        explained = held_out.explained(*fitted.regression())
+        fit = fitted.regression()
+        varies = held_out.count > 0 and bool(held_out.variance().sum() > 1e-12 * held_out.yy_p.sum() / held_out.count)
+        explained = held_out.explained(*fit) if varies else math.nan
         weight_wp, bias_p = whole.regression()
     except ValueError as error:
         return Start(explained=math.nan, tokens=whole.count, problem=str(error))

@@ -7,6 +7,7 @@ updates holds all that update n + 1 depends on; every random draw is a function 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -327,8 +328,9 @@ class Run:
             if start.problem:
                 self.warn(f"head {name} keeps the weights that it was drawn with: {start.problem}")
             else:
-                told = f"{name} explains {start.explained:.3f} of its target on clips held out"
-                self.tell("head", f"{told}; solved on {start.tokens} tokens")
+                told = f"explains {start.explained:.3f} of its target on clips held out"
+                told = "nothing held out to tell what it explains" if math.isnan(start.explained) else told
+                self.tell("head", f"{name} {told}; solved on {start.tokens} tokens")
 
     def write_line(self, figures: StepFigures) -> dict[str, Any]:
         """Writes a line of `metrics.jsonl`, and returns it; what depends on the machine and the moment stands under
