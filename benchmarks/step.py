@@ -1,17 +1,20 @@
 """Time and memory of a training step, stage by stage, beside what counting says.
 
     python benchmarks/step.py --recipe layerlock-tiny --batch 64 --rounds 10 [--threads 1] [--device cpu]
+                              [--keep 0.25 0.1] [--predict 1 0.25]
 
 Random clips, so that nothing but the step is timed: masks, gradients, update, teacher. One learner goes through the
-stages in order, as a run does. A row for each: GFLOPs of a step by formula and by torch's counter, milliseconds
-(median, minimum, maximum), FLOPs and time relative to the first stage, megabytes kept for backward at the fullest
-moment, megabytes of weights, gradients and optimizer state, and on CUDA the peak of all memory of one step.
+stages in order, as a run does. A row for each: GFLOPs of a step by formula (all, encoder, decoder) and by torch's
+counter, milliseconds (median, minimum, maximum), FLOPs and time relative to the first stage, megabytes kept for
+backward at the fullest moment, megabytes of weights, gradients and optimizer state, and on CUDA the peak of all memory
+of one step. With several shares of tokens that are kept, or predicted, a table for each pair.
 """
 
 from __future__ import annotations
 
 import statistics
 from dataclasses import replace
+from itertools import product
 
 import torch
 from measure import (
@@ -60,6 +63,8 @@ def main() -> None:
     parser = options(__doc__, batch=64, rounds=10)
     parser.add_argument("--recipe", default="layerlock-tiny")
     parser.add_argument("--compile", default="no", choices=("auto", "yes", "no"))
+    parser.add_argument("--keep", type=float, nargs="+", default=[None], help="masking.keep in place of the recipe's")
+    parser.add_argument("--predict", type=float, nargs="+", default=[None], help="masking.predict, likewise")
     given = parser.parse_args()
     device = begin(given)
     config = layerlock.recipe(given.recipe)
@@ -67,7 +72,17 @@ def main() -> None:
     config = replace(config, batch=given.batch, run=run)
     precision = str(pick_precision(run, device)).removeprefix("torch.")
     print(f"{given.recipe}, {given.batch} clips, {precision}, compile {run.compile}, {given.rounds} rounds")
-    show_stages(config, given.rounds, device)
+    for keep, predict in product(given.keep, given.predict):
+        shares = {name: value for name, value in (("keep", keep), ("predict", predict)) if value is not None}
+        if not all(hasattr(config.masking, name) for name in shares):
+            parser.error(f"{type(config.masking).__name__} has no {' and no '.join(shares)}")
+        made = replace(config, masking=replace(config.masking, **shares))
+        made.check()
+        for counts in made.masking.counts(made.grid):
+            print(
+                f"{made.masking}: of {made.tokens} tokens {counts.context:.4g} seen, {counts.predicted:.4g} predicted"
+            )
+        show_stages(made, given.rounds, device)
 
 
 def show_stages(config: Config, rounds: int, device: torch.device) -> None:
@@ -75,17 +90,22 @@ def show_stages(config: Config, rounds: int, device: torch.device) -> None:
     stages = timeline(config.build_plan(), config.steps)
     learner = build_learner(config, device, stages[0][1])
     video_btchw, index_b = random_clips(config, device)
-    print("frozen targets       GFLOPs counted  ratio  ms                        ratio   saved   state   peak MB")
+    print(
+        "frozen targets        GFLOPs encoder decoder counted  ratio  "
+        "ms                        ratio   saved   state   peak MB"
+    )
     first: tuple[float, float] | None = None
     for _, stage in stages:
         update = Update(config, learner, stage, video_btchw, index_b)
         (times,) = take_turns([update], device, rounds)
-        gflops, median = config.cost(stage).total * config.batch / 1e9, statistics.median(times)
+        cost, median = config.cost(stage), statistics.median(times)
+        gflops, encoder, decoder = (n * config.batch / 1e9 for n in (cost.total, cost.encoder, cost.decoder))
         first = first or (gflops, median)
         counted = counted_flops(config, stage, COUNTED) * config.batch / 1e9
         saved, state = saved_bytes(update, [learner]), state_bytes([learner], update.optimizer)
         print(
-            f"{stage.frozen:6} {stage.targets[:12]:12} {gflops:8.1f} {counted:7.1f} {gflops / first[0]:6.2f}  "
+            f"{stage.frozen:6} {stage.targets[:12]:12} {gflops:9.2f} {encoder:7.2f} {decoder:7.2f} {counted:7.2f} "
+            f"{gflops / first[0]:6.2f}  "
             f"{median_and_range((t * 1e3 for t in times), '.1f'):25} {median / first[1]:5.2f} "
             f"{saved / 1e6:7.1f} {state / 1e6:7.1f} {device_peak(update, device):>9}",
             flush=True,

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from video_files import write_video
 import layerlock
 from layerlock import cli, encoders
 from layerlock.config import Config, from_dict, kinds_of
-from layerlock.dry_run import show
+from layerlock.dry_run import other_maskings, show
 from layerlock.errors import ConfigError, LayerlockError
+from layerlock.learn.masking import RandomMasking
 from layerlock.learn.plans import Plateau
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.recipes import RECIPES
@@ -99,6 +101,44 @@ def test_every_recipe_has_a_dry_run(capsys: pytest.CaptureFixture[str], name: st
     show(RECIPES[name].config)
     out = capsys.readouterr().out
     assert out.count("h32") == (1 if "4ds-g-layerlock" in name else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [
+        ("mae-nano", [(0.25, 0.25), (0.25, 1.0), (0.1, 1.0), (0.1, 0.25)]),
+        ("videomae-tiny", [(0.25, 1.0), (0.25, 0.25), (0.1, 1.0), (0.1, 0.25)]),
+        ("mae-tiny", [(0.25, None), (0.1, None)]),
+        ("vjepa-nano", []),
+    ],
+)
+def test_a_dry_run_shows_what_other_maskings_cost(
+    capsys: pytest.CaptureFixture[str], name: str, shares: list[tuple[float, float | None]]
+) -> None:
+    code, out, err = call(capsys, "pretrain", name, "--dry-run")
+    assert code == 0, err
+    _, _, table = out.partition("with others of its kind")
+    rows = [re.split(r"\s*│\s*", line.strip("│ ")) for line in table.splitlines() if line.startswith("│")]
+    assert [(float(row[0]), None if row[1] == "-" else float(row[1])) for row in rows] == shares
+    config = layerlock.recipe(name)
+    stage = config.build_plan().stage(0, ())
+    for row, (keep, predict) in zip(rows, shares, strict=True):
+        cost = replace(config, masking=replace(config.masking, keep=keep, predict=predict)).cost(stage)  # type: ignore[call-arg]
+        assert [float(flops) for flops in row[4:8]] == pytest.approx(
+            [part / 1e9 for part in (cost.encoder, cost.decoder, cost.heads, cost.total)], rel=0.005
+        )
+        assert float(row[8]) == pytest.approx(cost.total / config.cost(stage).total, abs=0.005)
+
+
+def test_maskings_that_the_grid_has_no_tokens_for_are_not_shown() -> None:
+    config = replace(layerlock.recipe("mae-nano"), masking=RandomMasking(keep=0.3, keep_to=0.5, predict=0.5))
+    stage = config.build_plan().stage(0, ())
+    assert len(other_maskings(config, stage)) == 4
+    small = replace(config, clip=replace(config.clip, frames=4, size=16))  # 4 tokens, of which 0.1 is none
+    assert other_maskings(small, stage) == [
+        RandomMasking(keep=0.25, predict=1.0),
+        RandomMasking(keep=0.25, predict=0.25),
+    ]
 
 
 def printed_config(out: str) -> Config:

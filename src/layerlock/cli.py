@@ -47,7 +47,8 @@ class PretrainArguments:
     overwrite: bool = False
     """Replace the run that is at --out."""
     dry_run: bool = False
-    """Print the resolved config and the stages with their steps, parameters and FLOPs; touch nothing."""
+    """Print the resolved config, the stages with their steps, parameters and FLOPs, and other maskings' FLOPs; touch
+    nothing."""
 
 
 def pretrain(arguments: Sequence[str]) -> int:
