@@ -89,8 +89,9 @@ def test_a_new_head_is_the_ridge_regression_of_its_target(kind: str) -> None:
     assert start.problem == ""
 
 
-def test_what_a_head_explains_is_told_of_clips_that_it_was_not_solved_on() -> None:
-    made, data = learner(STAGES["a frozen block"][0]), clips(8)
+@pytest.mark.parametrize("kind", ["a frozen block", "standardised"])
+def test_what_a_head_explains_is_told_of_clips_that_it_was_not_solved_on(kind: str) -> None:
+    made, data = learner(STAGES[kind][0]), clips(8)
     (start,) = start_heads(made, data, solve=True).values()
     fit = [batch for number, batch in enumerate(data) if (number + 1) % 4]
     held = [batch for number, batch in enumerate(data) if (number + 1) % 4 == 0]

@@ -92,7 +92,7 @@ def _begin(learner: Learner, name: str, fitted: Sums, held_out: Sums, solve: boo
     try:
         fit = fitted.regression()
         varies = held_out.count > 0 and bool(held_out.variance().sum() > 1e-12 * held_out.yy_p.sum() / held_out.count)
-        explained = held_out.explained(*fit) if varies else math.nan
+        explained = held_out.explained(*fit, deviation_p) if varies else math.nan
         weight_wp, bias_p = whole.regression()
     except ValueError as error:
         return Start(explained=math.nan, tokens=whole.count, problem=str(error))
