@@ -106,7 +106,7 @@ def test_every_recipe_has_a_dry_run(capsys: pytest.CaptureFixture[str], name: st
 @pytest.mark.parametrize(
     ("name", "shares"),
     [
-        ("mae-nano", [(0.25, 0.25), (0.25, 1.0), (0.1, 1.0), (0.1, 0.25)]),
+        ("mae-nano", [(0.25, 0.5), (0.25, 1.0), (0.25, 0.25), (0.1, 1.0), (0.1, 0.25)]),
         ("videomae-tiny", [(0.25, 1.0), (0.25, 0.25), (0.1, 1.0), (0.1, 0.25)]),
         ("mae-tiny", [(0.25, None), (0.1, None)]),
         ("vjepa-nano", []),

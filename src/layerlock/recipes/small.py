@@ -54,12 +54,12 @@ MOTION: dict[str, Any] = {"masked": True, "patches": "motion"}
 NANO = Scale(
     mae=Config(
         recipe="nano",
-        steps=4_000,
+        steps=3_000,
         batch=32,
         heads="solved",
         clip=ClipConfig(frames=16, stride=1, size=32, resize=1.25, flip=True),
         model=vit("nano", patch=(4, 8, 8), **CENTRED),
-        masking=RandomMasking(keep=0.25, predict=0.25),
+        masking=RandomMasking(keep=0.25, predict=0.5),
         decoder=BackboneDecoding(blocks=2),
         optim=OptimConfig(lr=1.5e-3, warmup=0.03, mini_warmup=0.005, weight_decay=0.05),
         run=RunConfig(log_every=20, checkpoint_every=500),
