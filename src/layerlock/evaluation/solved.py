@@ -102,7 +102,7 @@ class Classes:
                 losses += [_log_loss(x_vw[held_out] @ w + b, label_v[held_out]) for w, b in path]
         best = INVERSE_PENALTIES[int(losses.argmin())] if losses.any() else INVERSE_PENALTIES[2]
         weight_wc, bias_c = (torch.from_numpy(x) for x in _logistic(x_vw, label_v, self.classes, (best,))[0])
-        _set(readout, weight_wc, bias_c, mean_w, deviation_w)
+        _set(readout, *_as_given(weight_wc, bias_c, mean_w, deviation_w))
 
 
 def _logistic(
@@ -154,7 +154,7 @@ class Numbers:
         rows = [(fitted.nonzero()[0], held_out.nonzero()[0]) for fitted, held_out in splits]
         fit = RidgeCV(PENALTIES, cv=rows or None, scoring="neg_mean_squared_error" if rows else None).fit(x_vw, y_v)
         weight_w1, bias_1 = torch.from_numpy(fit.coef_)[:, None], torch.as_tensor(fit.intercept_).reshape(1)
-        _set(readout, weight_w1, bias_1, mean_w, deviation_w)
+        _set(readout, *_as_given(weight_w1, bias_1, mean_w, deviation_w))
 
 
 class Maps:
@@ -190,7 +190,7 @@ class Maps:
                 explained[ridge] += held_out.explained(*fitted.regression(ridge)) * held_out.count
         ridge = max(RIDGES, key=lambda ridge: explained[ridge]) if len(parts) > 1 else RIDGES[2]
         weight_wp, bias_p = _joined(parts).regression(ridge)
-        _set(readout, weight_wp, bias_p, torch.zeros_like(weight_wp[:, 0]), torch.ones_like(weight_wp[:, 0]))
+        _set(readout, weight_wp, bias_p)
 
 
 def _joined(parts: Sequence[Sums]) -> Sums:
@@ -200,9 +200,13 @@ def _joined(parts: Sequence[Sums]) -> Sums:
     return whole
 
 
-@torch.no_grad()
-def _set(readout: SolvedReadout, weight_wo: Tensor, bias_o: Tensor, mean_w: Tensor, deviation_w: Tensor) -> None:
-    """The weights of standardised inputs, as weights of the inputs as they are."""
+def _as_given(weight_wo: Tensor, bias_o: Tensor, mean_w: Tensor, deviation_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights and bias of standardised inputs, as those of the inputs as they are."""
     weight_wo = weight_wo / deviation_w[:, None]
+    return weight_wo, bias_o - mean_w @ weight_wo
+
+
+@torch.no_grad()
+def _set(readout: SolvedReadout, weight_wo: Tensor, bias_o: Tensor) -> None:
     readout.out.weight.copy_(weight_wo.T)
-    readout.out.bias.copy_(bias_o - mean_w @ weight_wo)
+    readout.out.bias.copy_(bias_o)

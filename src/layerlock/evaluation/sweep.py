@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -258,25 +258,22 @@ def solve(
     `fold_v` `[V]` is the part of the training split that each clip is in. A readout that cannot be computed is dropped.
     """
     solvers = {candidate: sweep.task.solver() for candidate in sweep.solved}
+    readouts = {candidate: cast(SolvedReadout, sweep.readouts[candidate]) for candidate in solvers}
     done, summary = 0, None
     with closing(steps):
         for features, target in steps:
             fold_b = fold_v[done : done + len(target)]
             for candidate, solver in solvers.items():
-                readout = sweep.readouts[candidate]
-                assert isinstance(readout, SolvedReadout)
                 wanted = sweep.task.solver_target(sweep.shapes[candidate], target)
-                solver.add(readout.inputs(features[candidate.place]).cpu(), wanted.cpu(), fold_b)
+                solver.add(readouts[candidate].inputs(features[candidate.place]).cpu(), wanted.cpu(), fold_b)
             one = sweep.task.summary(target)
             summary = one if summary is None else summary + one
             done += len(target)
             progress(done, len(fold_v))
     sweep.summary = summary if sweep.summary is None else sweep.summary
     for candidate, solver in solvers.items():
-        readout = sweep.readouts[candidate]
-        assert isinstance(readout, SolvedReadout)
         try:
-            solver.solve(readout)
+            solver.solve(readouts[candidate])
         except ValueError as error:
             sweep.dropped[candidate] = str(error)
     sweep.is_solved = True
