@@ -95,39 +95,50 @@ class Classes:
         x_vw, label_v, mean_w, deviation_w, splits = self.rows.standardized()
         if len(np.unique(label_v)) < 2:
             raise ValueError("all clips that could be used are of one class")
-        losses = np.zeros(len(INVERSE_PENALTIES))
-        for fitted, held_out in splits:
-            if len(np.unique(label_v[fitted])) > 1:
-                path = _logistic(x_vw[fitted], label_v[fitted], self.classes, INVERSE_PENALTIES)
-                losses += [_log_loss(x_vw[held_out] @ w + b, label_v[held_out]) for w, b in path]
-        best = INVERSE_PENALTIES[int(losses.argmin())] if losses.any() else INVERSE_PENALTIES[2]
-        weight_wc, bias_c = (torch.from_numpy(x) for x in _logistic(x_vw, label_v, self.classes, (best,))[0])
-        _set(readout, *_as_given(weight_wc, bias_c, mean_w, deviation_w))
+        folds = [(_Logistic(x_vw[fitted], label_v[fitted], self.classes), held_out) for fitted, held_out in splits]
+        folds = [(fit, held_out) for fit, held_out in folds if fit.possible]
+        inverse_penalty, least = INVERSE_PENALTIES[2], np.inf
+        for weaker in INVERSE_PENALTIES if folds else ():
+            loss = sum(_log_loss(fit.logits(weaker, x_vw[held_out]), label_v[held_out]) for fit, held_out in folds)
+            if loss > least:
+                break  # weaker still is worse still, and takes longest
+            inverse_penalty, least = weaker, loss
+        weight_wc, bias_c = _Logistic(x_vw, label_v, self.classes).at(inverse_penalty)
+        _set(readout, *_as_given(torch.from_numpy(weight_wc), torch.from_numpy(bias_c), mean_w, deviation_w))
 
 
-def _logistic(
-    x_vw: np.ndarray, label_v: np.ndarray, classes: int, inverse_penalties: Sequence[float]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Weights `[W, C]` and bias `[C]` at each penalty, each fit beginning at the one before."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+class _Logistic:
+    """Regressions of the same clips at several penalties, each fit beginning at the one before."""
 
-    fit, path = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True), []
-    for inverse_penalty in inverse_penalties:
-        fit.set_params(C=inverse_penalty)
+    def __init__(self, x_vw: np.ndarray, label_v: np.ndarray, classes: int) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        self.x_vw, self.label_v, self.classes = x_vw, label_v, classes
+        self.possible = len(np.unique(label_v)) > 1
+        self.fit = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
+
+    def at(self, inverse_penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        """Weights `[W, C]` and bias `[C]`."""
+        from sklearn.exceptions import ConvergenceWarning
+
+        fit = self.fit.set_params(C=inverse_penalty)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty that takes long is not the best one
             warnings.filterwarnings("ignore", "The number of unique classes")  # few videos of many classes
-            fit.fit(x_vw, label_v)
-        weight_wc, bias_c = np.zeros((x_vw.shape[1], classes)), np.full(classes, ABSENT)
+            fit.fit(self.x_vw, self.label_v)
+        weight_wc, bias_c = np.zeros((self.x_vw.shape[1], self.classes)), np.full(self.classes, ABSENT)
         if len(fit.classes_) == 2:  # one row, for the second against the first
             weight_wc[:, fit.classes_[1]] = fit.coef_[0]
             bias_c[fit.classes_] = (0.0, fit.intercept_[0])
         else:
             weight_wc[:, fit.classes_] = fit.coef_.T
             bias_c[fit.classes_] = fit.intercept_
-        path.append((weight_wc, bias_c))
-    return path
+        return weight_wc, bias_c
+
+    def logits(self, inverse_penalty: float, x_vw: np.ndarray) -> np.ndarray:
+        """Of other clips, `[V, C]`."""
+        weight_wc, bias_c = self.at(inverse_penalty)
+        return x_vw @ weight_wc + bias_c
 
 
 def _log_loss(logit_vc: np.ndarray, label_v: np.ndarray) -> float:
