@@ -36,9 +36,17 @@ from layerlock.evaluation.results import Evaluation, Row
 PROBE_STEPS = 200
 TASKS = ("action", "depth")
 READOUTS: dict[str, dict[str, Any]] = {
-    "solved": {},
-    "linear": {"lrs": (3e-3,), "examples": 96_000, "augment": "no"},
-    "attention": {"lrs": (3e-3,), "channels": 128, "heads": 4, "examples": 96_000, "augment": "no"},
+    "solved": {"readout": "solved"},
+    "changes": {"readout": "solved", "appearance": "no"},
+    "linear": {"readout": "linear", "lrs": (3e-3,), "examples": 96_000, "augment": "no"},
+    "attention": {
+        "readout": "attention",
+        "lrs": (3e-3,),
+        "channels": 128,
+        "heads": 4,
+        "examples": 96_000,
+        "augment": "no",
+    },
 }
 
 
@@ -138,7 +146,6 @@ def read(
         batch=64,
         depths=(0.5, 0.75),
         cache=True,
-        readout=readout,
         baselines="yes" if baselines else "no",
         threads=config.run.threads,
         workers=config.run.workers,
@@ -146,10 +153,10 @@ def read(
         quiet=True,
         **READOUTS[readout],
     )
-    return (point(named, config, minutes, found, row) for row in found.rows if row.kind != "constant")
+    return (point(named, config, minutes, found, readout, row) for row in found.rows if row.kind != "constant")
 
 
-def point(named: str, config: Config, minutes: float, found: Evaluation, row: Row) -> Point:
+def point(named: str, config: Config, minutes: float, found: Evaluation, readout: str, row: Row) -> Point:
     """One row of an evaluation; a baseline is trained for no time."""
     metric, value = next(iter(row.metrics.items()))
     return Point(
@@ -159,7 +166,7 @@ def point(named: str, config: Config, minutes: float, found: Evaluation, row: Ro
         clips=0 if row.baseline else config.steps * config.batch,
         encoder=row.encoder if row.baseline else named,
         task=found.task,
-        readout=row.kind,
+        readout=readout,
         metric=metric,
         value=value.mean,
         low=value.low,

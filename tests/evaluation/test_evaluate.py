@@ -694,6 +694,8 @@ def test_several_clips_of_a_video_are_one_figure(tmp_path: Path, world: Path, en
         ({"task": "segmentation"}, "task: 'segmentation' is not one of action, depth, regression, retrieval"),
         ({"data": ""}, "data: empty"),
         ({"validation_share": 0.5, "test_share": 0.5}, "leave too little"),
+        ({"readout": "linear", "appearance": "no"}, "appearance: only used by solved readouts"),
+        ({"task": "depth", "appearance": "no"}, "appearance: not used by --task depth"),
         ({"jitter": 1.5, "resize": 0.5}, r"2 problems:\n.*jitter.*\n.*resize"),
         ({"task": "depth", "warmup": 2.0, "end_lr": -1.0}, r"2 problems:\n.*warmup.*\n.*end_lr"),
         ({"task": "depth", "workers": -1, "batch": 0, "query_patch": (0, 1, 1)}, "3 problems"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -19,7 +20,7 @@ from layerlock.evaluation.solved import (
     Solver,
     folds_of,
 )
-from layerlock.model.readout import SolvedReadout, moments
+from layerlock.model.readout import SolvedReadout, over_time
 
 GENERATOR = torch.Generator()
 
@@ -124,9 +125,21 @@ def test_what_cannot_be_computed_is_said(solver: Solver, target: torch.Tensor, m
         fitted(solver, noise(3, 2 if isinstance(solver, Maps) else 1, 4), target, torch.zeros(3).long(), 4)
 
 
-def test_moments_are_mean_deviation_and_deviation_over_time() -> None:
-    x = noise(2, 12, 5)
-    got = moments(x, 3).double().numpy()
-    tokens, at = x.double().numpy(), x.double().numpy().reshape(2, 3, 4, 5)
-    wanted = [tokens.mean(1), tokens.std(1), np.sqrt(at.var(1).mean(1))]
-    np.testing.assert_allclose(got, np.concatenate(wanted, 1), atol=1e-6)
+@pytest.mark.parametrize("times", [2, 3, 4, 6])
+@pytest.mark.parametrize("appearance", [True, False])
+def test_tokens_are_pooled_by_what_scipys_cosine_transform_over_time_is_at_every_place(
+    times: int, appearance: bool
+) -> None:
+    x = noise(2, 4 * times, 5)
+    waves = scipy.fft.dct(x.double().numpy().reshape(2, times, 4, 5), axis=1, norm="ortho")[:, :4]
+    waves = waves if appearance else waves[:, 1:]
+    wanted = np.stack([waves.mean(2), waves.std(2)], 2).reshape(2, -1)
+    np.testing.assert_allclose(over_time(x, times, appearance=appearance).numpy(), wanted, atol=1e-6)
+
+
+def test_without_appearance_what_stays_the_same_is_not_seen() -> None:
+    x, constant = noise(2, 12, 5), noise(2, 1, 4, 5, seed=1).expand(2, 3, 4, 5).flatten(1, 2)
+    found = over_time(x + constant, 3, appearance=False).view(2, 2, 2, 5)
+    torch.testing.assert_close(found, over_time(x, 3, appearance=False).view(2, 2, 2, 5))
+    readout = SolvedReadout(5, times=3, outputs=2, pooled=True, appearance=False)
+    torch.testing.assert_close(readout.read(x + constant), readout.read(x))

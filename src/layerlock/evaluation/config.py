@@ -54,6 +54,9 @@ class EvaluateConfig:
     """width of an attention readout; None: 768 for Something-Something v2, else 1024"""
     heads: int | None = None
     """heads of an attention readout; None: one for each 64 channels"""
+    appearance: YesNo = "yes"
+    """solved readouts of a class or a number see all of a clip; no: changes over time alone, so that they cannot go by
+    what things look like, which may differ elsewhere"""
     query_patch: tuple[int, int, int] = (2, 8, 8)
     """frames, rows and columns of depth that one query of an attention readout predicts"""
 
@@ -254,6 +257,8 @@ class EvaluateConfig:
             reasons["cache_gb"] = "only used with --cache"
         if self.row.fields >= TRAINING and not set(self.kinds) & set(TRAINED):
             reasons |= dict.fromkeys(TRAINING - CACHE, f"nothing is trained with --readout {self.readout}")
+        if "solved" not in self.kinds:
+            reasons["appearance"] = "only used by solved readouts"
         if "attention" not in self.kinds:
             reasons |= dict.fromkeys((*ATTENTION, "query_patch"), "only used by attention readouts")
         for name in set().union(*(row.fields for row in TASKS.values())) - self.row.fields:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from layerlock import draws
 from layerlock.encoders import FrozenEncoder
+from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.tasks import ReadoutTask, Shape
 from layerlock.evaluation.tasks.task import TRAINED
@@ -75,7 +76,12 @@ def build_readout(candidate: Candidate, encoder: FrozenEncoder, shape: Shape, se
     elif candidate.kind == "linear":
         readout = LinearReadout(encoder.width, outputs=shape.outputs, pooled=shape.pooled)
     else:
-        readout = SolvedReadout(encoder.width, times=encoder.grid[0], outputs=shape.outputs, pooled=shape.pooled)
+        times = encoder.grid[0]
+        if times == 1 and not shape.appearance:
+            raise LayerlockError(f"appearance: nothing of {candidate.encoder} changes: it has one token in time")
+        readout = SolvedReadout(
+            encoder.width, times=times, outputs=shape.outputs, pooled=shape.pooled, appearance=shape.appearance
+        )
     seeded = f"/{candidate.seed}" if candidate.seed else ""
     name = f"readout/{candidate.kind}/{candidate.encoder}/{candidate.block}{seeded}"
     initialize(readout, draws.generator(seed, name))

@@ -113,33 +113,43 @@ class LinearReadout(nn.Module):
         return self.out(x * self.norm.weight.to(x.dtype) + self.norm.bias.to(x.dtype))
 
 
-def moments(x_bnd: Tensor, times: int) -> Tensor:
-    """What a clip's tokens `[B, N, D]` in order (t, h, w) are like, float32 `[B, 3 D]`: their mean, their deviation,
-    and their deviation over the `times` times at one place (the root of its mean square over places).
+WAVES = 4
+"""cosines over time that tokens are pooled by, of those that there are: the mean, then ever faster changes"""
+
+
+def over_time(x_bnd: Tensor, times: int, *, appearance: bool = True) -> Tensor:
+    """What a clip's tokens `[B, N, D]` in order (t, h, w) are like and how they change, float32 `[B, 2 K D]`.
+
+    At each place the first K = min(4, `times`) coefficients of an orthonormal cosine transform over time (DCT-II); of
+    each their mean and their deviation over places. Without `appearance` the first, which is of what does not change,
+    is left out: `[B, 2 (K - 1) D]`.
     """
-    x_btmd = x_bnd.float().unflatten(1, (times, -1))
-    mean_bd = x_btmd.mean((1, 2))
-    deviation_bd = x_btmd.std((1, 2), correction=0)
-    over_time_bd = x_btmd.var(1, correction=0).mean(1).sqrt()
-    return torch.cat([mean_bd, deviation_bd, over_time_bd], 1)
+    wave_k1 = torch.arange(0 if appearance else 1, min(WAVES, times), device=x_bnd.device)[:, None]
+    cosine_kt = torch.cos(torch.pi / times * wave_k1 * (torch.arange(times, device=x_bnd.device) + 0.5))
+    cosine_kt = cosine_kt / cosine_kt.norm(dim=1, keepdim=True)
+    x_bkmd = torch.einsum("kt,btmd->bkmd", cosine_kt, x_bnd.float().unflatten(1, (times, -1)))
+    return torch.stack([x_bkmd.mean(2), x_bkmd.std(2, correction=0)], 2).flatten(1)
 
 
 class SolvedReadout(nn.Module):
-    """One Dense without any training by steps: of the `moments` of all tokens (`pooled`), `[B, 1, outputs]`, or of each
-    token, `[B, N, outputs]`.
+    """One Dense without any training by steps: of tokens as `over_time` pools them (`pooled`), `[B, 1, outputs]`, or of
+    each token, `[B, N, outputs]`.
     """
 
-    def __init__(self, width: int, *, times: int, outputs: int, pooled: bool) -> None:
+    def __init__(self, width: int, *, times: int, outputs: int, pooled: bool, appearance: bool = True) -> None:
         super().__init__()
-        self.times, self.pooled = times, pooled
-        self.out = Dense(3 * width if pooled else width, outputs)
+        self.times, self.pooled, self.appearance = times, pooled, appearance
+        waves = min(WAVES, times) - (not appearance)
+        self.out = Dense(2 * waves * width if pooled else width, outputs)
 
     def forward(self, features_bnd: Tensor) -> Tensor:
         return self.read(standardized(features_bnd))
 
     def inputs(self, x_bnd: Tensor) -> Tensor:
         """What the Dense sees of features that went through `standardized`, float32 `[B, 1 or N, W]`."""
-        return moments(x_bnd, self.times)[:, None] if self.pooled else x_bnd.float()
+        if not self.pooled:
+            return x_bnd.float()
+        return over_time(x_bnd, self.times, appearance=self.appearance)[:, None]
 
     def read(self, x_bnd: Tensor) -> Tensor:
         """Outputs, of features that went through `standardized`."""

@@ -34,7 +34,7 @@ class ActionTask(ReadoutTask):
 
     name = "action"
     target = CLASS
-    fields = TRAINING | {"views", "column"}
+    fields = TRAINING | {"appearance", "views", "column"}
     augmentation = Augmentation(jitter=0.8, grayscale=0.1)
     constant = "most frequent class"
 
@@ -44,6 +44,7 @@ class ActionTask(ReadoutTask):
         self.views = config.views or (KINETICS_VIEWS if splits.layout == "Kinetics" else 1)
         self.channels = config.channels or (768 if splits.layout == "Something-Something v2" else 1024)
         self.heads = heads_of(config, self.channels)
+        self.appearance = config.appearance == "yes"
         self.metrics = (
             Metric(name="top-1", higher_is_better=True, percent=True),
             Metric(name=f"top-{self.top}", higher_is_better=True, percent=True),
@@ -51,7 +52,7 @@ class ActionTask(ReadoutTask):
 
     def shape(self, kind: str, encoder: FrozenEncoder) -> Shape:
         """One vector of logits."""
-        return Shape(outputs=len(self.classes), channels=self.channels, heads=self.heads)
+        return Shape(outputs=len(self.classes), channels=self.channels, heads=self.heads, appearance=self.appearance)
 
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:
         """Logits `[B, C]`."""

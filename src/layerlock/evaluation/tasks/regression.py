@@ -25,7 +25,7 @@ class RegressionTask(ReadoutTask):
 
     name = "regression"
     target = Target(name="label", kind="float")
-    fields = TRAINING | {"views", "column"}
+    fields = TRAINING | {"appearance", "views", "column"}
     constant = "mean of the training split"
     metrics = (
         Metric(name="MSE", higher_is_better=False),
@@ -43,10 +43,11 @@ class RegressionTask(ReadoutTask):
         self.views = config.views or 1
         self.channels = config.channels or 1024
         self.heads = heads_of(config, self.channels)
+        self.appearance = config.appearance == "yes"
 
     def shape(self, kind: str, encoder: FrozenEncoder) -> Shape:
         """One number."""
-        return Shape(outputs=1, channels=self.channels, heads=self.heads)
+        return Shape(outputs=1, channels=self.channels, heads=self.heads, appearance=self.appearance)
 
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:
         """Values in the unit of the column `[B, 1]`."""

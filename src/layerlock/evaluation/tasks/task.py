@@ -87,7 +87,8 @@ class Augmentation:
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """What a readout gives: `queries` vectors of `outputs` numbers; without queries one for each token, or for their
-    mean where it is `pooled`. `grid` and `patch` say where in the clip dense outputs belong.
+    mean where it is `pooled`, solved ones without what does not change over time unless `appearance`. `grid` and
+    `patch` say where in the clip dense outputs belong.
     """
 
     outputs: int
@@ -95,6 +96,7 @@ class Shape:
     channels: int = 0
     heads: int = 0
     pooled: bool = True
+    appearance: bool = True
     grid: Grid = (1, 1, 1)
     patch: Grid = (1, 1, 1)
 
