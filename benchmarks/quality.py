@@ -1,6 +1,6 @@
 """Quality over minutes and over clips: recipes, as they are or with other settings, read by frozen readouts.
 
-    python benchmarks/quality.py mae-nano "mae-nano --masking.keep 0.4" --data VIDEOS --labelled VIDEOS --test VIDEOS
+    python benchmarks/quality.py mae-nano "mae-nano --masking.keep 0.4" --data VIDEOS --labelled VIDEOS [--test VIDEOS]
         --out DIR [--minutes 1 2.5 5 | --clips 64000] [--seeds 0 1 2] [--task action depth] [--baselines]
 
 Each point is a run of its own, whose schedule ends where its budget does: a rate that is still high tells little of
@@ -77,8 +77,9 @@ def main() -> None:
     """Parses the options, trains, reads, and writes the table and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="+", help="a recipe's name, with options of `layerlock pretrain` behind it")
-    for name in ("data", "labelled", "test"):
+    for name in ("data", "labelled"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--test", help="without it a fifth of the labelled videos")
     parser.add_argument("--out", type=Path, required=True)
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float, nargs="+", default=())
