@@ -16,7 +16,6 @@ from scipy import stats
 from torch import Tensor
 
 from layerlock.learn.masking import (
-    ATTEMPTS,
     Counts,
     FutureMasking,
     Masking,
@@ -27,6 +26,7 @@ from layerlock.learn.masking import (
     TubeMasking,
     random_subset,
 )
+from layerlock.learn.masking.blocks import ATTEMPTS
 from layerlock.model.patches import Grid
 
 VIT_GRID = (8, 14, 14)
