@@ -1,0 +1,11 @@
+"""The plans of the papers, as settings of a config: `build` makes them for a number of steps and blocks."""
+
+from layerlock.learn.plans.blockwise import Blockwise
+from layerlock.learn.plans.features import Distill, JointEmbedding, LiveLatents
+from layerlock.learn.plans.freezing import Freezing
+from layerlock.learn.plans.locking import Plateau, Progressive
+
+__all__ = ["Blockwise", "Distill", "Freezing", "JointEmbedding", "LiveLatents", "Plans", "Plateau", "Progressive"]
+
+Plans = Progressive | Plateau | JointEmbedding | Distill | LiveLatents | Blockwise
+"""the plans that a config can name"""
