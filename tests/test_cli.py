@@ -17,13 +17,14 @@ from video_files import write_video
 
 import layerlock
 from layerlock import cli, encoders
-from layerlock.config import Config, from_dict, kinds_of
+from layerlock.config import Config
 from layerlock.dry_run import other_maskings, show
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.masking import RandomMasking
 from layerlock.learn.plans import Plateau
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.recipes import RECIPES
+from layerlock.settings import from_dict, kinds_of
 from layerlock.train.loop import train
 
 

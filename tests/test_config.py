@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tiny import MODEL, config
 
-from layerlock.config import Config, OptimConfig, RunConfig, from_dict, to_dict
+from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data import ClipConfig
 from layerlock.errors import ConfigError
 from layerlock.learn.decoders import BackboneDecoding
@@ -23,6 +23,7 @@ from layerlock.learn.targets import PatchTarget
 from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import ViTConfig
 from layerlock.recipes import RECIPES
+from layerlock.settings import from_dict, to_dict
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from layerlock import api
-from layerlock.config import KIND, Config, kinds_of, load_config
+from layerlock.config import Config, load_config
 from layerlock.data.index.describe import describe, describe_rejected
 from layerlock.data.index.listing import NothingUsable, printable
 from layerlock.data.index.rows import declared
@@ -24,6 +24,7 @@ from layerlock.evaluation import words
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.results import Evaluation
 from layerlock.evaluation.tasks import TASKS
+from layerlock.settings import KIND, kinds_of
 from layerlock.train.folder import RunFolder
 
 DataPath = Annotated[str, tyro.conf.arg(metavar="PATH")]

@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from layerlock.budget import StageBudget, budget, cost_in_words, foretold, total_flops, unknown_networks
-from layerlock.config import Config, to_dict
+from layerlock.config import Config
 from layerlock.errors import ConfigError
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import FutureMasking, Maskings, RandomMasking, TubeMasking
 from layerlock.learn.observed import UNKNOWN
 from layerlock.learn.plan import Plan, Stage
 from layerlock.model.cost import backbone_parameters
+from layerlock.settings import to_dict
 from layerlock.train.optimizer import optimizer_problems
 
 COLUMNS = ("steps", "frozen", "targets", "trained", "GFLOPs a clip", "x stage 1")

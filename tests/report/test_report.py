@@ -16,7 +16,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from layerlock.config import to_dict
 from layerlock.data import index
 from layerlock.data.index.listing import Listing
 from layerlock.errors import LayerlockError
@@ -28,6 +27,7 @@ from layerlock.report import charts, neighbours, views
 from layerlock.report.history import read_history
 from layerlock.report.page import SECTIONS, write_report
 from layerlock.report.tables import summary
+from layerlock.settings import to_dict
 from layerlock.train import loop
 from layerlock.train.folder import RunFolder
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny import config, run_config
 
 from layerlock import cli
-from layerlock.config import Config, load_config, to_dict
+from layerlock.config import Config, load_config
 from layerlock.data import ClipConfig
 from layerlock.data.synth import SynthConfig, write_videos
 from layerlock.errors import LayerlockError
@@ -25,6 +25,7 @@ from layerlock.holder import this_process
 from layerlock.learn.plans import Progressive
 from layerlock.lock import FolderLock
 from layerlock.model.encoder import load
+from layerlock.settings import to_dict
 from layerlock.train.loop import Run, train
 
 SCRIPT = """

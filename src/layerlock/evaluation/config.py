@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from layerlock.config import OptimConfig, RunConfig, type_problems
+from layerlock.config import OptimConfig, RunConfig
 from layerlock.data import ClipConfig
 from layerlock.data.targets import LABEL
 from layerlock.errors import ConfigError
@@ -15,6 +15,7 @@ from layerlock.evaluation.tasks import TASKS, Task
 from layerlock.evaluation.tasks.task import ATTENTION, CACHE, TRAINED, TRAINING
 from layerlock.features.clips import RESIZE, plain_clip
 from layerlock.model.encoder import ClipShape
+from layerlock.settings import type_problems
 
 YesNo = Literal["yes", "no"]
 

@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from layerlock.config import from_dict, to_dict
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.files import write_whole
 from layerlock.lock import FolderLock
+from layerlock.settings import from_dict, to_dict
 from layerlock.train.folder import check_place, flat, versions
 
 PLACES = ("data", "data_root", "test_data")

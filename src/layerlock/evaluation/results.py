@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerlock.config import to_dict
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.intervals import FEWEST, SHOWN_FROM, Interval, proves
 from layerlock.evaluation.readouts import Candidate
 from layerlock.evaluation.score import Scores
 from layerlock.evaluation.setup import OURS, Setup
 from layerlock.files import write_whole
+from layerlock.settings import to_dict
 from layerlock.train.folder import versions
 
 MATRIX_CLASSES = 40

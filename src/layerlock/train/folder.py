@@ -12,11 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from layerlock.config import Config, load_config, to_dict
+from layerlock.config import Config, load_config
 from layerlock.data.index.listing import printable
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.files import is_part, write_whole
 from layerlock.lock import FILES, FolderLock
+from layerlock.settings import to_dict
 
 PARTS = (
     "config.json",

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerlock.config import Config, to_dict
+from layerlock.config import Config
 from layerlock.learn.observed import observes
 from layerlock.learn.plan import FixedPlan, Plan, Stage, timeline, weighed
+from layerlock.settings import to_dict
 from layerlock.train.folder import FREE
 
 MOST_STAGES = 200
