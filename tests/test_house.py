@@ -22,7 +22,7 @@ FLOORS = [
     ["encoders"],
     ["model", "data"],
     ["lock"],
-    ["draws", "files", "holder", "process", "settings", "together", "progress"],
+    ["draws", "files", "holder", "measures", "process", "settings", "together", "progress"],
     ["errors", "first_calls", "torch_private"],
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

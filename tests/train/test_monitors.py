@@ -11,8 +11,9 @@ from tiny import learner
 from torch import Tensor
 
 from layerlock.learn.learner import StepFigures
+from layerlock.measures.tokens import token_cosine
 from layerlock.train.meter import Meter
-from layerlock.train.monitors import CollapseMonitor, effective_rank, token_cosine, weight_norms
+from layerlock.train.monitors import CollapseMonitor, effective_rank, weight_norms
 
 
 def features(shape: tuple[int, int, int], seed: int = 0) -> Tensor:
@@ -31,16 +32,6 @@ def test_effective_rank_is_numpys(shape: tuple[int, int, int]) -> None:
 def test_effective_rank_counts_equal_directions() -> None:
     x = torch.cat([torch.eye(6), -torch.eye(6)])[None] @ torch.eye(6, 10)
     assert effective_rank(x) == pytest.approx(6, rel=1e-4)
-
-
-def test_token_cosine_is_the_mean_over_pairs() -> None:
-    x = features((2, 7, 12))
-    flat = x.flatten(0, 1).double().numpy()
-    flat = flat - flat.mean(1, keepdims=True)
-    flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
-    pairs = [flat[i] @ flat[j] for i in range(14) for j in range(14) if i != j]
-    assert token_cosine(x) == pytest.approx(np.mean(pairs), abs=1e-4)
-    assert token_cosine(x[:1, :1].expand(2, 7, 12)) == pytest.approx(1, abs=1e-4)
 
 
 def test_weight_norms_are_by_layer_the_projection_first() -> None:

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from layerlock.learn.learner import Learner, StepFigures
+from layerlock.measures import rank
+from layerlock.measures.tokens import token_cosine
 
 ROWS = 4096
 """At most so many tokens enter the collapse figures of one step."""
 
 
-def token_cosine(features: Tensor) -> float:
-    """Mean cosine between different layer-normed tokens `[..., D]`, in [-1, 1]: 1 when all tokens are one vector."""
-    x = features.float().flatten(0, -2)[:ROWS]
-    x = F.normalize(F.layer_norm(x, x.shape[-1:]), dim=-1)
-    rows = x.shape[0]
-    return float((x.sum(0).square().sum() - x.square().sum()) / max(rows * (rows - 1), 1))
-
-
 def effective_rank(features: Tensor) -> float:
-    """Exponential of the entropy of the eigenvalues of the centred covariance of tokens `[..., D]`, in [1, D]
-    (Roy and Vetterli, 2007, on eigenvalues).
-    """
+    """That of the first tokens of `[..., D]`, in [1, D]; 1 where they are all the same."""
     x = features.float().flatten(0, -2)[:ROWS]
     x = x - x.mean(0)
     gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
-    share = torch.linalg.eigvalsh(gram).clamp(min=0)
-    share = share / share.sum().clamp(min=1e-30)
-    return float(torch.exp(-(share * share.clamp(min=1e-30).log()).sum()))
+    found = rank.effective_rank(torch.linalg.eigvalsh(gram).clamp(min=0))
+    return 1.0 if math.isnan(found) else found
 
 
 def weight_norms(learner: Learner) -> list[float]:
@@ -79,7 +70,7 @@ class CollapseMonitor:
         variance = {name: float(value) for name, value in step.target_variance.items()}
         return {
             "effective_rank": effective_rank(step.features_nd),
-            "token_cosine": token_cosine(step.features_nd),
+            "token_cosine": token_cosine(step.features_nd.flatten(0, -2)[:ROWS]),
             "target_variance": variance,
             "explained": {name: float(value) for name, value in step.explained.items()},
         }
