@@ -14,6 +14,7 @@ FLOORS = [
     ["api"],
     ["recipes"],
     ["report"],
+    ["analyze"],
     ["evaluation"],
     ["train"],
     ["budget"],

@@ -23,6 +23,7 @@ if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os
 if TYPE_CHECKING:
     from layerlock.api import (
         Embeddings,
+        analyze_depth,
         describe_recipe,
         embed,
         evaluate,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "layerlock.api": (
         "Embeddings",
+        "analyze_depth",
         "describe_recipe",
         "embed",
         "evaluate",
@@ -115,6 +117,7 @@ __all__ = [
     "Tap",
     "ViT",
     "ViTConfig",
+    "analyze_depth",
     "describe_recipe",
     "embed",
     "evaluate",

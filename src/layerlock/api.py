@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,6 +31,7 @@ from layerlock.train.folder import RunFolder
 from layerlock.train.loop import Outcome, train
 
 if TYPE_CHECKING:
+    from layerlock.analyze.depth import DepthConfig
     from layerlock.encoders import FrozenEncoder
     from layerlock.evaluation.config import EvaluateConfig
     from layerlock.evaluation.results import Evaluation
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Embeddings",
     "Index",
+    "analyze_depth",
     "describe_recipe",
     "embed",
     "evaluate",
@@ -251,6 +253,47 @@ def synth(
     from layerlock.data.synth import SynthConfig, write_videos
 
     return write_videos(out, SynthConfig(videos=videos, seed=seed, size=size, frames=frames), workers=workers)
+
+
+@put_back()
+def analyze_depth(
+    encoders: FrozenEncoder | str | Path | Sequence[FrozenEncoder | str | Path],
+    data: str | Path,
+    *,
+    quiet: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """What every depth of one or several encoders is like: ranks, likeness, linear probes, retrieval (docs/analyze.md).
+
+    `settings` are further fields of `DepthConfig`. Leaves `depth.json`, `depth.csv` and `report.html` in the folder
+    `out`; returns what is in the first. Raises ConfigError for invalid settings, LayerlockError for encoders or data
+    that cannot be used.
+    """
+    from layerlock.analyze.depth import DepthConfig
+
+    unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(DepthConfig)})
+    if unknown:
+        raise LayerlockError(f"an analysis by depth has no field {', '.join(unknown)}")
+    listed = encoders if isinstance(encoders, Sequence) and not isinstance(encoders, str) else [encoders]
+    names = tuple(str(one) for one in listed if isinstance(one, str | Path))
+    plain = {field: _plain(value) for field, value in settings.items()}
+    held = [one for one in listed if not isinstance(one, str | Path)]
+    return run_analysis(DepthConfig(**{"encoders": names, "data": str(data), **plain}), held, quiet=quiet)
+
+
+@put_back()
+def run_analysis(config: DepthConfig, held: Sequence[FrozenEncoder] = (), *, quiet: bool = False) -> dict[str, Any]:
+    """The analysis that a config describes; `analyze_depth` says the rest."""
+    from layerlock.analyze.depth import analyze_depth as run
+
+    found = run(config, held, quiet=quiet)
+    try:
+        from layerlock.report.analysis import write_analysis
+
+        write_analysis(found, Path(config.out) / "report.html")
+    except Exception as error:
+        print(f"report.html was not written: {_reason(error)}; all figures are in {config.out}/depth.json")
+    return found
 
 
 def _text(path: str | Path | None) -> str | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from layerlock import api
+from layerlock.analyze.depth import DepthConfig
 from layerlock.config import Config, load_config
 from layerlock.data.index.describe import describe, describe_rejected
 from layerlock.data.index.listing import NothingUsable, printable
@@ -221,6 +222,54 @@ def show_evaluation(found: Evaluation) -> None:
         console.print(f"report:  {_name(Path(found.out) / 'report.html')}", markup=False)
 
 
+ANALYZE_USAGE = """usage: layerlock analyze depth ENCODER... --data PATH [--out DIR] [--clips N] [--any-field VALUE]
+
+`layerlock analyze depth --help` lists all fields; docs/analyze.md says what the figures are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeArguments:
+    """Figures of every depth of one or several encoders: ranks, likeness, linear probes, retrieval."""
+
+    config: Annotated[DepthConfig, tyro.conf.arg(name="")] = field(default_factory=DepthConfig)
+
+
+def analyze(arguments: Sequence[str]) -> int:
+    """`layerlock analyze depth ENCODER... --data PATH`."""
+    asked = "--help" in arguments or "-h" in arguments
+    if arguments[:1] != ["depth"] or (len(arguments) == 1 and not asked):
+        print(ANALYZE_USAGE, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    named = list(takewhile(lambda word: not word.startswith("-"), arguments[1:]))
+    given = tyro.cli(
+        AnalyzeArguments,
+        args=list(arguments[1 + len(named) :]),
+        default=AnalyzeArguments(config=DepthConfig(encoders=tuple(named))),
+        prog="layerlock analyze depth ENCODER...",
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
+    )
+    found = api.run_analysis(given.config)
+    show_depths(found)
+    out = Path(given.config.out)
+    print(f"{found['clips']} clips, {len(found['skipped'])} files skipped; figures: {_name(out / 'depth.csv')}")
+    if (out / "report.html").exists():
+        print(f"report:  {_name(out / 'report.html')}")
+    return 0
+
+
+def show_depths(found: Mapping[str, Any]) -> None:
+    """Prints a table for each encoder, with a line for each depth."""
+    console = Console(highlight=False, soft_wrap=True, width=WIDEST)
+    value_of = {(each["encoder"], each["depth"], each["metric"]): each["value"] for each in found["values"]}
+    for encoder in found["encoders"]:
+        names = [metric["name"] for metric in found["metrics"]]
+        drawn = Table("depth", *names, box=None, pad_edge=False, title_justify="left", title=escape(encoder["name"]))
+        for depth in encoder["depths"]:
+            values = (value_of.get((encoder["name"], depth, name)) for name in names)
+            drawn.add_row(str(depth), *("-" if value is None else f"{value:.3g}" for value in values))
+        console.print(drawn)
+
+
 def recipes(name: tyro.conf.Positional[str] = "") -> None:
     """List the recipes: settings of the papers, and small ones.
 
@@ -350,12 +399,17 @@ def _evaluate_entry(encoder: tyro.conf.Positional[str]) -> None:
     """Train readouts on frozen features of an encoder: layerlock evaluate ENCODER --task TASK --data PATH."""
 
 
+def _analyze_entry(what: tyro.conf.Positional[Literal["depth"]]) -> None:
+    """What is in the depths of encoders: layerlock analyze depth ENCODER... --data PATH."""
+
+
 VERBS: dict[str, Callable[..., Any]] = {
     "pretrain": _pretrain_entry,
     "recipes": recipes,
     "synth": synth,
     "embed": embed,
     "evaluate": _evaluate_entry,
+    "analyze": _analyze_entry,
     "index": index,
     "info": info,
     "report": report,
@@ -370,6 +424,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(pretrain(given[1:]))
         if given[:1] == ["evaluate"]:
             raise SystemExit(evaluate(given[1:]))
+        if given[:1] == ["analyze"]:
+            raise SystemExit(analyze(given[1:]))
         tyro.extras.subcommand_cli_from_dict(VERBS, args=given, prog="layerlock", description=__doc__)
     except LayerlockError as error:
         print(f"error: {error}", file=sys.stderr)

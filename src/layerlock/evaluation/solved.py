@@ -95,7 +95,7 @@ class Classes:
         x_vw, label_v, mean_w, deviation_w, splits = self.rows.standardized()
         if len(np.unique(label_v)) < 2:
             raise ValueError("all clips that could be used are of one class")
-        folds = [(_Logistic(x_vw[fitted], label_v[fitted], self.classes), held_out) for fitted, held_out in splits]
+        folds = [(Logistic(x_vw[fitted], label_v[fitted], self.classes), held_out) for fitted, held_out in splits]
         folds = [(fit, held_out) for fit, held_out in folds if fit.possible]
         inverse_penalty, least = INVERSE_PENALTIES[2], np.inf
         for weaker in INVERSE_PENALTIES if folds else ():
@@ -103,11 +103,11 @@ class Classes:
             if loss > least:
                 break  # weaker still is worse still, and takes longest
             inverse_penalty, least = weaker, loss
-        weight_wc, bias_c = _Logistic(x_vw, label_v, self.classes).at(inverse_penalty)
+        weight_wc, bias_c = Logistic(x_vw, label_v, self.classes).at(inverse_penalty)
         _set(readout, *_as_given(torch.from_numpy(weight_wc), torch.from_numpy(bias_c), mean_w, deviation_w))
 
 
-class _Logistic:
+class Logistic:
     """Regressions of the same clips at several penalties, each fit beginning at the one before."""
 
     def __init__(self, x_vw: np.ndarray, label_v: np.ndarray, classes: int) -> None:

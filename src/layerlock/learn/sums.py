@@ -71,10 +71,14 @@ class Sums:
         weight_wp = torch.linalg.solve(covariance_ww + ridge_ww, covariance_wp)
         return weight_wp, self.mean() - mean_w @ weight_wp
 
-    def explained(self, weight_wp: Tensor, bias_p: Tensor, unit_p: Tensor | float = 1.0) -> float:
-        """The share of the targets' variance that a linear map explains; `unit_p` is what each counts as 1."""
+    def errors(self, weight_wp: Tensor, bias_p: Tensor) -> Tensor:
+        """The mean squared error of each target, `[P]`, by a linear map."""
         inner_p = (weight_wp * (self.xx_ww @ weight_wp)).sum(0)
         fit_p = (weight_wp * self.xy_wp).sum(0)
         error_p = self.yy_p - 2 * fit_p + inner_p + 2 * bias_p * (self.x_w @ weight_wp - self.y_p)
-        error_p = (error_p / self.count + bias_p.square()) / unit_p**2
+        return error_p / self.count + bias_p.square()
+
+    def explained(self, weight_wp: Tensor, bias_p: Tensor, unit_p: Tensor | float = 1.0) -> float:
+        """The share of the targets' variance that a linear map explains; `unit_p` is what each counts as 1."""
+        error_p = self.errors(weight_wp, bias_p) / unit_p**2
         return float(1 - error_p.sum() / (self.variance() / unit_p**2).sum().clamp(min=1e-30))

@@ -1,0 +1,1 @@
+"""What is inside frozen encoders, depth by depth."""

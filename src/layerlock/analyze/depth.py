@@ -1,0 +1,185 @@
+"""`layerlock analyze depth`: what every depth of one or several encoders is like, from one pass over a data set.
+
+All figures are of whole clips, without masks: the middle clip of each video, cropped in the centre.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layerlock.analyze.figures import Figures
+from layerlock.analyze.table import write
+from layerlock.config import RunConfig, type_problems
+from layerlock.data import ClipConfig
+from layerlock.data.folder import FolderSource
+from layerlock.data.index import Index, build_index
+from layerlock.data.targets import LABEL
+from layerlock.encoders import FrozenEncoder, open_encoder
+from layerlock.encoders.checks import check_features
+from layerlock.errors import ConfigError, LayerlockError
+from layerlock.features import Place, Reader, read_features
+from layerlock.features.clips import SpreadViews, plain_clip
+from layerlock.process import keep_freed_memory
+from layerlock.progress import INDEXING, Progress
+from layerlock.train.device import pick_device, pick_precision, set_threads
+
+FEWEST = 8
+"""clips without which there are no figures at all"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthConfig:
+    """What is analysed, on which clips."""
+
+    encoders: tuple[str, ...] = ()
+    """names of encoders (docs/encoders.md)"""
+    data: str = ""
+    """a folder or a list of videos; with classes there are figures of what features say of them"""
+    data_root: str | None = None
+    """folder that the paths of a list begin at; None: the list's"""
+    out: str = "runs/depth"
+    """folder to write"""
+    clips: int | None = None
+    """videos that are read, evenly spread over the data; None: all"""
+    labelled: int = 5_000
+    """videos, at most, that the figures of classes are of: their features are kept"""
+    batch: int = 32
+    """clips at a time; figures of batches, as those of CKA, are of so many"""
+    seed: int = 0
+    """of random weights, and of what figures draw"""
+    device: str = "auto"
+    """auto, cpu, cuda, ..."""
+    precision: str = "auto"
+    """of the encoders: auto, fp32, bf16"""
+    workers: int = 2
+    """processes that decode, for each shape of clips"""
+    threads: int | None = None
+    """CPU threads; None: on a CPU OMP_NUM_THREADS, without it one for each processor"""
+
+    def check(self, held: int = 0) -> None:
+        """Raises ConfigError with all that is wrong; `held` encoders are given beside those that are named."""
+        problems = list(type_problems(self))
+        if not problems:
+            problems += [] if self.encoders or held else ["encoders: none is named"]
+            twice = sorted({name for name in self.encoders if self.encoders.count(name) > 1})
+            problems += [f"encoders: {name} is named twice" for name in twice]
+            problems += [f"{name}: empty" for name in ("data", "out") if not getattr(self, name)]
+            if self.precision not in ("auto", "fp32", "bf16"):
+                problems.append(f"precision: {self.precision!r} is not one of auto, fp32, bf16")
+            if self.clips is not None and self.clips < FEWEST:
+                problems.append(f"clips: {self.clips} are too few; there are figures from {FEWEST} on")
+            if self.batch < 4:
+                problems.append(f"batch: {self.batch}: an unbiased CKA needs batches of 4")
+            negative = [name for name in ("labelled", "workers") if getattr(self, name) < 0]
+            problems += [f"{name}: {getattr(self, name)} is negative" for name in negative]
+        if problems:
+            raise ConfigError(problems)
+
+
+def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, quiet: bool = False) -> dict[str, Any]:
+    """The figures of every depth, as the page shows them (`report/analysis.py`), and as `depth.json` and `depth.csv` in
+    `config.out`. `given` are encoders that are held already, beside those that the config names.
+
+    Raises ConfigError and LayerlockError for settings, encoders and data that cannot be used.
+    """
+    config.check(held=len(given))
+    run = RunConfig(device=config.device, precision=config.precision)  # type: ignore[arg-type]
+    device = pick_device(run.device)
+    keep_freed_memory(device)
+    set_threads(config.threads, device)
+    compute = pick_precision(run, device)
+    encoders = {name: open_encoder(name, seed=config.seed, device=device) for name in config.encoders}
+    for made in encoders.values():
+        made.prepare(device, compute)
+    encoders |= {one.name: one for one in given}
+    for encoder in encoders.values():
+        check_features(encoder, device)
+    with Progress(INDEXING, quiet) as progress:
+        index = build_index(config.data, config.workers or None, root=config.data_root, progress=progress)
+    index = _spread(index, config.clips)
+    if len(index) < FEWEST:
+        raise LayerlockError(f"{index.root}: {len(index)} videos are too few; there are figures from {FEWEST} on")
+    figures, lost = Figures(encoders, _kept(index, config.labelled), config.seed), dict[str, str]()
+    with Progress("computing features of all depths", quiet) as progress:
+        for done, (rows, features) in enumerate(_batches(config, encoders, index, device, lost), 1):
+            figures.add(rows, features)
+            progress(min(done * config.batch, len(index)), len(index))
+    if figures.clips < FEWEST:
+        raise LayerlockError(
+            f"{index.root}: {figures.clips} of {len(index)} videos could be used, too few; "
+            f"{len(lost)} could not be decoded"
+        )
+    with Progress("computing figures of all depths", quiet) as progress:
+        found = {"data": config.data, "clips": figures.clips, "classes": _classes(index)}
+        found |= figures.found(_labels(index), _groups(index), progress)
+    found["skipped"] = [[name, why] for name, why in sorted(lost.items())]
+    write(found, Path(config.out))
+    return found
+
+
+def _spread(index: Index, count: int | None) -> Index:
+    """As many videos, evenly spread: folders are sorted by class."""
+    if count is None or count >= len(index):
+        return index
+    return index.take([row * len(index) // count for row in range(count)])
+
+
+def _labels(index: Index) -> Tensor:
+    """Class numbers `[V]`, -1 where there is none."""
+    column = index.targets.get(LABEL)
+    known = column is not None and column.kind == "class"
+    return torch.tensor(column.values if column and known else [-1] * len(index)).long()
+
+
+def _classes(index: Index) -> int | None:
+    return len(_labels(index).unique()) if bool((_labels(index) >= 0).any()) else None
+
+
+def _groups(index: Index) -> Tensor:
+    """What each video belongs to, as a number `[V]`; itself where nothing is known."""
+    names = [group or video.path for group, video in zip(index.groups or [""] * len(index), index.videos, strict=True)]
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([number_of[name] for name in names])
+
+
+def _kept(index: Index, most: int) -> set[int]:
+    """Rows with a class, at most so many, evenly spread."""
+    rows = (_labels(index) >= 0).nonzero().flatten().tolist()
+    return {rows[at * len(rows) // most] for at in range(most)} if len(rows) > most else set(rows)
+
+
+def _batches(
+    config: DepthConfig,
+    encoders: Mapping[str, FrozenEncoder],
+    index: Index,
+    device: torch.device,
+    lost: dict[str, str],
+) -> Iterator[tuple[list[int], dict[Place, Tensor]]]:
+    """Rows of the videos of a batch and their features `[B, N, D]` at all depths; `lost` tells what could not be
+    decoded and why. Encoders that see the same clips share one stream of them.
+    """
+    sharing: dict[ClipConfig, dict[str, FrozenEncoder]] = {}
+    for name, encoder in encoders.items():
+        sharing.setdefault(plain_clip(encoder.clip), {})[name] = encoder
+    batch = min(config.batch, len(index))
+    with ExitStack() as stack:
+        streams = []
+        for clip, alike in sharing.items():
+            views = SpreadViews(FolderSource(index, clip, seed=config.seed), 1)
+            places = [(name, depth) for name, encoder in alike.items() for depth in range(encoder.depth + 1)]
+            reader = Reader(alike, places, lambda x_bnd: x_bnd.float())
+            streams.append(read_features(views, reader, batch=batch, device=device, workers=config.workers))
+            stack.enter_context(closing(streams[-1]))
+        for number, read in enumerate(zip(*streams, strict=True)):
+            for one in read:
+                lost |= dict(one.clips.skipped)
+            rows = range(number * batch, min((number + 1) * batch, len(index)))
+            kept = [at for at, row in enumerate(rows) if views.name(row) not in lost]
+            yield [rows[at] for at in kept], {place: x[kept] for one in read for place, x in one.features.items()}

@@ -1,0 +1,164 @@
+"""What is added up over the batches of an analysis, and the figures that follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layerlock.analyze.explained import Explained
+from layerlock.analyze.metrics import FORMS, LABELLED, POOLED, STEP_CKA, STEPS, TOKENS, Form, Metric
+from layerlock.encoders import FrozenEncoder
+from layerlock.evaluation.intervals import Interval
+from layerlock.features import Place, finite_clips
+from layerlock.measures.moments import Moments
+from layerlock.measures.similarity import Alignment
+
+FEWEST_OF_BATCH = 4
+"""clips that a batch needs for its figures: those of an unbiased estimate"""
+BIASED = "CKA"
+UNBIASED = "CKA, unbiased"
+CKA = {
+    BIASED: "Linear CKA (arXiv 1905.00414) of mean-pooled features, from HSIC averaged over minibatches; biased "
+    "upwards, the more so the fewer clips a batch has.",
+    UNBIASED: "The same with the unbiased estimator of HSIC (arXiv 2010.15327): near 0 for independent features.",
+}
+EXPLAINED = "explained"
+EXPLAINED_ABOUT = (
+    "Share of the variance of the tokens of one depth (column) that a ridge regression from the same tokens at another "
+    "depth (row) explains on held-out clips."
+)
+
+
+class Figures:
+    """Sums over batches. Memory does not grow with the clips but for those of `kept` rows, which have a class."""
+
+    def __init__(self, encoders: Mapping[str, FrozenEncoder], kept: Collection[int], seed: int) -> None:
+        self.encoders = encoders
+        self.places = [place for name, one in encoders.items() for place in _places(name, one)]
+        self.moments = {place: Moments(encoders[place[0]].width) for place in self.places}
+        self.of_batches: dict[tuple[Metric, Place], list[float]] = {}
+        self.alignments = {name: Alignment(unbiased=name == UNBIASED) for name in CKA}
+        self.explained = {name: Explained(one.depth + 1, one.width, seed) for name, one in encoders.items()}
+        self.kept, self.kept_rows = kept, list[int]()
+        self.features: dict[tuple[Form, Place], list[Tensor]] = {}
+        self.clips = 0
+
+    def add(self, rows: Sequence[int], features: Mapping[Place, Tensor]) -> None:
+        """The clips of some rows, `[B, N, D]` at every place; those that are not finite somewhere do not count."""
+        if not rows:
+            return
+        finite_b = torch.stack([finite.cpu() for finite in finite_clips(features).values()]).all(0)
+        at = finite_b.nonzero().flatten().tolist()
+        rows, features = [rows[one] for one in at], {place: x[at] for place, x in features.items()}
+        self.clips += len(rows)
+        pooled = {place: features[place].mean(1).cpu() for place in self.places}
+        for place, x_bd in pooled.items():
+            self.moments[place].add(x_bd)
+        if len(rows) >= FEWEST_OF_BATCH:
+            self._add_batch(features)
+            for alignment in self.alignments.values():
+                alignment.add([pooled[place] for place in self.places])
+        kept = [at for at, row in enumerate(rows) if row in self.kept]
+        self.kept_rows += [rows[one] for one in kept]
+        for place in self.places if kept else ():
+            times = self.encoders[place[0]].grid[0]
+            for form, pool in FORMS.items():
+                self.features.setdefault((form, place), []).append(pool(features[place][kept], times).cpu())
+
+    def _add_batch(self, features: Mapping[Place, Tensor]) -> None:
+        for place in self.places:
+            for metric, of_tokens in TOKENS.items():
+                self._note(metric, place, of_tokens(features[place]))
+        for name, encoder in self.encoders.items():
+            places = _places(name, encoder)
+            for before, after in pairwise(places):
+                for metric, of_steps in STEPS.items():
+                    self._note(metric, after, of_steps(features[before], features[after]))
+            self.explained[name].add([features[place] for place in places])
+
+    def _note(self, metric: Metric, place: Place, value: float) -> None:
+        self.of_batches.setdefault((metric, place), []).append(value)
+
+    def found(self, label_v: Tensor, group_v: Tensor, progress: Callable[[int, int], None]) -> dict[str, Any]:
+        """Encoders, metrics, values and maps as plain data; `label_v` and `group_v` are of all rows."""
+        values = list[dict[str, Any]]()
+        for done, place in enumerate(self.places, 1):
+            values += self._of_place(place, label_v[self.kept_rows], group_v[self.kept_rows])
+            progress(done, len(self.places))
+        metrics = [*POOLED, *TOKENS, *STEPS, STEP_CKA, *(LABELLED if self.kept_rows else ())]
+        return {
+            "encoders": [
+                {
+                    "name": name,
+                    "depths": list(range(one.depth + 1)),
+                    "blocks": one.depth,
+                    "width": one.width,
+                    "tokens": math.prod(one.grid),
+                }
+                for name, one in self.encoders.items()
+            ],
+            "metrics": [vars(metric) for metric in metrics],
+            "values": values,
+            "maps": list(self._maps()),
+        }
+
+    def _of_place(self, place: Place, label_v: Tensor, group_v: Tensor) -> Iterator[dict[str, Any]]:
+        for metric, of_moments in POOLED.items():
+            why = "nothing varies, or there are too few directions"
+            yield _value(metric, place, Interval(of_moments(self.moments[place])), why)
+        for metric in (*TOKENS, *STEPS):
+            if (metric, place) in self.of_batches:
+                found = [value for value in self.of_batches[metric, place] if math.isfinite(value)]
+                yield _value(metric, place, Interval(mean(found) if found else math.nan), "not defined in any batch")
+        if place[1] > 0:
+            at = self.places.index(place)
+            alike = self._cka(UNBIASED)[at, at - 1]
+            yield _value(STEP_CKA, place, Interval(float(alike)), "features do not vary, or too few clips")
+        for metric, (form, of_labelled) in LABELLED.items() if len(label_v) else ():
+            try:
+                x_vw = torch.cat(self.features[form, place])
+                yield _value(metric, place, of_labelled(x_vw, label_v, group_v), "")
+            except ValueError as error:
+                yield _value(metric, place, Interval(math.nan), str(error))
+
+    def _cka(self, name: str) -> Tensor:
+        alignment = self.alignments[name]
+        return alignment.cka() if alignment.batches else torch.full([len(self.places)] * 2, torch.nan)
+
+    def _maps(self) -> Iterator[dict[str, Any]]:
+        names = list(self.encoders)
+        rows_of = {name: [at for at, place in enumerate(self.places) if place[0] == name] for name in names}
+        for name, about in CKA.items():
+            alike_pp = self._cka(name)
+            for first, one in enumerate(names):
+                for other in names[first:]:
+                    yield _map(name, about, one, other, alike_pp[rows_of[one]][:, rows_of[other]])
+        for name, explained in self.explained.items():
+            yield _map(EXPLAINED, EXPLAINED_ABOUT, name, name, explained.share())
+
+
+def _places(name: str, encoder: FrozenEncoder) -> list[Place]:
+    """Every depth of an encoder, from its projected patches on."""
+    return [(name, depth) for depth in range(encoder.depth + 1)]
+
+
+def _value(metric: Metric, place: Place, found: Interval, why: str) -> dict[str, Any]:
+    value, low, high = map(_finite, (found.mean, found.low, found.high))
+    encoder, depth = place
+    made = {"encoder": encoder, "depth": depth, "metric": metric.name, "value": value, "low": low, "high": high}
+    return made | {"why": why if value is None else ""}
+
+
+def _map(name: str, about: str, rows: str, columns: str, values: Tensor) -> dict[str, Any]:
+    plain = [[_finite(value) for value in row] for row in values.tolist()]
+    return {"name": name, "about": about, "rows": rows, "columns": columns, "values": plain}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,131 @@
+"""The figures of every depth: a table of pure functions, and what each of them needs of the features.
+
+A new figure is a function in `layerlock.measures` (or `analyze/labelled.py`) and a line in a table here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from layerlock.analyze.labelled import linear_probe, nearest_is_right, retrieval
+from layerlock.evaluation.intervals import Interval
+from layerlock.measures import rank, tokens
+from layerlock.measures.moments import Moments
+from layerlock.model.readout import over_time, standardized
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a figure is called and what it says."""
+
+    name: str
+    about: str
+    """definition and source"""
+    better: Literal["higher", "lower"] | None = None
+    """None: neither is better as such"""
+    percent: bool = False
+
+
+Form = Literal["mean", "over time"]
+MEAN: Form = "mean"
+OVER_TIME: Form = "over time"
+FORMS: dict[Form, Callable[[Tensor, int], Tensor]] = {
+    MEAN: lambda x_bnd, times: x_bnd.float().mean(1),
+    OVER_TIME: lambda x_bnd, times: over_time(standardized(x_bnd), times),
+}
+"""one vector of a clip's tokens `[B, N, D]` of so many times, `[B, W]`, for figures of labelled videos"""
+
+OfMoments = Callable[[Moments], float]
+OfTokens = Callable[[Tensor], float]
+OfSteps = Callable[[Tensor, Tensor], float]
+OfLabelled = Callable[[Tensor, Tensor, Tensor], Interval]
+
+POOLED: dict[Metric, OfMoments] = {
+    Metric(
+        name="effective rank",
+        about="Exponential of the entropy of the eigenvalues of the covariance of mean-pooled features: how many "
+        "directions they occupy (Roy and Vetterli, 2007, on eigenvalues).",
+        better="higher",
+    ): lambda moments: rank.effective_rank(moments.centred()),
+    Metric(
+        name="RankMe",
+        about="Exponential of the entropy of the singular values of uncentred mean-pooled features (arXiv 2210.02885).",
+        better="higher",
+    ): lambda moments: rank.rankme(moments.uncentred()),
+    Metric(
+        name="participation ratio",
+        about="Squared sum of the eigenvalues of the covariance of mean-pooled features over the sum of their squares.",
+        better="higher",
+    ): lambda moments: rank.participation_ratio(moments.centred()),
+    Metric(
+        name="alpha-ReQ",
+        about="Exponent of the power law that the eigenvalues of the covariance of mean-pooled features follow; larger "
+        "means fewer directions, and near 1 is where features transfer best (NeurIPS 2022).",
+    ): lambda moments: rank.alpha_req(moments.centred()),
+}
+"""of the moments of mean-pooled features: exact however many batches they came in"""
+
+TOKENS: dict[Metric, OfTokens] = {
+    Metric(
+        name="token cosine",
+        about="Mean cosine between the layer-normed tokens of the clips of a batch: 1 when all tokens are one vector.",
+        better="lower",
+    ): tokens.token_cosine,
+    Metric(
+        name="uniformity",
+        about="Logarithm of the mean of exp(-2 d^2) over pairs of mean-pooled unit-length features at distance d, of "
+        "the clips of a batch; 0 is collapse (Wang and Isola, arXiv 2005.10242).",
+        better="lower",
+    ): lambda x_bnd: tokens.uniformity(x_bnd.float().mean(1)),
+}
+"""of the tokens of each batch, averaged over batches"""
+
+STEPS: dict[Metric, OfSteps] = {
+    Metric(
+        name="displacement",
+        about="Mean length of the change of a token from the depth before over its length there.",
+    ): tokens.displacement,
+}
+"""of the tokens of each batch at the depth before and at this one, averaged over batches"""
+
+STEP_CKA = Metric(
+    name="CKA to the depth before",
+    about="Unbiased linear CKA of the mean-pooled features of this depth and of the one before, over minibatches; near "
+    "1 a block changes little.",
+)
+"""of the map of unbiased CKA"""
+
+LABELLED: dict[Metric, tuple[Form, OfLabelled]] = {
+    Metric(
+        name="linear probe",
+        about="Accuracy of logistic regression on standardised mean-pooled features; every video is predicted by a fit "
+        "to the other three quarters of the groups, and the penalty is the one with the least log loss.",
+        better="higher",
+        percent=True,
+    ): (MEAN, linear_probe),
+    Metric(
+        name="probe over time",
+        about="The same on the means and deviations over places of the first four coefficients of a cosine transform "
+        "over time of the tokens: what changes, and in which order, is lost in a mean.",
+        better="higher",
+        percent=True,
+    ): (OVER_TIME, linear_probe),
+    Metric(
+        name="retrieval mAP",
+        about="Mean average precision of the videos of the same class when all others are ranked by the cosine of "
+        "mean-pooled features.",
+        better="higher",
+        percent=True,
+    ): (MEAN, retrieval),
+    Metric(
+        name="retrieval top-1",
+        about="How often the nearest video by that cosine is of the same class.",
+        better="higher",
+        percent=True,
+    ): (MEAN, nearest_is_right),
+}
+"""of features in a form `[V, W]`, class numbers and groups `[V]`"""

@@ -1,0 +1,44 @@
+"""The figures of an analysis as files: JSON, and a tidy table with a line for each figure."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from layerlock.errors import LayerlockError
+from layerlock.files import write_whole
+
+COLUMNS = ("encoder", "depth", "other encoder", "other depth", "metric", "value", "low", "high", "why")
+
+
+def write(found: Mapping[str, Any], folder: Path) -> None:
+    """`depth.json` and `depth.csv`. Raises LayerlockError where the folder cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "depth.json", lambda path: path.write_text(json.dumps(found, allow_nan=False)))
+        write_whole(folder / "depth.csv", lambda path: _write_table(found, path))
+    except OSError as error:
+        raise LayerlockError(f"{folder}: cannot be written ({error.strerror})") from None
+
+
+def _write_table(found: Mapping[str, Any], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, COLUMNS, restval="")
+        table.writeheader()
+        table.writerows(found["values"])
+        for each in found["maps"]:
+            for depth, row in enumerate(each["values"]):
+                for other, value in enumerate(row):
+                    table.writerow(
+                        {
+                            "encoder": each["rows"],
+                            "depth": depth,
+                            "other encoder": each["columns"],
+                            "other depth": other,
+                            "metric": each["name"],
+                            "value": value,
+                        }
+                    )

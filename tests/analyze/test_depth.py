@@ -1,0 +1,180 @@
+"""The analysis by depth: figures of one pass are those of their definitions, and what is odd is told."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import MODEL
+from torch import Tensor
+
+import layerlock
+from layerlock.analyze.metrics import POOLED
+from layerlock.errors import ConfigError, LayerlockError
+from layerlock.features.neighbours import leave_one_out
+from layerlock.measures.similarity import linear_cka
+from layerlock.model.encoder import ClipShape, Encoder
+
+VIDEOS = 26
+SHAPE = ClipShape(frames=8, stride=1, size=24)
+
+
+def tiny_encoder(seed: int = 2) -> Encoder:
+    """Six blocks, 36 tokens."""
+    return Encoder.random(MODEL, SHAPE, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos of each of the synthetic world's classes."""
+    folder = tmp_path_factory.mktemp("world")
+    layerlock.synth(folder, videos=VIDEOS, size=24, frames=10, workers=1)
+    return folder
+
+
+def analyze(encoders: Any, data: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    settings = {"workers": 0, "device": "cpu", "precision": "fp32", "batch": 8, "quiet": True} | changes
+    return layerlock.analyze_depth(encoders, data, out=out, **settings)
+
+
+def values(found: dict[str, Any], metric: str, encoder: str | None = None) -> list[Any]:
+    """Of one encoder, by depth."""
+    encoder = encoder or found["encoders"][0]["name"]
+    return [each["value"] for each in found["values"] if (each["metric"], each["encoder"]) == (metric, encoder)]
+
+
+def a_map(found: dict[str, Any], name: str, rows: str, columns: str) -> np.ndarray:
+    (only,) = [each for each in found["maps"] if (each["name"], each["rows"], each["columns"]) == (name, rows, columns)]
+    return np.array(only["values"], dtype=float)
+
+
+def pooled(encoder: Encoder, data: Path, depth: int) -> Tensor:
+    return torch.from_numpy(layerlock.embed(encoder, data, depth=depth, workers=0, device="cpu").features)
+
+
+def test_figures_are_those_of_their_definitions(world: Path, tmp_path: Path) -> None:
+    encoder = tiny_encoder()
+    found = analyze(encoder, world, tmp_path, batch=VIDEOS)
+    name = found["encoders"][0]["name"]
+    x, y = pooled(encoder, world, 3).double(), pooled(encoder, world, 4).double()
+    share = np.linalg.eigvalsh(np.cov(x.numpy().T, bias=True)).clip(1e-15)
+    share = share / share.sum()
+    assert values(found, "effective rank")[3] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-3)
+    for map_name, unbiased in (("CKA", False), ("CKA, unbiased", True)):
+        alike = a_map(found, map_name, name, name)
+        assert alike[3, 4] == pytest.approx(linear_cka(x, y, unbiased=unbiased), abs=1e-5)
+        assert np.diag(alike) == pytest.approx(1)
+    assert values(found, "CKA to the depth before")[3] == pytest.approx(alike[3, 4])
+    assert len(values(found, "CKA to the depth before")) == len(values(found, "displacement")) == encoder.depth
+    labels = torch.tensor(layerlock.index(world).targets["label"].values).long()
+    precision = leave_one_out(x.float(), labels).average_precision_q.mean()
+    assert values(found, "retrieval mAP")[3] == pytest.approx(float(precision), abs=1e-6)
+    assert found["clips"] == VIDEOS
+    assert found["classes"] == 13
+
+
+def test_ranks_do_not_depend_on_batches_or_on_other_encoders(world: Path, tmp_path: Path) -> None:
+    one, other = tiny_encoder(), tiny_encoder(seed=3)
+    one.name, other.name = "one", "other"
+    together = analyze([one, other], world, tmp_path / "a", batch=5)
+    alone = analyze(one, world, tmp_path / "b", batch=9)
+    for metric in POOLED:
+        assert values(together, metric.name, "one") == pytest.approx(values(alone, metric.name), rel=1e-6)
+    assert values(together, "retrieval mAP", "one") == pytest.approx(values(alone, "retrieval mAP"))
+
+
+def test_encoders_with_clips_of_their_own_are_compared(world: Path, tmp_path: Path) -> None:
+    one = tiny_encoder()
+    other = Encoder.random(one.vit.config, ClipShape(frames=4, stride=2, size=32), seed=1)
+    one.name, other.name = "one", "other"
+    found = analyze([one, other], world, tmp_path, clips=16)
+    assert found["encoders"][0]["tokens"] != found["encoders"][1]["tokens"]
+    assert a_map(found, "CKA", "one", "other").shape == (one.depth + 1, other.depth + 1)
+    assert 0 < a_map(found, "CKA", "one", "other").min() <= 1
+    assert found["clips"] == 16
+
+
+def test_the_files_hold_all_figures(world: Path, tmp_path: Path) -> None:
+    found = analyze(tiny_encoder(), world, tmp_path, clips=12)
+    assert json.loads((tmp_path / "depth.json").read_text()) == found
+    rows = list(csv.DictReader((tmp_path / "depth.csv").read_text().splitlines()))
+    cells = sum(len(row) for each in found["maps"] for row in each["values"])
+    assert len(rows) == len(found["values"]) + cells
+    assert {row["metric"] for row in rows} >= {metric["name"] for metric in found["metrics"]}
+
+
+class Constant:
+    """An encoder whose features say nothing, as after a collapse."""
+
+    name, clip, grid, depth, width = "constant", SHAPE, (2, 3, 3), 2, 5
+
+    def prepare(self, device: object, compute: object) -> Constant:
+        return self
+
+    def forward_intermediates(self, video_btchw: Tensor, indices: list[int]) -> list[Tensor]:
+        return [torch.ones(len(video_btchw), 18, 5) for _ in indices]
+
+
+def test_of_constant_features_there_are_no_figures_but_reasons(world: Path, tmp_path: Path) -> None:
+    found = analyze(Constant(), world, tmp_path)
+    for metric in ("effective rank", "participation ratio", "alpha-ReQ", "CKA to the depth before", "retrieval mAP"):
+        each = [one for one in found["values"] if one["metric"] == metric]
+        assert [one["value"] for one in each] == [None] * len(each)
+        assert all(one["why"] for one in each)
+    assert np.isnan(a_map(found, "explained", "constant", "constant")).all()
+    assert values(found, "token cosine") != []
+
+
+def test_a_file_that_cannot_be_decoded_is_listed_and_does_not_count(world: Path, tmp_path: Path) -> None:
+    paths = sorted(world.rglob("*.mp4"))
+    data = tmp_path / "data"
+    for number, path in enumerate(paths[:12]):
+        copy = data / f"{number:02}.mp4"
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes() if number else path.read_bytes()[: path.stat().st_size // 2])
+    found = analyze(tiny_encoder(), data, tmp_path / "out")
+    assert found["clips"] == 11
+    assert found["classes"] is None
+    assert "linear probe" not in {metric["name"] for metric in found["metrics"]}
+
+
+def test_one_class_has_no_probe_and_says_why(world: Path, tmp_path: Path) -> None:
+    videos = sorted(world.rglob("*.mp4"))[:8]
+    rows = [f"{video},same" for video in videos]
+    (tmp_path / "list.csv").write_text("\n".join(["file_name,label", *rows]))
+    found = analyze(tiny_encoder(), tmp_path / "list.csv", tmp_path / "out")
+    (why,) = {each["why"] for each in found["values"] if each["metric"] == "linear probe"}
+    assert why == "a probe needs two classes and two groups of videos"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoders": ()}, "encoders: none is named"),
+        ({"encoders": ("random:nano", "random:nano")}, "encoders: random:nano is named twice"),
+        ({"clips": 7}, "clips: 7 are too few"),
+        ({"batch": 3, "workers": -1}, r"2 problems:\n.*batch: 3.*\n.*workers: -1 is negative"),
+        ({"precision": "int8"}, "precision: 'int8'"),
+        ({"data": ""}, "data: empty"),
+        ({"depths": 3}, "an analysis by depth has no field depths"),
+        ({"encoders": ("nowhere",)}, "'nowhere' is no encoder"),
+    ],
+)
+def test_what_cannot_be_analyzed_is_said(world: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    settings = {"encoders": ("random:nano",), "data": world, "out": tmp_path, "device": "cpu", "quiet": True} | changes
+    with pytest.raises((ConfigError, LayerlockError), match=message):
+        layerlock.analyze_depth(**settings)
+
+
+def test_few_videos_are_too_few(world: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in sorted(world.rglob("*.mp4"))[:3]:
+        (data / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(LayerlockError, match="3 videos are too few"):
+        analyze(tiny_encoder(), data, tmp_path / "out")

@@ -1,0 +1,75 @@
+"""Probes and retrieval against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import GroupKFold, PredefinedSplit, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from layerlock.analyze.labelled import linear_probe, nearest_is_right, retrieval
+from layerlock.evaluation.solved import INVERSE_PENALTIES, folds_of
+
+
+def classes(videos: int = 60, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Features that say something of three classes, with two videos a group."""
+    draws = torch.Generator().manual_seed(seed)
+    label_v = torch.arange(videos) // 2 % 3
+    x_vd = torch.randn(videos, 5, generator=draws) + torch.eye(3, 5)[label_v] * 1.5
+    return x_vd, label_v, torch.arange(videos) // 2
+
+
+def test_a_probe_is_scikit_learns_at_the_penalty_with_the_least_loss() -> None:
+    x_vd, label_v, group_v = classes()
+    split = PredefinedSplit(folds_of(group_v).numpy())
+    found = []
+    for penalty in INVERSE_PENALTIES:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=300, tol=1e-6))
+        share = cross_val_predict(model, x_vd.numpy(), label_v.numpy(), cv=split, method="predict_proba")
+        loss = -np.log(share[np.arange(len(share)), label_v.numpy()]).mean()
+        found.append((loss, (share.argmax(1) == label_v.numpy()).mean()))
+    probe = linear_probe(x_vd, label_v, group_v)
+    assert probe.mean == pytest.approx(min(found)[1], abs=1.5 / len(label_v))
+    assert probe.low < probe.mean < probe.high
+
+
+def test_a_group_is_never_on_both_sides() -> None:
+    """Labels that only the group tells, which features copy exactly, cannot be learned."""
+    group_v = torch.arange(80) // 4
+    label_v = torch.randint(2, (20,), generator=torch.Generator().manual_seed(0))[group_v]
+    x_vd = torch.randn(20, 30, generator=torch.Generator().manual_seed(1))[group_v]
+    assert len(GroupKFold(4).split(x_vd, groups=group_v.numpy()).__next__()) == 2
+    assert linear_probe(x_vd, label_v, group_v).mean < 0.75
+    assert linear_probe(x_vd, label_v, torch.arange(80)).mean > 0.95
+
+
+def test_retrieval_is_scikit_learns_average_precision() -> None:
+    x_vd, label_v, _ = classes(30)
+    alone_v = torch.arange(30)
+    unit = torch.nn.functional.normalize(x_vd, dim=1).numpy()
+    precisions, nearest = [], []
+    for row in range(30):
+        others = np.arange(30) != row
+        cosine = unit[others] @ unit[row]
+        hit = label_v.numpy()[others] == int(label_v[row])
+        precisions.append(average_precision_score(hit, cosine))
+        nearest.append(hit[cosine.argmax()])
+    assert retrieval(x_vd, label_v, alone_v).mean == pytest.approx(np.mean(precisions), abs=1e-6)
+    assert nearest_is_right(x_vd, label_v, alone_v).mean == pytest.approx(np.mean(nearest))
+
+
+@pytest.mark.parametrize("figure", [retrieval, nearest_is_right])
+def test_of_features_that_are_all_the_same_nothing_is_retrieved(figure: object) -> None:
+    _, label_v, group_v = classes()
+    with pytest.raises(ValueError, match="all features are the same"):
+        figure(torch.ones(60, 5), label_v, group_v)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("label_v", "group_v"), [(torch.zeros(9), torch.arange(9)), (torch.arange(9), torch.zeros(9))])
+def test_a_probe_needs_two_classes_and_two_groups(label_v: torch.Tensor, group_v: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="two classes and two groups"):
+        linear_probe(torch.randn(9, 3), label_v.long(), group_v.long())
