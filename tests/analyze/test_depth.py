@@ -17,7 +17,7 @@ import layerlock
 from layerlock.analyze.metrics import POOLED
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.features.neighbours import leave_one_out
-from layerlock.measures.similarity import linear_cka
+from layerlock.measures.similarity import Alignment
 from layerlock.model.encoder import ClipShape, Encoder
 
 VIDEOS = 26
@@ -67,7 +67,9 @@ def test_figures_are_those_of_their_definitions(world: Path, tmp_path: Path) -> 
     assert values(found, "effective rank")[3] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-3)
     for map_name, unbiased in (("CKA", False), ("CKA, unbiased", True)):
         alike = a_map(found, map_name, name, name)
-        assert alike[3, 4] == pytest.approx(linear_cka(x, y, unbiased=unbiased), abs=1e-5)
+        alignment = Alignment(unbiased=unbiased)
+        alignment.add([x, y])
+        assert alike[3, 4] == pytest.approx(float(alignment.cka()[0, 1]), abs=1e-5)
         assert np.diag(alike) == pytest.approx(1)
     assert values(found, "CKA to the depth before")[3] == pytest.approx(alike[3, 4])
     assert len(values(found, "CKA to the depth before")) == len(values(found, "displacement")) == encoder.depth

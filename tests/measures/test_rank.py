@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from layerlock.measures.moments import Moments
-from layerlock.measures.rank import alpha_req, effective_rank, lidar, participation_ratio, rankme
+from layerlock.measures.rank import alpha_req, effective_rank, participation_ratio, rankme
 
 
 def features(rows: int, width: int, seed: int = 0) -> Tensor:
@@ -49,20 +49,8 @@ def test_the_exponent_of_a_power_law_is_found_however_large_its_values(exponent:
     assert alpha_req(1e6 * eigenvalues) == pytest.approx(exponent)
 
 
-def test_lidar_counts_directions_in_which_clips_differ_and_their_views_do_not() -> None:
-    between, within = torch.diag(torch.tensor([1.0, 1, 1, 0, 0])), torch.diag(torch.tensor([0.0, 0, 0, 1, 1]))
-    assert lidar(between, within) == pytest.approx(3, rel=1e-3)
-    assert lidar(7 * between, 7 * within) == pytest.approx(3, rel=1e-3)
-    x = np.random.default_rng(0).normal(size=(5, 5))
-    scatter = (between + within).numpy() @ x @ x.T @ (between + within).numpy()
-    ours = lidar(torch.from_numpy(scatter), within, delta=0.1)
-    scale = np.mean(np.diag(scatter) + np.diag(within))
-    values = np.linalg.eigvals(np.linalg.solve(within.double().numpy() / scale + 0.1 * np.eye(5), scatter / scale))
-    assert ours == pytest.approx(entropy_rank(values.real))
-
-
 def test_where_nothing_varies_there_is_no_rank() -> None:
     moments = Moments.of(torch.zeros(9, 4))
     nothing = [effective_rank(moments.centred()), participation_ratio(moments.centred()), alpha_req(moments.centred())]
-    nothing += [rankme(moments.uncentred()), lidar(torch.zeros(4, 4), torch.zeros(4, 4))]
+    nothing.append(rankme(moments.uncentred()))
     assert all(math.isnan(value) for value in nothing)

@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from layerlock.measures.similarity import Alignment, linear_cka
+from layerlock.measures.similarity import Alignment
+
+
+def linear_cka(x_nd: Tensor, y_ne: Tensor, *, unbiased: bool = False) -> float:
+    """Of all clips as one batch."""
+    alignment = Alignment(unbiased=unbiased)
+    alignment.add([x_nd, y_ne])
+    return float(alignment.cka()[0, 1])
 
 
 def pair(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -48,20 +48,6 @@ def alpha_req(eigenvalue_d: Tensor) -> float:
     return -float((weight_d * x_d * y_d).sum() / (weight_d * x_d.square()).sum())
 
 
-def lidar(between_dd: Tensor, within_dd: Tensor, delta: float = 1e-4) -> float:
-    """Effective rank of a linear discriminant of clips, in [1, D] (LiDAR, arXiv 2312.04000).
-
-    `between_dd` is the covariance of the means of clips, `within_dd` that of the views of a clip about its mean, to
-    which `delta` times the identity is added, in units of the mean variance of both.
-    """
-    scale = (between_dd + within_dd).diagonal().mean()
-    if not scale > 0:
-        return math.nan
-    value_d, vector_dd = torch.linalg.eigh(within_dd.double() / scale)
-    whitened_dd = vector_dd * (value_d.clamp(min=0) + delta).rsqrt() @ vector_dd.T
-    return _spread(torch.linalg.eigvalsh(whitened_dd @ (between_dd.double() / scale) @ whitened_dd).clamp(min=0))
-
-
 def _spread(value_d: Tensor) -> float:
     """Exponential of the entropy of what each value is of their sum."""
     if not value_d.sum() > 0:

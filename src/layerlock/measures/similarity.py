@@ -52,10 +52,3 @@ class Alignment:
         own_p = self.hsic_pp.diagonal()
         scale_pp = torch.outer(own_p, own_p).sqrt()
         return torch.where((own_p > 0) & (own_p[:, None] > 0), self.hsic_pp / scale_pp, torch.nan)
-
-
-def linear_cka(x_nd: Tensor, y_ne: Tensor, *, unbiased: bool = False) -> float:
-    """Linear CKA of features `[n, D]` and `[n, E]` of the same clips, all as one batch."""
-    alignment = Alignment(unbiased=unbiased)
-    alignment.add([x_nd, y_ne])
-    return float(alignment.cka()[0, 1])
