@@ -87,12 +87,21 @@ def query(parts: Iterable[Markup]) -> Markup:
     return _piece("query", list(parts))
 
 
-def write_page(path: Path, title: str, head: Sequence[Markup], sections: Sequence[Section]) -> Path:
+def write_page(
+    path: Path,
+    title: str,
+    head: Sequence[Markup],
+    sections: Sequence[Section],
+    *,
+    template: str = "page.html",
+    **more: object,
+) -> Path:
     """Writes a whole page, or leaves the one that was there; returns its path. LayerlockError where it cannot be.
 
-    The page's policy forbids the browser to fetch anything.
+    `template` is `page.html` or one that extends it, and `more` what that one needs. The page's policy forbids the
+    browser to fetch anything.
     """
-    page = _templates().get_template("page.html").render(title=title, head=head, sections=sections)
+    page = _templates().get_template(template).render(title=title, head=head, sections=sections, **more)
     try:
         write_whole(path, lambda part: part.write_text(page, encoding="utf-8"))
     except OSError as error:
@@ -108,7 +117,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
-        finalize=_printable,
+        finalize=printable,
     )
 
 
@@ -121,7 +130,7 @@ def _piece(name: str, *values: object) -> Markup:
     return Markup(getattr(_pieces(), name)(*values))
 
 
-def _printable(value: object) -> object:
+def printable(value: object) -> object:
     """Text without control characters; bytes of a file name that are no text become a sign for that."""
     if isinstance(value, Markup):
         return value
