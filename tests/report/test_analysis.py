@@ -152,8 +152,8 @@ def test_the_table_is_complete(tmp_path: Path) -> None:
 
 def test_reasons_and_definitions_are_told(tmp_path: Path) -> None:
     page = " ".join(re.sub("<[^>]*>", "", written(tmp_path, analysis())).split())
-    assert "No value for runs/a (1): the solver did not converge" in page
-    assert "No value for runs/a (2): not a finite number" in page
+    assert "No value for runs/a (block 1): the solver did not converge" in page
+    assert "No value for runs/a (block 2): not a finite number" in page
     for about in ("What rank is.", "What probe is.", "What CKA is."):
         assert about in page
     assert "1,000 clips of 13 classes from clips &lt;of&gt; birds" in page

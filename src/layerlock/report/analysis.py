@@ -114,7 +114,7 @@ def _metrics(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             of_depth = {depth: values.get((metric["name"], encoder["name"], depth), {}) for depth in encoder["depths"]}
             cells.append([_cell(one, metric["percent"]) for one in of_depth.values()])
             for why, depths in _missing(of_depth).items():
-                where = "" if depths == encoder["depths"] else _depths(depths)
+                where = "" if depths == encoder["depths"] else f"block{'s' * (len(depths) > 1)} {_depths(depths)}"
                 missing.setdefault(why, []).append((number, where))
         metrics.append(
             {
