@@ -16,7 +16,7 @@ from torch import Tensor
 
 from layerlock.analyze.figures import Figures
 from layerlock.analyze.table import write
-from layerlock.config import RunConfig, type_problems
+from layerlock.config import RunConfig
 from layerlock.data import ClipConfig
 from layerlock.data.folder import FolderSource
 from layerlock.data.index import Index, build_index
@@ -28,6 +28,7 @@ from layerlock.features import Place, Reader, read_features
 from layerlock.features.clips import SpreadViews, plain_clip
 from layerlock.process import keep_freed_memory
 from layerlock.progress import INDEXING, Progress
+from layerlock.settings import type_problems
 from layerlock.train.device import pick_device, pick_precision, set_threads
 
 FEWEST = 8
