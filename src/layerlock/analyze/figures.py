@@ -28,6 +28,7 @@ CKA = {
     "upwards, the more so the fewer clips a batch has.",
     UNBIASED: "The same with the unbiased estimator of HSIC (arXiv 2010.15327): near 0 for independent features.",
 }
+FIRST = "there is no depth before"
 EXPLAINED = "explained"
 EXPLAINED_ABOUT = (
     "Share of the variance of the tokens of one depth (column) that a ridge regression from the same tokens at another "
@@ -113,13 +114,12 @@ class Figures:
             why = "nothing varies, or there are too few directions"
             yield _value(metric, place, Interval(of_moments(self.moments[place])), why)
         for metric in (*TOKENS, *STEPS):
-            if (metric, place) in self.of_batches:
-                found = [value for value in self.of_batches[metric, place] if math.isfinite(value)]
-                yield _value(metric, place, Interval(mean(found) if found else math.nan), "not defined in any batch")
-        if place[1] > 0:
-            at = self.places.index(place)
-            alike = self._cka(UNBIASED)[at, at - 1]
-            yield _value(STEP_CKA, place, Interval(float(alike)), "features do not vary, or too few clips")
+            found = [value for value in self.of_batches.get((metric, place), ()) if math.isfinite(value)]
+            why = FIRST if metric in STEPS and place[1] == 0 else "not defined in any batch"
+            yield _value(metric, place, Interval(mean(found) if found else math.nan), why)
+        at = self.places.index(place)
+        alike = float(self._cka(UNBIASED)[at, at - 1]) if place[1] else math.nan
+        yield _value(STEP_CKA, place, Interval(alike), "features do not vary, or too few clips" if place[1] else FIRST)
         for metric, (form, of_labelled) in LABELLED.items() if len(label_v) else ():
             try:
                 x_vw = torch.cat(self.features[form, place])
