@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from layerlock.budget import budget, cost_in_words
 from layerlock.config import Config, load_config
 from layerlock.data.index import Index, build_index
 from layerlock.data.targets import ColumnKind
 from layerlock.errors import LayerlockError, one_line
+from layerlock.features.whitening import Whitening, whitening
 from layerlock.files import write_whole
 from layerlock.learn.plan import Plan
 from layerlock.model.cost import backbone_parameters
-from layerlock.model.encoder import Encoder, load
+from layerlock.model.encoder import HEADLINE, Encoder, block_at, load
 from layerlock.process import put_back
 from layerlock.progress import INDEXING, Progress
 from layerlock.recipes import RECIPES
@@ -139,11 +141,15 @@ def run_folder(path: str | Path) -> RunFolder:
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """One vector a video: `features` float32 `[V, D]`, `files` in the same order, `rejected` as (path, reason)."""
+    """One vector a video: `features` float32 `[V, D]`, `files` in the same order, `rejected` as (path, reason).
+
+    `whitening` is how they were whitened, None where they are as the encoder gives them.
+    """
 
     features: np.ndarray
     files: tuple[str, ...]
     rejected: tuple[tuple[str, str], ...]
+    whitening: Whitening | None = None
 
 
 @put_back()
@@ -154,6 +160,7 @@ def embed(
     data_root: str | Path | None = None,
     out: str | Path | None = None,
     depth: int | None = None,
+    whiten: bool | str | Path = True,
     batch: int = 16,
     workers: int = 2,
     device: str = "auto",
@@ -163,29 +170,50 @@ def embed(
 
     The encoder is one that is held, and then on `device` already, or the name of any (docs/encoders.md). `data_root` is
     the folder that the paths of a list begin at, without one the list's. `out` is an .npz file to write, with
-    `features` and `files`. Raises LayerlockError for an encoder or data that cannot be used.
+    `features` and `files`. With `whiten` vectors are centred and whitened, so that their cosines tell videos apart, as
+    learned from these videos, or, where it is the .npz file of an earlier call, from those, so that old and new ones
+    compare. Raises LayerlockError for an encoder, data or a file that cannot be used.
     """
     from layerlock.encoders import open_encoder
+    from layerlock.encoders.checks import fingerprint
     from layerlock.features.embed import embed_videos
 
     place = encoder.vit.embed.weight.device if isinstance(encoder, Encoder) else pick_device(device)
     model = open_encoder(str(encoder), device=place) if isinstance(encoder, str | Path) else encoder
     root = _text(data_root)
     found = embed_videos(model, str(data), root=root, depth=depth, batch=batch, workers=workers, device=place)
-    embeddings = Embeddings(features=found.features_vd.numpy(), files=found.names, rejected=found.rejected)
+    facts = {"encoder": fingerprint(model), "depth": block_at(HEADLINE, model.depth) if depth is None else depth}
+    features_vd, learned = _whitened(found.features_vd, whiten, facts)
+    embeddings = Embeddings(features=features_vd.numpy(), files=found.names, rejected=found.rejected, whitening=learned)
     if out is not None:
         path = Path(out)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, lambda part: _write_embeddings(part, embeddings))
+            write_whole(path, lambda part: _write_embeddings(part, embeddings, facts))
         except OSError as error:
             raise LayerlockError(f"{path}: cannot be written ({error.strerror})") from None
     return embeddings
 
 
-def _write_embeddings(path: Path, embeddings: Embeddings) -> None:
+def _whitened(
+    features_vd: Tensor, whiten: bool | str | Path, facts: Mapping[str, object]
+) -> tuple[Tensor, Whitening | None]:
+    """Vectors of videos as `embed` gives them, and how they were whitened."""
+    if whiten is False:
+        return features_vd, None
+    try:
+        learned = whitening(features_vd) if whiten is True else Whitening.load(Path(whiten), facts)
+    except ValueError as error:
+        text = f"whiten: {len(features_vd)} videos cannot be whitened ({error}); leave it out, or name an earlier file"
+        raise LayerlockError(text) from None
+    return learned.apply(features_vd), learned
+
+
+def _write_embeddings(path: Path, embeddings: Embeddings, facts: Mapping[str, Any]) -> None:
+    arrays: dict[str, Any] = {"features": embeddings.features, "files": np.array(embeddings.files), **facts}
+    arrays |= embeddings.whitening.arrays() if embeddings.whitening else {}
     with path.open("wb") as file:
-        np.savez(file, features=embeddings.features, files=np.array(embeddings.files))
+        np.savez(file, **arrays)
 
 
 @put_back()

@@ -54,7 +54,7 @@ def a_map(found: dict[str, Any], name: str, rows: str, columns: str) -> np.ndarr
 
 
 def pooled(encoder: Encoder, data: Path, depth: int) -> Tensor:
-    return torch.from_numpy(layerlock.embed(encoder, data, depth=depth, workers=0, device="cpu").features)
+    return torch.from_numpy(layerlock.embed(encoder, data, depth=depth, whiten=False, workers=0, device="cpu").features)
 
 
 def test_figures_are_those_of_their_definitions(world: Path, tmp_path: Path) -> None:

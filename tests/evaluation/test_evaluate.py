@@ -555,10 +555,17 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, world: Path, en
 
 def test_retrieval_chooses_a_depth_and_trains_nothing(tmp_path: Path, world: Path, encoder: Path) -> None:
     found = run(tmp_path / "out", world, encoder, task="retrieval", test_share=0.5)
-    assert [row.encoder for row in found.rows] == ["encoder", "random weights", "raw pixels", "frame differences"]
-    row = found.rows[0]
-    assert row.validation == max(one.score for one in found.sweep if one.encoder == "encoder")
+    names = ["encoder", "random weights", "raw pixels", "frame differences"]
+    assert [(row.encoder, row.kind) for row in found.rows] == [
+        (name, kind) for name in names for kind in ("cosine", "whitened")
+    ]
+    row, whitened = found.rows[:2]
+    for one in (row, whitened):
+        assert one.validation == max(
+            each.score for each in found.sweep if (each.encoder, each.kind) == ("encoder", one.kind)
+        )
     assert set(row.metrics) == {"mAP", "top-1", "top-5"}
+    assert row.metrics["mAP"] != whitened.metrics["mAP"]
     assert all(set(one.metrics) == {"mAP", "top-1", "top-5"} for one in found.sweep)
     assert "The block was chosen by mAP on the train and validation split" in words.sentences(found)[1]
     assert not (tmp_path / "out" / "readouts.safetensors").exists()
@@ -688,7 +695,7 @@ def test_several_clips_of_a_video_are_one_figure(tmp_path: Path, world: Path, en
             {"task": "retrieval", "cache": True, "lrs": (1e-2,)},
             r"2 problems:\n.*cache.*\n.*lrs.*not used by --task retrieval, only by action, depth",
         ),
-        ({"task": "retrieval", "readout": "linear"}, "readout: 'linear' is not one of cosine, all"),
+        ({"task": "retrieval", "readout": "linear"}, "readout: 'linear' is not one of cosine, whitened, all"),
         ({"examples": 3}, "examples: 3 is less than one batch of 8"),
         ({"cache": True}, "cache: needs --augment no"),
         ({"task": "segmentation"}, "task: 'segmentation' is not one of action, depth, regression, retrieval"),
@@ -851,8 +858,8 @@ def test_embeddings_are_the_features_that_an_evaluation_reads(
 ) -> None:
     changes: dict[str, Any] = {"task": "retrieval", "baselines": "no", "test_share": 0.5, "depths": (0.5,)}
     run(tmp_path / "out", world, encoder, resize=resize, **changes)
-    kept = load_file(tmp_path / "out" / "test.safetensors")["encoder/cosine/3/0"]
-    found = layerlock.embed(encoder, world, depth=3, workers=1, device="cpu")
+    kept = load_file(tmp_path / "out" / "test.safetensors")["encoder/3"]
+    found = layerlock.embed(encoder, world, depth=3, whiten=False, workers=1, device="cpu")
     assert len(found.features) == 60
     rows = {tuple(row.tolist()) for row in torch.from_numpy(found.features)}
     same = [tuple(row.tolist()) in rows for row in kept]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from layerlock.encoders import open_encoder
 from layerlock.errors import LayerlockError
 from layerlock.features.clips import plain_clip
 from layerlock.features.embed import embed_source
+from layerlock.features.whitening import whitening
 from layerlock.model.encoder import ClipShape, Encoder
 
 sys.path.append(str(Path(__file__).parent.parent / "data"))
@@ -42,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_vector_a_video_is_the_mean_feature_of_its_middle_clip(
     encoder: Encoder, folder: Path, tmp_path: Path
 ) -> None:
-    found = layerlock.embed(encoder, folder, out=tmp_path / "found.npz", depth=3, batch=2, workers=1)
+    found = layerlock.embed(encoder, folder, out=tmp_path / "found.npz", depth=3, whiten=False, batch=2, workers=1)
     assert [Path(name).name for name in found.files] == ["0.mp4", "1.mp4", "2.mp4"]
     assert [Path(path).name for path, _ in found.rejected] == ["bad.mp4"]
     source = open_source(str(folder), CLIP, seed=0, workers=1)
@@ -56,12 +58,67 @@ def test_a_vector_a_video_is_the_mean_feature_of_its_middle_clip(
 
 def test_whatever_can_be_opened_by_name_embeds(folder: Path) -> None:
     name = f"4ds:{FIXTURES / '4ds_checkpoint.npz'}"
-    found = layerlock.embed(name, folder, depth=2, batch=2, workers=1, device="cpu")
+    found = layerlock.embed(name, folder, depth=2, whiten=False, batch=2, workers=1, device="cpu")
     encoder = open_encoder(name)
     source = open_source(str(folder), plain_clip(encoder.clip), seed=0, workers=1)
     video = crop_and_flip(collate([source.view(1)], encoder.clip.size))
     wanted = encoder.forward_intermediates(video, [2])[0][0].mean(0)
     np.testing.assert_allclose(found.features[1], wanted, atol=1e-5)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    layerlock.synth(tmp_path / "world", videos=13, size=24, frames=10, workers=1)
+    return tmp_path / "world"
+
+
+def test_vectors_are_whitened_and_later_ones_as_those_before_were(
+    encoder: Encoder, world: Path, tmp_path: Path
+) -> None:
+    plain = layerlock.embed(encoder, world, whiten=False, workers=0).features
+    found = layerlock.embed(encoder, world, out=tmp_path / "before.npz", workers=0)
+    np.testing.assert_allclose(
+        found.features, whitening(torch.from_numpy(plain)).apply(torch.from_numpy(plain)), atol=1e-4
+    )
+    for path in sorted(world.rglob("*.mp4"))[:4]:
+        path.unlink()
+    later = layerlock.embed(encoder, world, whiten=tmp_path / "before.npz", out=tmp_path / "later.npz", workers=0)
+    np.testing.assert_allclose(later.features, found.features[4:], atol=1e-5)
+    with np.load(tmp_path / "before.npz") as before, np.load(tmp_path / "later.npz") as after:
+        np.testing.assert_array_equal(before["map"], after["map"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depth": 2}, "another depth: 5, here 2"),
+        ({"encoder": Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=24), seed=9)}, "another encoder"),
+    ],
+)
+def test_vectors_of_another_kind_are_not_whitened_alike(
+    encoder: Encoder, world: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    layerlock.embed(encoder, world, out=tmp_path / "before.npz", workers=0)
+    with pytest.raises(LayerlockError, match=message):
+        layerlock.embed(
+            changes.get("encoder", encoder),
+            world,
+            depth=changes.get("depth"),
+            whiten=tmp_path / "before.npz",
+            workers=0,
+        )
+
+
+def test_what_cannot_be_whitened_is_an_error(encoder: Encoder, world: Path, tmp_path: Path) -> None:
+    layerlock.embed(encoder, world, out=tmp_path / "plain.npz", whiten=False, workers=0)
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    for none in (tmp_path / "plain.npz", tmp_path / "bad.mp4", tmp_path / "nowhere.npz"):
+        with pytest.raises(LayerlockError, match="holds no whitening"):
+            layerlock.embed(encoder, world, whiten=none, workers=0)
+    for path in sorted(world.rglob("*.mp4"))[1:]:
+        path.unlink()
+    with pytest.raises(LayerlockError, match="whiten: 1 videos cannot be whitened"):
+        layerlock.embed(encoder, world, workers=0)
 
 
 def test_a_video_that_goes_after_it_was_looked_at_is_left_out_and_named(encoder: Encoder, folder: Path) -> None:

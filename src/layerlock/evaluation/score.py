@@ -232,7 +232,7 @@ def score_features(setup: Setup, task: FeatureTask, candidates: Sequence[Candida
     truth_v, group_v = torch.tensor(split.values(task.target))[rows_v], split.group_v[rows_v]
     try:
         scored = {
-            str(candidate): task.score_features(features[str(candidate)][rows_v], truth_v, group_v)
+            str(candidate): task.score_features(candidate.kind, features[str(candidate)][rows_v], truth_v, group_v)
             for candidate in candidates
         }
     except ValueError as error:
@@ -254,9 +254,10 @@ def _pooled(
     setup: Setup, candidates: Sequence[Candidate], views: SpreadViews, file: Path
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Mean-pooled features `[V, D]` of each candidate, and the videos that could not be decoded."""
+    file_names = {str(candidate): f"{candidate.encoder}/{candidate.block}" for candidate in candidates}
     saved = load_tensors(file)
     if saved is not None:
-        return saved[0], saved[1]["lost"]
+        return {name: saved[0][kept] for name, kept in file_names.items()}, saved[1]["lost"]
     batch, done = setup.config.batch, count(1)
     with setup.progress(f"features of {len(views)} videos") as progress:
         features, lost = pooled_features(
@@ -268,9 +269,8 @@ def _pooled(
             workers=setup.config.workers,
             each=lambda _: progress(next(done), -(-len(views) // batch)),
         )
-    pooled = {str(candidate): features[candidate.place] for candidate in candidates}
-    save_tensors(file, pooled, {"lost": lost})
-    return pooled, lost
+    save_tensors(file, {f"{encoder}/{block}": x_vd for (encoder, block), x_vd in features.items()}, {"lost": lost})
+    return {str(candidate): features[candidate.place] for candidate in candidates}, lost
 
 
 def choose(validation: Scores, candidates: Sequence[Candidate], metric: Metric) -> tuple[Candidate, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from layerlock.features import FeatureBatch
 from layerlock.features.clips import plain_clip
 from layerlock.features.embed import embed_source
 from layerlock.features.neighbours import neighbours
+from layerlock.features.whitening import whitening
 from layerlock.model.cost import encoder_flops
 from layerlock.model.encoder import HEADLINE, Encoder
 from layerlock.report import pictures
@@ -70,16 +72,19 @@ def _neighbours(encoder: Encoder, config: Config, count: int) -> list[Markup]:
     if not found.features_vd.isfinite().all():
         return [note("Some features are not finite, so there are no neighbours.")]
     queries = torch.tensor(pictures.pick_frames(videos, QUERIES))
-    index_qk, cosine_qk = neighbours(found.features_vd, min(NEIGHBOURS, videos - 1), queries)
+    mean_cosine, features_vd, how = _mean_cosine(found.features_vd), found.features_vd, ""
+    with suppress(ValueError):  # nothing varies
+        features_vd, how = whitening(features_vd).apply(features_vd), ", centred and whitened"
+    index_qk, cosine_qk = neighbours(features_vd, min(NEIGHBOURS, videos - 1), queries)
     shown = [
         _query(frames, [found.names[row] for row in [int(query), *near.tolist()]], root, cosines.tolist())
         for query, near, cosines in zip(queries, index_qk, cosine_qk, strict=True)
     ]
     head = (
         "Left: a video; beside it: the videos with the most similar features, and their cosine. Features are the mean"
-        f" over the tokens of the middle clip after block {encoder.at_depth(HEADLINE)}. {videos} of {_count(total)}"
-        f" videos were compared; any two of them have a cosine of {_mean_cosine(found.features_vd):.3f} on average. The"
-        " encoder was trained on these data."
+        f" over the tokens of the middle clip after block {encoder.at_depth(HEADLINE)}{how}. {videos} of"
+        f" {_count(total)} videos were compared; features as they are have a cosine of {mean_cosine:.3f} on average."
+        " The encoder was trained on these data."
     )
     return [paragraph(head), cards(shown, "queries")]
 

@@ -1,4 +1,4 @@
-"""Videos of the same class ranked by the cosine of mean-pooled features; nothing is trained.
+"""Videos of the same class ranked by the cosine of mean-pooled features, as they are and whitened; nothing is trained.
 
 Training and validation split together are what the block is chosen on. In each split every video queries those of its
 class among all others of the split that are not of its group.
@@ -7,6 +7,7 @@ class among all others of the split that are not of its group.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.tasks.task import CLASS, FeatureTask, Metric, Scored
 from layerlock.features.neighbours import leave_one_out
+from layerlock.features.whitening import whitening
 
 if TYPE_CHECKING:
     from layerlock.encoders import FrozenEncoder
@@ -22,12 +24,16 @@ if TYPE_CHECKING:
     from layerlock.evaluation.splits.split import Splits
 
 
+COSINE, WHITENED = "cosine", "whitened"
+"""of features as they are; of features that are centred and whitened, as the videos of the split say"""
+
+
 class RetrievalTask(FeatureTask):
     """Leave-one-out retrieval of the class of a video."""
 
     name = "retrieval"
     target = CLASS
-    readouts = ("cosine",)
+    readouts = (COSINE, WHITENED)
     fields = frozenset({"column"})
     chosen_on = ("train", "validation")
     left_out = "no other video of its class outside its group"
@@ -48,8 +54,11 @@ class RetrievalTask(FeatureTask):
                     "are of one class and of different groups (--test-share says how many are tested on)"
                 )
 
-    def score_features(self, features_vd: Tensor, truth_v: Tensor, group_v: Tensor) -> tuple[Tensor, Scored]:
+    def score_features(self, kind: str, features_vd: Tensor, truth_v: Tensor, group_v: Tensor) -> tuple[Tensor, Scored]:
         """Average precision, and whether one of the first and of the first five neighbours is of the class."""
+        if kind == WHITENED:
+            with suppress(ValueError):  # nothing varies: nothing to whiten
+                features_vd = whitening(features_vd).apply(features_vd)
         ranked = leave_one_out(features_vd, truth_v, group_v)
         hits = ((ranked.first_q < k).double() for k in (1, 5))
         return ranked.query_q, Scored(

@@ -205,8 +205,9 @@ class FeatureTask(Task):
     """what is said of a video that has features and no figure"""
 
     @abstractmethod
-    def score_features(self, features_vd: Tensor, truth_v: Tensor, group_v: Tensor) -> tuple[Tensor, Scored]:
-        """Rows of the videos that have a figure, `[Q]`, and their figures; ValueError where no video has one.
+    def score_features(self, kind: str, features_vd: Tensor, truth_v: Tensor, group_v: Tensor) -> tuple[Tensor, Scored]:
+        """Rows of the videos that have a figure, `[Q]`, and their figures, one of the `readouts` being the `kind`;
+        ValueError where no video has one.
 
         Which videos have one depends on their targets and groups alone.
         """
