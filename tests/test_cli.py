@@ -286,7 +286,7 @@ def test_embed_prints_odd_names_as_escapes(
     code, out, _ = call(capsys, "embed", "run", *flags, "--out", str(tmp_path / "two\nlines"))
     assert code == 0
     assert out.splitlines() == [
-        rf"1 videos x 24 features in {tmp_path}/two\nlines; 1 files skipped",
+        rf"1 videos x 24 features in {tmp_path}/two\nlines, not whitened; 1 files skipped",
         rf"skipped {tmp_path}/videos/new\nline\x1b\udce9.mp4: it is empty",
     ]
     assert (tmp_path / "two\nlines").exists()

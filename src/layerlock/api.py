@@ -160,7 +160,7 @@ def embed(
     data_root: str | Path | None = None,
     out: str | Path | None = None,
     depth: int | None = None,
-    whiten: bool | str | Path = True,
+    whiten: bool | str | Path | None = None,
     batch: int = 16,
     workers: int = 2,
     device: str = "auto",
@@ -170,9 +170,10 @@ def embed(
 
     The encoder is one that is held, and then on `device` already, or the name of any (docs/encoders.md). `data_root` is
     the folder that the paths of a list begin at, without one the list's. `out` is an .npz file to write, with
-    `features` and `files`. With `whiten` vectors are centred and whitened, so that their cosines tell videos apart, as
-    learned from these videos, or, where it is the .npz file of an earlier call, from those, so that old and new ones
-    compare. Raises LayerlockError for an encoder, data or a file that cannot be used.
+    `features` and `files`. Vectors are centred and whitened, so that their cosines tell videos apart: as learned from
+    these videos, where they differ at all (`whiten` None) or else with an error (True), or, where `whiten` is the .npz
+    file of an earlier call, from those, so that old and new ones compare; False leaves them as they are. Raises
+    LayerlockError for an encoder, data or a file that cannot be used.
     """
     from layerlock.encoders import open_encoder
     from layerlock.encoders.checks import fingerprint
@@ -196,16 +197,17 @@ def embed(
 
 
 def _whitened(
-    features_vd: Tensor, whiten: bool | str | Path, facts: Mapping[str, object]
+    features_vd: Tensor, whiten: bool | str | Path | None, facts: Mapping[str, object]
 ) -> tuple[Tensor, Whitening | None]:
     """Vectors of videos as `embed` gives them, and how they were whitened."""
     if whiten is False:
         return features_vd, None
     try:
-        learned = whitening(features_vd) if whiten is True else Whitening.load(Path(whiten), facts)
+        learned = Whitening.load(Path(whiten), facts) if isinstance(whiten, str | Path) else whitening(features_vd)
     except ValueError as error:
-        text = f"whiten: {len(features_vd)} videos cannot be whitened ({error}); leave it out, or name an earlier file"
-        raise LayerlockError(text) from None
+        if whiten is None:
+            return features_vd, None
+        raise LayerlockError(f"whiten: {len(features_vd)} videos cannot be whitened ({error})") from None
     return learned.apply(features_vd), learned
 
 

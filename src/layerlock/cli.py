@@ -316,7 +316,7 @@ def embed(
     data_root: DataPath | None = None,
     out: Path,
     depth: int | None = None,
-    whiten: str = "yes",
+    whiten: str = "auto",
     batch: int = 16,
     workers: int = 2,
     device: str = "auto",
@@ -329,7 +329,7 @@ def embed(
         data_root: folder that paths of a list are relative to; None: the folder of the list.
         out: .npz file to write: `features` [V, D] and `files`.
         depth: block whose output is pooled; None: floor(0.95 x blocks).
-        whiten: yes, no, or the .npz file of an earlier call whose vectors these are to be compared with.
+        whiten: centre and whiten vectors: yes, no, auto (where videos differ), or as the .npz file of an earlier call.
         batch: clips at a time.
         workers: decoding processes.
         device: auto, cpu, cuda, ...
@@ -340,13 +340,14 @@ def embed(
         data_root=data_root,
         out=out,
         depth=depth,
-        whiten={"yes": True, "no": False}.get(whiten, whiten),
+        whiten={"auto": None, "yes": True, "no": False}.get(whiten, whiten),
         batch=batch,
         workers=workers,
         device=device,
     )
     print(
-        f"{len(found.features)} videos x {found.features.shape[1]} features in {_name(out)}; "
+        f"{len(found.features)} videos x {found.features.shape[1]} features in {_name(out)}, "
+        f"{'whitened' if found.whitening else 'not whitened'}; "
         f"{len(found.rejected)} files skipped"
     )
     for path, reason in found.rejected:

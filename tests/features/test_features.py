@@ -118,7 +118,8 @@ def test_what_cannot_be_whitened_is_an_error(encoder: Encoder, world: Path, tmp_
     for path in sorted(world.rglob("*.mp4"))[1:]:
         path.unlink()
     with pytest.raises(LayerlockError, match="whiten: 1 videos cannot be whitened"):
-        layerlock.embed(encoder, world, workers=0)
+        layerlock.embed(encoder, world, whiten=True, workers=0)
+    assert layerlock.embed(encoder, world, workers=0).whitening is None
 
 
 def test_a_video_that_goes_after_it_was_looked_at_is_left_out_and_named(encoder: Encoder, folder: Path) -> None:
