@@ -49,8 +49,9 @@ def test_the_exponent_of_a_power_law_is_found_however_large_its_values(exponent:
     assert alpha_req(1e6 * eigenvalues) == pytest.approx(exponent)
 
 
-def test_where_nothing_varies_there_is_no_rank() -> None:
-    moments = Moments.of(torch.zeros(9, 4))
-    nothing = [effective_rank(moments.centred()), participation_ratio(moments.centred()), alpha_req(moments.centred())]
-    nothing.append(rankme(moments.uncentred()))
-    assert all(math.isnan(value) for value in nothing)
+@pytest.mark.parametrize("x", [torch.zeros(9, 4), 3 + 1e-7 * features(90, 4)], ids=["zeros", "rounding"])
+def test_where_nothing_varies_there_is_no_rank(x: Tensor) -> None:
+    moments = Moments.of(x)
+    ranks = [effective_rank(moments.centred()), participation_ratio(moments.centred()), alpha_req(moments.centred())]
+    assert all(math.isnan(value) for value in ranks)
+    assert math.isnan(rankme(moments.uncentred())) is not bool(x.any())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layerlock.measures.similarity import Alignment
+from layerlock.measures.similarity import Alignment, grams
 
 
 def linear_cka(x_nd: Tensor, y_ne: Tensor, *, unbiased: bool = False) -> float:
@@ -40,6 +40,19 @@ def test_over_minibatches_the_unbiased_one_is_ckatorchs() -> None:
     assert float(alignment.cka()[0, 1]) == pytest.approx(float(wanted), abs=1e-5)
 
 
+def test_batches_count_by_their_clips() -> None:
+    x, y = pair(16)
+    alignment = Alignment(unbiased=False)
+    wanted = torch.zeros(2, 2, dtype=torch.float64)
+    for part in slice(12), slice(12, 16):
+        alignment.add([x[part], y[part]])
+        of_one = grams([x[part], y[part]], unbiased=False).flatten(1)
+        clips = part.stop - (part.start or 0)
+        wanted = wanted + clips * of_one @ of_one.T / (clips - 1) ** 2
+    scale = np.sqrt(float(wanted[0, 0] * wanted[1, 1]))
+    assert float(alignment.cka()[0, 1]) == pytest.approx(float(wanted[0, 1]) / scale)
+
+
 def test_the_unbiased_one_is_the_mean_over_different_clips() -> None:
     """HSIC without bias is a U-statistic: over all ordered quadruples of different clips (Song et al., 2012)."""
     x, y = (value.numpy() for value in pair(7))
@@ -67,8 +80,15 @@ def test_it_is_one_under_rotation_scale_and_shift(unbiased: bool) -> None:
     assert linear_cka(x, 3 * x @ rotation + 5, unbiased=unbiased) == pytest.approx(1)
 
 
-def test_constant_features_have_none() -> None:
-    x, _ = pair(10)
-    assert np.isnan(linear_cka(x, torch.ones(10, 3)))
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_features_that_differ_by_rounding_alone_have_none(unbiased: bool) -> None:
+    x, y = pair(10)
+    assert np.isnan(linear_cka(x, torch.ones(10, 3), unbiased=unbiased))
+    assert np.isnan(linear_cka(x, 3 + 1e-7 * y, unbiased=unbiased))
+    assert linear_cka(x, 3 + 1e-3 * x, unbiased=unbiased) == pytest.approx(1, abs=1e-6)
+
+
+def test_an_unbiased_one_needs_four_clips() -> None:
+    x, _ = pair(3)
     with pytest.raises(ValueError, match="3 clips are too few"):
-        linear_cka(x[:3], x[:3], unbiased=True)
+        linear_cka(x, x, unbiased=True)

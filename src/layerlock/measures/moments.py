@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+CONSTANT = 1e-10
+"""features whose variance is at most this share of the squared length of their mean differ by rounding alone"""
+
 
 class Moments:
     """Count, sum and products of rows `[n, D]`, in float64."""
@@ -36,8 +39,12 @@ class Moments:
         return self.product_dd / self.count - torch.outer(self.mean(), self.mean())
 
     def centred(self) -> Tensor:
-        """Eigenvalues of the covariance, the largest first, `[min(n - 1, D)]`: the others are 0."""
-        return _largest(self.covariance(), self.count - 1)
+        """Eigenvalues of the covariance, the largest first, `[min(n - 1, D)]`: the others are 0. All are 0 where rows
+        differ by rounding alone.
+        """
+        eigenvalue_d = _largest(self.covariance(), self.count - 1)
+        varies = eigenvalue_d.sum() > CONSTANT * self.mean().square().sum()
+        return eigenvalue_d if varies else torch.zeros_like(eigenvalue_d)
 
     def uncentred(self) -> Tensor:
         """Squared singular values of the rows over their number, the largest first, `[min(n, D)]`."""

@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-VARIES = 1e-10
-"""an eigenvalue below this share of the squared length of the mean, or of the largest, is taken for rounding"""
+ROUNDING = 1e-10
+"""an eigenvalue of at most this share of the largest is taken for rounding"""
 
 
 def effective_rank(eigenvalue_d: Tensor) -> float:
@@ -38,7 +38,7 @@ def alpha_req(eigenvalue_d: Tensor) -> float:
     line through logarithms, each weighted by 1 / rank, as many ranks being deep in the tail. Near 1 is good; larger
     means fewer directions.
     """
-    kept_d = eigenvalue_d[eigenvalue_d > VARIES * eigenvalue_d.amax()] if len(eigenvalue_d) else eigenvalue_d
+    kept_d = eigenvalue_d[eigenvalue_d > ROUNDING * eigenvalue_d.amax()] if len(eigenvalue_d) else eigenvalue_d
     if len(kept_d) < 3:
         return math.nan
     x_d = torch.arange(1, len(kept_d) + 1, dtype=torch.float64).log()

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from layerlock.measures.moments import CONSTANT
+
 
 def grams(features: Sequence[Tensor], *, unbiased: bool) -> Tensor:
     """What HSIC is the inner product of, for the features `[B, D]` of each place of the same B clips: `[P, B, B]`.
@@ -33,22 +35,24 @@ def grams(features: Sequence[Tensor], *, unbiased: bool) -> Tensor:
 
 
 class Alignment:
-    """HSIC of every place with every other, added up over minibatches."""
+    """HSIC of every place with every other, added up over minibatches, each weighted by its clips."""
 
     def __init__(self, *, unbiased: bool) -> None:
-        self.unbiased, self.hsic_pp, self.batches = unbiased, torch.zeros(()), 0
+        self.unbiased, self.hsic_pp, self.length_p, self.batches = unbiased, torch.zeros(()), torch.zeros(()), 0
 
     def add(self, features: Sequence[Tensor]) -> None:
         """Features `[B, D]` of the same clips at every place, always in one order."""
         flat_pn = grams(features, unbiased=self.unbiased).flatten(1)
         b = len(features[0])
-        self.hsic_pp = self.hsic_pp + flat_pn @ flat_pn.T / (b * (b - 3) if self.unbiased else (b - 1) ** 2)
+        self.hsic_pp = self.hsic_pp + b * flat_pn @ flat_pn.T / (b * (b - 3) if self.unbiased else (b - 1) ** 2)
+        self.length_p = self.length_p + b * torch.stack([x.double().square().sum(1).mean().square() for x in features])
         self.batches += 1
 
     def cka(self) -> Tensor:
         """Linear CKA `[P, P]`: in [0, 1] if biased; unbiased near 0 for independent features, and NaN where HSIC of a
-        place with itself is not positive.
+        place with itself is not positive. NaN too where the features of a place differ by rounding alone.
         """
         own_p = self.hsic_pp.diagonal()
+        varies_p = own_p > CONSTANT**2 * self.length_p
         scale_pp = torch.outer(own_p, own_p).sqrt()
-        return torch.where((own_p > 0) & (own_p[:, None] > 0), self.hsic_pp / scale_pp, torch.nan)
+        return torch.where(varies_p & varies_p[:, None], self.hsic_pp / scale_pp, torch.nan)
