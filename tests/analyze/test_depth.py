@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,35 @@ def test_of_constant_features_there_are_no_figures_but_reasons(world: Path, tmp_
         assert all(one["why"] for one in each)
     assert np.isnan(a_map(found, "explained", "constant", "constant")).all()
     assert values(found, "token cosine") != []
+
+
+class Broken(Encoder):
+    """An encoder whose features of some clips are not finite at one depth."""
+
+    def forward_intermediates(self, video_btchw: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        features = super().forward_intermediates(video_btchw, indices)
+        features[1:2] = [x_bnd.index_fill(0, torch.tensor([2]), torch.nan) for x_bnd in features[1:2]]
+        return features
+
+
+def test_a_clip_whose_features_are_not_finite_is_listed_and_does_not_count(world: Path, tmp_path: Path) -> None:
+    encoder = Broken.random(MODEL, SHAPE, seed=2)
+    found = analyze(encoder, world, tmp_path, batch=13)
+    assert found["clips"] == VIDEOS - 2
+    assert [why for _, why in found["skipped"]] == [f"the features of {encoder.name} after block 1 are not finite"] * 2
+    assert None not in values(found, "effective rank")
+
+
+def test_videos_without_a_class_are_no_class(world: Path, tmp_path: Path) -> None:
+    videos = sorted(world.rglob("*.mp4"))[:12]
+    rows = [f"{video},{'ab'[number % 2] if number < 8 else ''}" for number, video in enumerate(videos)]
+    (tmp_path / "list.csv").write_text("\n".join(["file_name,label", *rows]))
+    assert analyze(tiny_encoder(), tmp_path / "list.csv", tmp_path / "out")["classes"] == 2
+
+
+def test_encoders_of_one_name_are_refused(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is named twice"):
+        analyze([tiny_encoder(), tiny_encoder()], world, tmp_path)
 
 
 def test_a_file_that_cannot_be_decoded_is_listed_and_does_not_count(world: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -57,27 +57,28 @@ class DepthConfig:
     """of random weights, and of what figures draw"""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
-    precision: str = "auto"
-    """of the encoders: auto, fp32, bf16"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """of the encoders; auto: bf16 if the hardware supports it, else fp32"""
     workers: int = 2
     """processes that decode, for each shape of clips"""
     threads: int | None = None
     """CPU threads; None: on a CPU OMP_NUM_THREADS, without it one for each processor"""
 
-    def check(self, held: int = 0) -> None:
-        """Raises ConfigError with all that is wrong; `held` encoders are given beside those that are named."""
+    def check(self, held: Sequence[str] = ()) -> None:
+        """Raises ConfigError with all that is wrong; `held` are names of encoders that are given as objects."""
         problems = list(type_problems(self))
         if not problems:
-            problems += [] if self.encoders or held else ["encoders: none is named"]
-            twice = sorted({name for name in self.encoders if self.encoders.count(name) > 1})
+            names = (*self.encoders, *held)
+            problems += [] if names else ["encoders: none is named"]
+            twice = sorted({name for name in names if names.count(name) > 1})
             problems += [f"encoders: {name} is named twice" for name in twice]
             problems += [f"{name}: empty" for name in ("data", "out") if not getattr(self, name)]
-            if self.precision not in ("auto", "fp32", "bf16"):
-                problems.append(f"precision: {self.precision!r} is not one of auto, fp32, bf16")
             if self.clips is not None and self.clips < FEWEST:
                 problems.append(f"clips: {self.clips} are too few; there are figures from {FEWEST} on")
             if self.batch < 4:
                 problems.append(f"batch: {self.batch}: an unbiased CKA needs batches of 4")
+            if self.threads is not None and self.threads < 1:
+                problems.append(f"threads: {self.threads} is not positive")
             negative = [name for name in ("labelled", "workers") if getattr(self, name) < 0]
             problems += [f"{name}: {getattr(self, name)} is negative" for name in negative]
         if problems:
@@ -90,8 +91,8 @@ def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, q
 
     Raises ConfigError and LayerlockError for settings, encoders and data that cannot be used.
     """
-    config.check(held=len(given))
-    run = RunConfig(device=config.device, precision=config.precision)  # type: ignore[arg-type]
+    config.check(held=[one.name for one in given])
+    run = RunConfig(device=config.device, precision=config.precision)
     device = pick_device(run.device)
     keep_freed_memory(device)
     set_threads(config.threads, device)
@@ -112,10 +113,11 @@ def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, q
         for done, (rows, features) in enumerate(_batches(config, encoders, index, device, lost), 1):
             figures.add(rows, features)
             progress(min(done * config.batch, len(index)), len(index))
+    lost |= {index.videos[row].path: why for row, why in figures.not_finite.items()}
     if figures.clips < FEWEST:
         raise LayerlockError(
-            f"{index.root}: {figures.clips} of {len(index)} videos could be used, too few; "
-            f"{len(lost)} could not be decoded"
+            f"{index.root}: {figures.clips} of {len(index)} videos could be used, too few; the first of those that "
+            f"could not: {', '.join(min(lost.items()))}"
         )
     with Progress("computing figures of all depths", quiet) as progress:
         found = {"data": config.data, "clips": figures.clips, "classes": _classes(index)}
@@ -140,7 +142,9 @@ def _labels(index: Index) -> Tensor:
 
 
 def _classes(index: Index) -> int | None:
-    return len(_labels(index).unique()) if bool((_labels(index) >= 0).any()) else None
+    """How many classes the videos have; None without any."""
+    label_v = _labels(index)
+    return len(label_v[label_v >= 0].unique()) or None
 
 
 def _groups(index: Index) -> Tensor:

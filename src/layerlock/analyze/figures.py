@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
-from statistics import mean
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from layerlock.analyze.explained import Explained
 from layerlock.analyze.metrics import FORMS, LABELLED, POOLED, STEP_CKA, STEPS, TOKENS, Form, Metric
 from layerlock.encoders import FrozenEncoder
 from layerlock.evaluation.intervals import Interval
-from layerlock.features import Place, finite_clips
+from layerlock.features import Place, finite_clips, not_finite
 from layerlock.measures.moments import Moments
 from layerlock.measures.similarity import Alignment
 
@@ -43,19 +43,23 @@ class Figures:
         self.encoders = encoders
         self.places = [place for name, one in encoders.items() for place in _places(name, one)]
         self.moments = {place: Moments(encoders[place[0]].width) for place in self.places}
-        self.of_batches: dict[tuple[Metric, Place], list[float]] = {}
+        self.of_batches: dict[tuple[Metric, Place], list[tuple[float, int]]] = {}
         self.alignments = {name: Alignment(unbiased=name == UNBIASED) for name in CKA}
         self.explained = {name: Explained(one.depth + 1, one.width, seed) for name, one in encoders.items()}
         self.kept, self.kept_rows = kept, list[int]()
         self.features: dict[tuple[Form, Place], list[Tensor]] = {}
         self.clips = 0
+        self.not_finite: dict[int, str] = {}
+        """rows that do not count, and why"""
 
     def add(self, rows: Sequence[int], features: Mapping[Place, Tensor]) -> None:
         """The clips of some rows, `[B, N, D]` at every place; those that are not finite somewhere do not count."""
         if not rows:
             return
-        finite_b = torch.stack([finite.cpu() for finite in finite_clips(features).values()]).all(0)
-        at = finite_b.nonzero().flatten().tolist()
+        finite = {place: finite_b.tolist() for place, finite_b in finite_clips(features).items()}
+        for place, finite_b in finite.items():
+            self.not_finite |= {row: not_finite(place) for row, each in zip(rows, finite_b, strict=True) if not each}
+        at = [number for number, row in enumerate(rows) if row not in self.not_finite]
         rows, features = [rows[one] for one in at], {place: x[at] for place, x in features.items()}
         self.clips += len(rows)
         pooled = {place: features[place].mean(1).cpu() for place in self.places}
@@ -75,16 +79,17 @@ class Figures:
     def _add_batch(self, features: Mapping[Place, Tensor]) -> None:
         for place in self.places:
             for metric, of_tokens in TOKENS.items():
-                self._note(metric, place, of_tokens(features[place]))
+                self._note(metric, place, of_tokens(features[place]), len(features[place]))
         for name, encoder in self.encoders.items():
             places = _places(name, encoder)
             for before, after in pairwise(places):
                 for metric, of_steps in STEPS.items():
-                    self._note(metric, after, of_steps(features[before], features[after]))
+                    self._note(metric, after, of_steps(features[before], features[after]), len(features[after]))
             self.explained[name].add([features[place] for place in places])
 
-    def _note(self, metric: Metric, place: Place, value: float) -> None:
-        self.of_batches.setdefault((metric, place), []).append(value)
+    def _note(self, metric: Metric, place: Place, value: float, clips: int) -> None:
+        if math.isfinite(value):
+            self.of_batches.setdefault((metric, place), []).append((value, clips))
 
     def found(self, label_v: Tensor, group_v: Tensor, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Encoders, metrics, values and maps as plain data; `label_v` and `group_v` are of all rows."""
@@ -114,9 +119,9 @@ class Figures:
             why = "nothing varies, or there are too few directions"
             yield _value(metric, place, Interval(of_moments(self.moments[place])), why)
         for metric in (*TOKENS, *STEPS):
-            found = [value for value in self.of_batches.get((metric, place), ()) if math.isfinite(value)]
+            found = self.of_batches.get((metric, place))
             why = FIRST if metric in STEPS and place[1] == 0 else "not defined in any batch"
-            yield _value(metric, place, Interval(mean(found) if found else math.nan), why)
+            yield _value(metric, place, Interval(fmean(*zip(*found, strict=True)) if found else math.nan), why)
         at = self.places.index(place)
         alike = float(self._cka(UNBIASED)[at, at - 1]) if place[1] else math.nan
         yield _value(STEP_CKA, place, Interval(alike), "features do not vary, or too few clips" if place[1] else FIRST)

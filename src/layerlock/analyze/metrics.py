@@ -82,15 +82,16 @@ TOKENS: dict[Metric, OfTokens] = {
         better="lower",
     ): lambda x_bnd: tokens.uniformity(x_bnd.float().mean(1)),
 }
-"""of the tokens of each batch, averaged over batches"""
+"""of the tokens of each batch, averaged over batches, each weighted by its clips"""
 
 STEPS: dict[Metric, OfSteps] = {
     Metric(
         name="displacement",
-        about="Mean length of the change of a token from the depth before over its length there.",
+        about="Mean length of the change of a token from the depth before over its length there; the last depth "
+        "comes with the encoder's final norm.",
     ): tokens.displacement,
 }
-"""of the tokens of each batch at the depth before and at this one, averaged over batches"""
+"""of the tokens of each batch at the depth before and at this one, averaged in the same way"""
 
 STEP_CKA = Metric(
     name="CKA to the depth before",

@@ -25,7 +25,7 @@ def write(found: Mapping[str, Any], folder: Path) -> None:
 
 
 def _write_table(found: Mapping[str, Any], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.DictWriter(file, COLUMNS, restval="")
         table.writeheader()
         table.writerows(found["values"])
