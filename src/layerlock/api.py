@@ -170,10 +170,12 @@ def embed(
 
     The encoder is one that is held, and then on `device` already, or the name of any (docs/encoders.md). `data_root` is
     the folder that the paths of a list begin at, without one the list's. `out` is an .npz file to write, with
-    `features` and `files`. Vectors are centred and whitened, so that their cosines tell videos apart: as learned from
-    these videos, where they differ at all (`whiten` None) or else with an error (True), or, where `whiten` is the .npz
-    file of an earlier call, from those, so that old and new ones compare; False leaves them as they are. Raises
-    LayerlockError for an encoder, data or a file that cannot be used.
+    `features` and `files`.
+
+    Vectors are centred and whitened, so that their cosines tell videos apart. `whiten` None learns this from the
+    videos, and leaves vectors as they are where all are the same or some are not finite; True makes that an error;
+    False leaves them as they are; the .npz file of an earlier call whitens as that call did, so that old and new
+    vectors compare. Raises LayerlockError for an encoder, data or a file that cannot be used.
     """
     from layerlock.encoders import open_encoder
     from layerlock.encoders.checks import fingerprint
@@ -182,9 +184,10 @@ def embed(
     place = encoder.vit.embed.weight.device if isinstance(encoder, Encoder) else pick_device(device)
     model = open_encoder(str(encoder), device=place) if isinstance(encoder, str | Path) else encoder
     root = _text(data_root)
-    found = embed_videos(model, str(data), root=root, depth=depth, batch=batch, workers=workers, device=place)
     facts = {"encoder": fingerprint(model), "depth": block_at(HEADLINE, model.depth) if depth is None else depth}
-    features_vd, learned = _whitened(found.features_vd, whiten, facts)
+    by = Whitening.load(Path(whiten), facts) if isinstance(whiten, str | Path) else whiten
+    found = embed_videos(model, str(data), root=root, depth=depth, batch=batch, workers=workers, device=place)
+    features_vd, learned = _whitened(found.features_vd, by)
     embeddings = Embeddings(features=features_vd.numpy(), files=found.names, rejected=found.rejected, whitening=learned)
     if out is not None:
         path = Path(out)
@@ -196,16 +199,14 @@ def embed(
     return embeddings
 
 
-def _whitened(
-    features_vd: Tensor, whiten: bool | str | Path | None, facts: Mapping[str, object]
-) -> tuple[Tensor, Whitening | None]:
+def _whitened(features_vd: Tensor, by: Whitening | bool | None) -> tuple[Tensor, Whitening | None]:
     """Vectors of videos as `embed` gives them, and how they were whitened."""
-    if whiten is False:
+    if by is False:
         return features_vd, None
     try:
-        learned = Whitening.load(Path(whiten), facts) if isinstance(whiten, str | Path) else whitening(features_vd)
+        learned = by if isinstance(by, Whitening) else whitening(features_vd)
     except ValueError as error:
-        if whiten is None:
+        if by is None:
             return features_vd, None
         raise LayerlockError(f"whiten: {len(features_vd)} videos cannot be whitened ({error})") from None
     return learned.apply(features_vd), learned

@@ -112,7 +112,10 @@ def test_vectors_of_another_kind_are_not_whitened_alike(
 def test_what_cannot_be_whitened_is_an_error(encoder: Encoder, world: Path, tmp_path: Path) -> None:
     layerlock.embed(encoder, world, out=tmp_path / "plain.npz", whiten=False, workers=0)
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    for none in (tmp_path / "plain.npz", tmp_path / "bad.mp4", tmp_path / "nowhere.npz"):
+    (tmp_path / "half.npz").write_bytes((tmp_path / "plain.npz").read_bytes()[:200])
+    (tmp_path / "empty.npz").touch()
+    np.save(tmp_path / "array.npy", np.ones(3))
+    for none in map(tmp_path.joinpath, ("plain.npz", "bad.mp4", "nowhere.npz", "half.npz", "empty.npz", "array.npy")):
         with pytest.raises(LayerlockError, match="holds no whitening"):
             layerlock.embed(encoder, world, whiten=none, workers=0)
     for path in sorted(world.rglob("*.mp4"))[1:]:

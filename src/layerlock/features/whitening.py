@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -39,9 +40,9 @@ class Whitening:
         where one of the `facts` of the file (encoder, depth) is another.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 kept = {name: file[name] for name in (*facts, "mean", "map")}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:
             raise LayerlockError(f"{path}: holds no whitening ({error})") from None
         for name, value in facts.items():
             if (theirs := kept[name].item()) != value:
