@@ -256,7 +256,7 @@ def _pooled(
     """Mean-pooled features `[V, D]` of each candidate, and the videos that could not be decoded."""
     file_names = {str(candidate): f"{candidate.encoder}/{candidate.block}" for candidate in candidates}
     saved = load_tensors(file)
-    if saved is not None:
+    if saved is not None and saved[0].keys() >= set(file_names.values()):  # names in older files are others
         return {name: saved[0][kept] for name, kept in file_names.items()}, saved[1]["lost"]
     batch, done = setup.config.batch, count(1)
     with setup.progress(f"features of {len(views)} videos") as progress:
