@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from layerlock.data.synth import SynthConfig, write_videos
 from layerlock.errors import ConfigError, LayerlockError
+from layerlock.evaluation import words
+from layerlock.evaluation.readouts import Candidate, build_readout
 from layerlock.evaluation.results import Evaluation
 from layerlock.evaluation.run import evaluate
 from layerlock.evaluation.sweep import Sweep
+from layerlock.evaluation.tasks import Shape
+from layerlock.model.encoder import Encoder
 from layerlock.report.evaluation import write_evaluation
 
 
@@ -74,6 +79,27 @@ def test_a_solved_readout_alone_trains_nothing_and_is_resumed(
     assert again.rows == first.rows
     with pytest.raises(ConfigError, match="lrs: nothing is trained with --readout solved"):
         run(tmp_path / "other", world, readout="solved", lrs=(1e-2,))
+
+
+def test_without_appearance_solved_readouts_read_changes_alone_and_the_results_say_so(
+    tmp_path: Path, world: Path
+) -> None:
+    found = run(
+        tmp_path / "out", world, readout="solved", appearance="no", baselines="no", depths=(1.0,), batch=7, workers=1
+    )
+    (weight,) = [x for name, x in load_file(tmp_path / "out" / "readouts.safetensors").items() if x.ndim == 2]
+    changes = min(4, tiny_encoder().grid[0]) - 1
+    assert list(weight.shape) == [1, 2 * changes * tiny_encoder().width]
+    assert "Solved readouts see changes over time alone." in words.sentences(found)
+
+
+def test_an_encoder_with_one_token_in_time_has_no_changes_to_read() -> None:
+    encoder = tiny_encoder()
+    still = Encoder.random(encoder.vit.config, replace(encoder.clip, frames=encoder.vit.config.patch[0]))
+    candidate = Candidate(encoder="encoder", kind="solved", block=1, fraction=0.5)
+    with pytest.raises(LayerlockError, match="nothing of encoder changes: it has one token in time"):
+        build_readout(candidate, still, Shape(outputs=1, appearance=False), seed=0)
+    assert build_readout(candidate, still, Shape(outputs=1), seed=0)(torch.ones(2, 3, still.width)).shape == (2, 1, 1)
 
 
 def test_losses_do_not_depend_on_the_unit_and_unknown_numbers_do_not_count() -> None:

@@ -116,7 +116,8 @@ def sentences(results: Evaluation) -> list[str]:
     data = results.data
     videos, groups = data["videos"], data["groups"]
     leads = "; leads over baselines are taken video by video, and negative where the baseline is better"
-    seeds = results.settings.get("config", {}).get("readout_seeds", 1)
+    config = results.settings.get("config", {})
+    seeds = config.get("readout_seeds", 1)
     drawn = "groups of videos" if groups["test"] < videos["test"] else "videos"
     seeded = f" and {seeds} readout seeds" * (seeds > 1)
     said = [
@@ -128,6 +129,8 @@ def sentences(results: Evaluation) -> list[str]:
         f"{groups['test']} test.",
         *(f"{note}." for note in data["notes"]),
     ]
+    if config.get("appearance") == "no":
+        said.append("Solved readouts see changes over time alone.")
     if results.dropped:
         told = "; ".join(f"{name}: {reason}" for name, reason in results.dropped[:DROPPED])
         said.append(f"! Readouts that were dropped: {len(results.dropped)}; {told}.")
