@@ -321,7 +321,9 @@ def run_analysis(config: DepthConfig, held: Sequence[FrozenEncoder] = (), *, qui
     try:
         from layerlock.report.analysis import write_analysis
 
-        write_analysis(found, Path(config.out) / "report.html")
+        page = Path(config.out) / "report.html"
+        page.unlink(missing_ok=True)  # that of an earlier analysis
+        write_analysis(found, page)
     except Exception as error:
         print(f"report.html was not written: {_reason(error)}; all figures are in {config.out}/depth.json")
     return found

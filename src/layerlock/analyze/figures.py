@@ -24,8 +24,8 @@ FEWEST_OF_BATCH = 4
 BIASED = "CKA"
 UNBIASED = "CKA, unbiased"
 CKA = {
-    BIASED: "Linear CKA (arXiv 1905.00414) of mean-pooled features, from HSIC averaged over minibatches; biased "
-    "upwards, the more so the fewer clips a batch has.",
+    BIASED: "Linear CKA (arXiv 1905.00414) of mean-pooled features, from HSIC averaged over minibatches, each "
+    "weighted by its clips; biased upwards, the more so the fewer clips a batch has.",
     UNBIASED: "The same with the unbiased estimator of HSIC (arXiv 2010.15327): near 0 for independent features.",
 }
 FIRST = "there is no depth before"
