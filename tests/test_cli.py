@@ -40,7 +40,9 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return int(code or 0), said.out, said.err
 
 
-@pytest.mark.parametrize("verb", ["recipes", "synth", "embed", "evaluate", "index", "info", "report", "pretrain"])
+@pytest.mark.parametrize(
+    "verb", ["recipes", "synth", "embed", "evaluate", "analyze", "index", "info", "report", "pretrain"]
+)
 def test_every_verb_has_help(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     code, out, _ = call(capsys, verb, "--help")
     assert code == 0
@@ -228,6 +230,9 @@ def test_a_resume_need_not_repeat_the_kind_and_another_is_refused(
         (["pretrain", "layerlock-tiny", "--run.store-gb", "inf", "--out", "run"], "run.store_gb: inf"),
         (["pretrain", "layerlock-tiny", "--run.store-gb", "-1", "--out", "run"], "run.store_gb: -1"),
         (["embed"], "emb"),
+        (["analyze", "breadth", "a"], "usage: layerlock analyze depth"),
+        (["analyze", "depth", "a", "--encoders", "b"], "encoders: named twice"),
+        (["analyze", "depth", "nowhere", "--data", "x"], "'nowhere' is no encoder"),
         (["index", "nowhere"], "nowhere"),
         (["index", ""], "data: the name is empty"),
     ],

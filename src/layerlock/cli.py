@@ -240,10 +240,12 @@ def analyze(arguments: Sequence[str]) -> int:
     if arguments[:1] != ["depth"] or (len(arguments) == 1 and not asked):
         print(ANALYZE_USAGE, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
-    named = list(takewhile(lambda word: not word.startswith("-"), arguments[1:]))
+    named, rest = list(takewhile(lambda word: not word.startswith("-"), arguments[1:])), list(arguments[1:])
+    if named and any(word.partition("=")[0] == "--encoders" for word in rest):
+        raise ConfigError(["encoders: named twice, first on the line and by --encoders"])
     given = tyro.cli(
         AnalyzeArguments,
-        args=list(arguments[1 + len(named) :]),
+        args=rest[len(named) :],
         default=AnalyzeArguments(config=DepthConfig(encoders=tuple(named))),
         prog="layerlock analyze depth ENCODER...",
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),

@@ -141,5 +141,6 @@ def test_without_appearance_what_stays_the_same_is_not_seen() -> None:
     x, constant = noise(2, 12, 5), noise(2, 1, 4, 5, seed=1).expand(2, 3, 4, 5).flatten(1, 2)
     found = over_time(x + constant, 3, appearance=False).view(2, 2, 2, 5)
     torch.testing.assert_close(found, over_time(x, 3, appearance=False).view(2, 2, 2, 5))
+    assert not over_time(constant, 3, appearance=False).any()
     readout = SolvedReadout(5, times=3, outputs=2, pooled=True, appearance=False)
     torch.testing.assert_close(readout.read(x + constant), readout.read(x))

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 
 def token_cosine(features: Tensor) -> float:
-    """Mean cosine between different layer-normed tokens `[..., D]`, in [-1, 1]: 1 when all tokens are one vector."""
+    """Mean cosine between different layer-normed tokens `[..., D]`, in [-1, 1]: 1 when all tokens are one vector
+    whose channels differ."""
     x = features.float().flatten(0, -2)
     x = F.normalize(F.layer_norm(x, x.shape[-1:]), dim=-1)
     rows = x.shape[0]

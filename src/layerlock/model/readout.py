@@ -127,7 +127,10 @@ def over_time(x_bnd: Tensor, times: int, *, appearance: bool = True) -> Tensor:
     wave_k1 = torch.arange(0 if appearance else 1, min(WAVES, times), device=x_bnd.device)[:, None]
     cosine_kt = torch.cos(torch.pi / times * wave_k1 * (torch.arange(times, device=x_bnd.device) + 0.5))
     cosine_kt = cosine_kt / cosine_kt.norm(dim=1, keepdim=True)
-    x_bkmd = torch.einsum("kt,btmd->bkmd", cosine_kt, x_bnd.float().unflatten(1, (times, -1)))
+    x_btmd = x_bnd.float().unflatten(1, (times, -1))
+    if not appearance:
+        x_btmd = x_btmd - x_btmd[:, :1]  # cosines sum to 0 but for rounding, which would let appearance through
+    x_bkmd = torch.einsum("kt,btmd->bkmd", cosine_kt, x_btmd)
     return torch.stack([x_bkmd.mean(2), x_bkmd.std(2, correction=0)], 2).flatten(1)
 
 
