@@ -113,7 +113,8 @@ class Logistic:
     def __init__(self, x_vw: np.ndarray, label_v: np.ndarray, classes: int) -> None:
         from sklearn.linear_model import LogisticRegression
 
-        self.x_vw, self.label_v, self.classes = x_vw, label_v, classes
+        # in float32, which features have: solved in half the time of float64
+        self.x_vw, self.label_v, self.classes = x_vw.astype(np.float32), label_v, classes
         self.possible = len(np.unique(label_v)) > 1
         self.fit = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
 
