@@ -35,6 +35,7 @@ EVALUATION: dict[str, Any] = {
     **{"depths": [0.5], "lrs": [1e-3], "readout": "linear", "baselines": "no", "test_share": 0.4},
     **{"examples": 16, "batch": 4, "workers": 0, "device": "cpu", "threads": 1, "quiet": True},
 }
+ANALYSIS: dict[str, Any] = {"workers": 0, "batch": 8, "device": "cpu", "threads": 1, "quiet": True}
 
 
 def settings() -> dict[str, object]:
@@ -99,6 +100,7 @@ VERBS: dict[str, Verb] = {
     "load": lambda made, out: layerlock.load(made / "run"),
     "random": lambda made, out: Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=24)),
     "open_encoder": lambda made, out: open_encoder(f"random:{made / 'run'}"),
+    "analyze_depth": lambda made, out: layerlock.analyze_depth(made / "run", made / "world", out=out / "a", **ANALYSIS),
     "embed": lambda made, out: layerlock.embed(made / "run", made / "world", workers=0, out=out / "a.npz"),
     "embed with workers": lambda made, out: layerlock.embed(made / "run", made / "world", workers=1),
     "evaluate": lambda made, out: layerlock.evaluate(made / "run", made / "world", out=out / "a", **EVALUATION),
@@ -114,6 +116,9 @@ FAIL: dict[str, Verb] = {
     "resume": lambda made, out: layerlock.pretrain(run_of(made / "run", seed=3), quiet=True, resume=True),
     "load": lambda made, out: layerlock.load(made),
     "open_encoder": lambda made, out: open_encoder("random:none"),
+    "analyze_depth": lambda made, out: layerlock.analyze_depth(
+        made / "none", made / "world", out=out / "a", **ANALYSIS
+    ),
     "embed": lambda made, out: layerlock.embed(made / "run", made / "world", workers=0, depth=99),
     "embed nothing": lambda made, out: layerlock.embed(made / "run", made / "none"),
     "evaluate": lambda made, out: layerlock.evaluate(made / "run", made / "none", out=out / "a", **EVALUATION),
