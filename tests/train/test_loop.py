@@ -245,7 +245,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(
 
     monkeypatch.setattr(F, "mse_loss", bad)
     with pytest.raises(LayerlockError) as error:
-        train(config(tmp_path, plan=Progressive(), run=run_config(log_every=log_every)), quiet=True)
+        train(config(tmp_path, plan=Progressive(), run=run_config(log_every=log_every, threads=1)), quiet=True)
     text = str(error.value)
     assert "step 6" in text
     assert all(f"noise/{index}" in text for index in range(20, 24))
@@ -558,7 +558,7 @@ def test_the_norm_of_the_gradients_is_logged_as_it_is_before_they_are_clipped(
 
     monkeypatch.setattr(Learner, "step", watch)
     optim = OptimConfig(lr=1e-3, clip_norm=limit)
-    train(config(tmp_path, optim=optim, run=run_config(log_every=2)), quiet=True)
+    train(config(tmp_path, optim=optim, run=run_config(log_every=2, threads=1)), quiet=True)
     logged = {line["step"]: line["gradient_norm"] for line in lines(tmp_path)}
     assert logged[2] == pytest.approx((norms[0] + norms[1]) / 2, rel=1e-5)
     assert logged[12] == pytest.approx((norms[10] + norms[11]) / 2, rel=1e-5)

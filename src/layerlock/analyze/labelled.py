@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layerlock.evaluation.intervals import Interval, bootstrap
-from layerlock.evaluation.solved import INVERSE_PENALTIES, Logistic, folds_of
+from layerlock.evaluation.solved import INVERSE_PENALTIES, Logistic, folds_of, side_by_side
 from layerlock.features.neighbours import Retrieval, leave_one_out
 
 UNKNOWN = Interval(math.nan)
@@ -31,16 +31,19 @@ def linear_probe(x_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Interval:
         mean_d, deviation_d = x_vd[fitted].mean(0), x_vd[fitted].std(0, correction=0)
         deviation_d = torch.where(deviation_d > 1e-9 * (1 + mean_d.abs()), deviation_d, torch.inf)
         scaled_vd = ((x_vd - mean_d) / deviation_d).numpy()
-        folds.append((Logistic(scaled_vd[fitted], label_v[fitted].numpy(), classes), scaled_vd, ~fitted))
+        fit = Logistic(scaled_vd[fitted], label_v[fitted].numpy(), classes)
+        folds.append((fit, scaled_vd[~fitted], ~fitted))
     hit_v, least = torch.zeros(len(label_v)), math.inf
-    for inverse_penalty in INVERSE_PENALTIES:
-        logit_vc = torch.zeros(len(label_v), classes, dtype=torch.float64)
-        for fit, scaled_vd, held_out in folds:
-            logit_vc[held_out] = torch.from_numpy(fit.logits(inverse_penalty, scaled_vd[held_out]))
-        loss = float(torch.nn.functional.cross_entropy(logit_vc, label_v, reduction="none").clamp(max=20).mean())
-        if loss > least:
-            break
-        hit_v, least = (logit_vc.argmax(1) == label_v).float(), loss
+    with side_by_side() as logits_of:
+        for inverse_penalty in INVERSE_PENALTIES:
+            logit_vc = torch.zeros(len(label_v), classes, dtype=torch.float64)
+            found = logits_of([(fit, x) for fit, x, _ in folds], inverse_penalty)
+            for logit_hc, (*_, held_out) in zip(found, folds, strict=True):
+                logit_vc[held_out] = torch.from_numpy(logit_hc)
+            loss = float(torch.nn.functional.cross_entropy(logit_vc, label_v, reduction="none").clamp(max=20).mean())
+            if loss > least:
+                break
+            hit_v, least = (logit_vc.argmax(1) == label_v).float(), loss
     return bootstrap(hit_v, group_v)
 
 

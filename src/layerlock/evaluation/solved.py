@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from layerlock.data.pool import processors
 from layerlock.errors import LayerlockError
 from layerlock.learn.sums import Sums
 from layerlock.model.readout import SolvedReadout
@@ -95,38 +98,40 @@ class Classes:
         x_vw, label_v, mean_w, deviation_w, splits = self.rows.standardized()
         if len(np.unique(label_v)) < 2:
             raise ValueError("all clips that could be used are of one class")
-        folds = [(Logistic(x_vw[fitted], label_v[fitted], self.classes), held_out) for fitted, held_out in splits]
-        folds = [(fit, held_out) for fit, held_out in folds if fit.possible]
+        folds = [
+            (Logistic(x_vw[fitted], label_v[fitted], self.classes), x_vw[held_out], label_v[held_out])
+            for fitted, held_out in splits
+            if len(np.unique(label_v[fitted])) > 1
+        ]
         inverse_penalty, least = INVERSE_PENALTIES[2], np.inf
-        for weaker in INVERSE_PENALTIES if folds else ():
-            loss = sum(_log_loss(fit.logits(weaker, x_vw[held_out]), label_v[held_out]) for fit, held_out in folds)
-            if loss > least:
-                break  # weaker still is worse still, and takes longest
-            inverse_penalty, least = weaker, loss
-        weight_wc, bias_c = Logistic(x_vw, label_v, self.classes).at(inverse_penalty)
+        with side_by_side() as logits_of:
+            for weaker in INVERSE_PENALTIES if folds else ():
+                logits = logits_of([(fit, x) for fit, x, _ in folds], weaker)
+                loss = sum(
+                    _log_loss(logit_vc, held_out_v) for logit_vc, (*_, held_out_v) in zip(logits, folds, strict=True)
+                )
+                if loss > least:
+                    break  # weaker still is worse still, and takes longest
+                inverse_penalty, least = weaker, loss
+            weight_wc, bias_c = Logistic(x_vw, label_v, self.classes).at(inverse_penalty)
         _set(readout, *_as_given(torch.from_numpy(weight_wc), torch.from_numpy(bias_c), mean_w, deviation_w))
 
 
 class Logistic:
-    """Regressions of the same clips at several penalties, each fit beginning at the one before."""
+    """Regressions of the same clips at several penalties, each fit beginning at the one before; `side_by_side` with
+    others.
+    """
 
     def __init__(self, x_vw: np.ndarray, label_v: np.ndarray, classes: int) -> None:
         from sklearn.linear_model import LogisticRegression
 
         # in float32, which features have: solved in half the time of float64
         self.x_vw, self.label_v, self.classes = x_vw.astype(np.float32), label_v, classes
-        self.possible = len(np.unique(label_v)) > 1
         self.fit = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
 
     def at(self, inverse_penalty: float) -> tuple[np.ndarray, np.ndarray]:
         """Weights `[W, C]` and bias `[C]`."""
-        from sklearn.exceptions import ConvergenceWarning
-
-        fit = self.fit.set_params(C=inverse_penalty)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty that takes long is not the best one
-            warnings.filterwarnings("ignore", "The number of unique classes")  # few videos of many classes
-            fit.fit(self.x_vw, self.label_v)
+        fit = self.fit.set_params(C=inverse_penalty).fit(self.x_vw, self.label_v)
         weight_wc, bias_c = np.zeros((self.x_vw.shape[1], self.classes)), np.full(self.classes, ABSENT)
         if len(fit.classes_) == 2:  # one row, for the second against the first
             weight_wc[:, fit.classes_[1]] = fit.coef_[0]
@@ -140,6 +145,20 @@ class Logistic:
         """Of other clips, `[V, C]`."""
         weight_wc, bias_c = self.at(inverse_penalty)
         return x_vw @ weight_wc + bias_c
+
+
+@contextmanager
+def side_by_side() -> Iterator[Callable[[Sequence[tuple[Logistic, np.ndarray]], float], list[np.ndarray]]]:
+    """The logits of each of several regressions for other clips, at one penalty, each on a core of its own: their
+    products are too narrow to be divided among cores, and have the same bits on any number of them.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    with ThreadPoolExecutor(min(FOLDS, processors())) as pool, threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty that takes long is not the best one
+        warnings.filterwarnings("ignore", "The number of unique classes")  # few videos of many classes
+        yield lambda fits, inverse_penalty: list(pool.map(lambda fit: fit[0].logits(inverse_penalty, fit[1]), fits))
 
 
 def _log_loss(logit_vc: np.ndarray, label_v: np.ndarray) -> float:

@@ -7,7 +7,7 @@ never clips, steps or logs: that is the loop's.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -257,9 +257,11 @@ class Learner(nn.Module):
         scale: float = 1.0,
         weights: Mapping[str, float] | None = None,
         watch: bool = False,
+        backward: Callable[[Tensor], None] = Tensor.backward,
     ) -> StepFigures:
         """Adds `scale` times the gradients of this micro-batch's loss; `watch` also returns features and variances.
 
+        `backward` is called with each part of that loss whose graph is whole, and may put the gradients elsewhere.
         `video_btchw` is uint8 or in [0, 1]; `index_b` are global sample indices, from which all masks are drawn: on the
         device where the indices are, best on the CPU, since some masks' sizes have to be read. A loss counts with its
         factor in `weights`, by its label; figures are without.
@@ -274,7 +276,7 @@ class Learner(nn.Module):
                 if self.stage.trains_targets:  # their graph is gone with the backward of the pass before
                     latents = {source: h for source, h in latents.items() if source[0] != MODEL}
                 groups = self.groups(video_btchw[part], index_b[part], masks, latents, number)
-                figures = self._learn(groups, figures, scale, share / len(every), weights or {}, watch)
+                figures = self._learn(groups, figures, scale, share / len(every), weights or {}, watch, backward)
         return figures
 
     def _learn(
@@ -285,6 +287,7 @@ class Learner(nn.Module):
         share: float,
         weights: Mapping[str, float],
         watch: bool,
+        backward: Callable[[Tensor], None],
     ) -> StepFigures:
         """Backward through the groups as they close; the figures `before` with `share` times those of this pass."""
         losses, variance, explained = dict(before.losses), dict(before.target_variance), dict(before.explained)
@@ -301,7 +304,7 @@ class Learner(nn.Module):
                     variance[label] = variance.get(label, 0) + prediction.target_variance() * share
                     explained[label] = explained.get(label, 0) + prediction.explained() * share
             if group.closed and pending is not None:
-                (pending * scale).backward()
+                backward(pending * scale)
                 pending = None
             features = group.features_bkd.detach().flatten(0, 1) if watch else None
         if features is not None and before.features_nd is not None:

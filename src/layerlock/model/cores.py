@@ -1,7 +1,7 @@
-"""Clips spread over the cores of a CPU, for frozen encoders.
+"""Clips spread over the cores of a CPU.
 
-Layers that all cores share wait for the slowest core every time. A clip to a core waits once a clip, its activations
-stay in that core's cache, and its features are those of one thread, however many there are.
+Layers that all cores share wait for the slowest core every time. Where each core has clips of its own it waits once,
+activations stay in that core's cache, and each clip's features are those of one thread, however many there are.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from threading import Barrier, Lock
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from layerlock import (
     torch_private,
 )
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 Read = Callable[[Tensor], list[Tensor]]
 """A clip `[1, ...]` in, features `[1, ...]` of several depths out; called from several threads at once."""
 
@@ -35,9 +38,25 @@ def clip_by_clip(read: Read, video_btchw: Tensor) -> list[Tensor]:
     has one thread (`mind_forks`).
     """
     read, clips = torch.no_grad()(read), video_btchw.split(1)
-    found = [] if torch_private.bound_to_this_thread() else _full_rounds(read, clips)
+    found = full_rounds(read, clips)
     found += [read(clip) for clip in clips[len(found) :]]
     return [torch.cat(same_depth) for same_depth in zip(*found, strict=True)]
+
+
+def full_rounds(work: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
+    """What `work` makes of the first items: as many at a time as torch has threads, each on a thread of its own on
+    which torch has one, in as many rounds as occupy all of them. None of the items where that is not possible: torch
+    has one thread, there are fewer items or fewer cores, or something is in force in the calling thread alone.
+    """
+    if torch_private.bound_to_this_thread():
+        return []
+    mind_forks()
+    with _counting:  # no other caller may count threads while readers are set up
+        threads = torch.get_num_threads()
+        if not 1 < threads <= min(len(items), _cores()):
+            return []
+        readers = _readers(threads)
+    return list(readers.map(work, items[: len(items) // threads * threads]))
 
 
 @lru_cache(maxsize=1)
@@ -54,17 +73,6 @@ def _forget_threads() -> None:
     _counting = Lock()
     _readers.cache_clear()
     torch.set_num_threads(1)
-
-
-def _full_rounds(read: Read, clips: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The first clips read: as many as occupy all threads a whole number of times."""
-    mind_forks()
-    with _counting:  # no other caller may count threads while readers are set up
-        threads = torch.get_num_threads()
-        if not 1 < threads <= min(len(clips), _cores()):
-            return []
-        readers = _readers(threads)
-    return list(readers.map(read, clips[: len(clips) // threads * threads]))
 
 
 def _cores() -> int:

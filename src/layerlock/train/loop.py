@@ -31,6 +31,7 @@ from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.networks import fingerprints
 from layerlock.learn.observed import decided, observes, own_copy, remember
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weighted, weights_of
+from layerlock.learn.shares import shared_step
 from layerlock.model.encoder import ClipShape, save_backbone
 from layerlock.process import keep_freed_memory, put_back
 from layerlock.progress import INDEXING, Progress
@@ -257,9 +258,11 @@ class Run:
         losses: dict[str, torch.Tensor] = {}
         for k in range(parts):
             part = batch.slice(k * size, (k + 1) * size)
-            last = k == parts - 1
-            shown = self.shown(part.to(self.device))
-            figures = self.learner.step(shown, part.index_b, scale=1 / parts, weights=weights, watch=watch and last)
+            watched = watch and k == parts - 1  # as a whole: variances of shares are not those of all clips
+            shared = None if watched else shared_step(self.learner, part, self.shown, scale=1 / parts, weights=weights)
+            figures = shared or self.learner.step(
+                self.shown(part.to(self.device)), part.index_b, scale=1 / parts, weights=weights, watch=watched
+            )
             losses = {name: losses.get(name, 0) + value / parts for name, value in figures.losses.items()}
         together.reduce_gradients(self.learner.live().values())
         norm = bounded(self.learner.live().values(), config.optim.clip_norm)
