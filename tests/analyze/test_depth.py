@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def analyze(encoders: Any, data: Path, out: Path, **changes: Any) -> dict[str, Any]:
-    settings = {"workers": 0, "device": "cpu", "precision": "fp32", "batch": 8, "quiet": True} | changes
+    settings: dict[str, Any] = {"workers": 0, "device": "cpu", "precision": "fp32", "batch": 8, "quiet": True} | changes
     return layerlock.analyze_depth(encoders, data, out=out, **settings)
 
 
@@ -108,7 +108,9 @@ def test_the_files_hold_all_figures(world: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "depth.json").read_text()) == found
     rows = list(csv.DictReader((tmp_path / "depth.csv").read_text().splitlines()))
     cells = sum(len(row) for each in found["maps"] for row in each["values"])
-    assert len(rows) == len(found["values"]) + cells
+    heads = sum(len(each.get("heads", ())) for each in found["values"])
+    assert heads == 2 * MODEL.depth * MODEL.heads
+    assert len(rows) == len(found["values"]) + heads + cells
     assert {row["metric"] for row in rows} >= {metric["name"] for metric in found["metrics"]}
 
 
@@ -131,14 +133,16 @@ def test_of_constant_features_there_are_no_figures_but_reasons(world: Path, tmp_
         assert [one["value"] for one in each] == [None] * len(each)
         assert all(one["why"] for one in each)
     assert np.isnan(a_map(found, "explained", "constant", "constant")).all()
+    reasons = [one["why"] for one in found["values"] if one["metric"] == "attention distance in frames"]
+    assert reasons == ["there is no depth before", *["this encoder does not give its attention"] * 2]
     assert all(isinstance(value, float) for value in values(found, "token cosine"))
 
 
 class Broken(Encoder):
     """An encoder whose features of some clips are not finite at one depth."""
 
-    def forward_intermediates(self, video_btchw: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        features = super().forward_intermediates(video_btchw, indices)
+    def forward_intermediates(self, video_btchw: Tensor, indices: Sequence[int], **options: Any) -> list[Tensor]:
+        features = super().forward_intermediates(video_btchw, indices, **options)
         features[1:2] = [x_bnd.index_fill(0, torch.tensor([2]), torch.nan) for x_bnd in features[1:2]]
         return features
 
@@ -199,7 +203,13 @@ def test_one_class_has_no_probe_and_says_why(world: Path, tmp_path: Path) -> Non
     ],
 )
 def test_what_cannot_be_analyzed_is_said(world: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    settings = {"encoders": ("random:nano",), "data": world, "out": tmp_path, "device": "cpu", "quiet": True} | changes
+    settings: dict[str, Any] = {
+        "encoders": ("random:nano",),
+        "data": world,
+        "out": tmp_path,
+        "device": "cpu",
+        "quiet": True,
+    } | changes
     with pytest.raises((ConfigError, LayerlockError), match=message):
         layerlock.analyze_depth(**settings)
 

@@ -14,7 +14,7 @@ from hub_models import MEAN, STD, VIDEOMAE, VJEPA2, hub_model, noise, normalized
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from layerlock.encoders import at_hand, open_encoder, random_like
+from layerlock.encoders import AttentionEncoder, at_hand, open_encoder, random_like
 from layerlock.errors import LayerlockError
 from layerlock.model.encoder import ClipShape, Encoder
 
@@ -73,6 +73,22 @@ def test_vjepa2_features_are_theirs_at_every_depth(kind: str, tmp_path: Path) ->
     shuffled = encoder.forward_intermediates(fractions, [3, 1, 3])
     assert worst([shuffled[1], shuffled[2]], [wanted[1], wanted[3]]) < 1e-4
     assert not any(x.requires_grad for x in shuffled)
+
+
+@pytest.mark.parametrize("kind", ["VideoMAEModel", "VJEPA2Model"])
+def test_attention_is_theirs_in_every_block(kind: str, tmp_path: Path) -> None:
+    model = hub_model(kind, attn_implementation="eager")
+    encoder = open_encoder(saved(model, tmp_path))
+    assert isinstance(encoder, AttentionEncoder)
+    options = {} if kind == "VideoMAEModel" else {"skip_predictor": True}
+    theirs = model(normalized(noise()), output_attentions=True, **options).attentions
+    features = encoder.forward_intermediates(noise(), ALL)
+    for block, (x_bnd, wanted) in enumerate(zip(features, theirs, strict=False), 1):
+        q, k = encoder.queries_and_keys(block, x_bnd)
+        weight = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        assert weight.std() > 1e-3
+        assert torch.allclose(weight, wanted, atol=1e-5)
+    assert len(theirs) == block == encoder.depth
 
 
 def test_vjepa2_takes_clips_of_any_length(tmp_path: Path) -> None:

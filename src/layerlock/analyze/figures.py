@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerlock.analyze.attention import AttentionDistances
 from layerlock.analyze.explained import Explained
-from layerlock.analyze.metrics import FORMS, LABELLED, POOLED, STEP_CKA, STEPS, TOKENS, Form, Metric
-from layerlock.encoders import FrozenEncoder
+from layerlock.analyze.metrics import ATTENTION, FORMS, LABELLED, POOLED, STEP_CKA, STEPS, TOKENS, Form, Metric
+from layerlock.encoders import AttentionEncoder, FrozenEncoder
 from layerlock.evaluation.intervals import Interval
 from layerlock.features import Place, finite_clips, not_finite
 from layerlock.measures.moments import Moments
@@ -29,6 +30,7 @@ CKA = {
     UNBIASED: "The same with the unbiased estimator of HSIC (arXiv 2010.15327): near 0 for independent features.",
 }
 FIRST = "there is no depth before"
+NO_ATTENTION = "this encoder does not give its attention"
 EXPLAINED = "explained"
 EXPLAINED_ABOUT = (
     "Share of the variance of the tokens of one depth (column) that a ridge regression from the same tokens at another "
@@ -46,6 +48,9 @@ class Figures:
         self.of_batches: dict[tuple[Metric, Place], list[tuple[float, int]]] = {}
         self.alignments = {name: Alignment(unbiased=name == UNBIASED) for name in CKA}
         self.explained = {name: Explained(one.depth + 1, one.width, seed) for name, one in encoders.items()}
+        self.attention = {
+            name: AttentionDistances(one, seed) for name, one in encoders.items() if isinstance(one, AttentionEncoder)
+        }
         self.kept, self.kept_rows = kept, list[int]()
         self.features: dict[tuple[Form, Place], list[Tensor]] = {}
         self.clips = 0
@@ -85,7 +90,10 @@ class Figures:
             for before, after in pairwise(places):
                 for metric, of_steps in STEPS.items():
                     self._note(metric, after, of_steps(features[before], features[after]), len(features[after]))
-            self.explained[name].add([features[place] for place in places])
+            of_depths = [features[place] for place in places]
+            self.explained[name].add(of_depths)
+            if name in self.attention:
+                self.attention[name].add(of_depths)
 
     def _note(self, metric: Metric, place: Place, value: float, clips: int) -> None:
         if math.isfinite(value):
@@ -97,7 +105,7 @@ class Figures:
         for done, place in enumerate(self.places, 1):
             values += self._of_place(place, label_v[self.kept_rows], group_v[self.kept_rows])
             progress(done, len(self.places))
-        metrics = [*POOLED, *TOKENS, *STEPS, STEP_CKA, *(LABELLED if self.kept_rows else ())]
+        metrics = [*POOLED, *TOKENS, *STEPS, *ATTENTION, STEP_CKA, *(LABELLED if self.kept_rows else ())]
         return {
             "encoders": [
                 {
@@ -122,6 +130,8 @@ class Figures:
             found = self.of_batches.get((metric, place))
             why = FIRST if metric in STEPS and place[1] == 0 else "not defined in any batch"
             yield _value(metric, place, Interval(fmean(*zip(*found, strict=True)) if found else math.nan), why)
+        for metric in ATTENTION:
+            yield self._reach(metric, place)
         at = self.places.index(place)
         alike = float(self._cka(UNBIASED)[at, at - 1]) if place[1] else math.nan
         yield _value(STEP_CKA, place, Interval(alike), "features do not vary, or too few clips" if place[1] else FIRST)
@@ -131,6 +141,16 @@ class Figures:
                 yield _value(metric, place, of_labelled(x_vw, label_v, group_v), "")
             except ValueError as error:
                 yield _value(metric, place, Interval(math.nan), str(error))
+
+    def _reach(self, metric: Metric, place: Place) -> dict[str, Any]:
+        """The mean over heads, the lowest and the highest of them, and each."""
+        name, depth = place
+        if depth == 0 or name not in self.attention:
+            return _value(metric, place, Interval(math.nan), NO_ATTENTION if depth else FIRST)
+        heads = self.attention[name].by_head(metric, depth)
+        if not all(map(math.isfinite, heads)):
+            return _value(metric, place, Interval(math.nan), "not defined in any batch")
+        return _value(metric, place, Interval(fmean(heads), min(heads), max(heads)), "") | {"heads": heads}
 
     def _cka(self, name: str) -> Tensor:
         alignment = self.alignments[name]

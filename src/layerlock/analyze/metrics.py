@@ -42,6 +42,7 @@ FORMS: dict[Form, Callable[[Tensor, int], Tensor]] = {
 OfMoments = Callable[[Moments], float]
 OfTokens = Callable[[Tensor], float]
 OfSteps = Callable[[Tensor, Tensor], float]
+Distance = Callable[[Tensor], Tensor]
 OfLabelled = Callable[[Tensor, Tensor, Tensor], Interval]
 
 POOLED: dict[Metric, OfMoments] = {
@@ -92,6 +93,22 @@ STEPS: dict[Metric, OfSteps] = {
     ): tokens.displacement,
 }
 """of the tokens of each batch at the depth before and at this one, averaged in the same way"""
+
+_REACH = (
+    " of keys from queries, weighted by attention (arXiv 2010.11929, figure 7; arXiv 2108.08810): the mean over the "
+    "heads of the block, from the lowest to the highest head; each head is a dot."
+)
+ATTENTION: dict[Metric, Distance] = {
+    Metric(
+        name="attention distance in pixels",
+        about="Mean distance within the frame, between centres of patches in pixels of the clip," + _REACH,
+    ): lambda offset_qn3: offset_qn3[..., 1:].norm(dim=-1),
+    Metric(
+        name="attention distance in frames",
+        about="Mean distance in time, between patches in frames of the clip," + _REACH,
+    ): lambda offset_qn3: offset_qn3[..., 0].abs(),
+}
+"""of how far keys are from queries in frames, rows and columns `[Q, N, 3]`; averaged by head"""
 
 STEP_CKA = Metric(
     name="CKA to the depth before",

@@ -11,7 +11,7 @@ from typing import Any
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole
 
-COLUMNS = ("encoder", "depth", "other encoder", "other depth", "metric", "value", "low", "high", "why")
+COLUMNS = ("encoder", "depth", "other encoder", "other depth", "metric", "head", "value", "low", "high", "why")
 
 
 def write(found: Mapping[str, Any], folder: Path) -> None:
@@ -26,9 +26,12 @@ def write(found: Mapping[str, Any], folder: Path) -> None:
 
 def _write_table(found: Mapping[str, Any], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        table = csv.DictWriter(file, COLUMNS, restval="")
+        table = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
         table.writeheader()
-        table.writerows(found["values"])
+        for each in found["values"]:
+            table.writerow(each)
+            place = {name: each[name] for name in ("encoder", "depth", "metric")}
+            table.writerows(place | {"head": head, "value": value} for head, value in enumerate(each.get("heads", ())))
         for each in found["maps"]:
             for depth, row in enumerate(each["values"]):
                 for other, value in enumerate(row):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -47,5 +47,17 @@ class FrozenEncoder(Protocol):
         with a graph. The output of the last block comes with the model's final norm where it has one; those of
         earlier blocks are as the blocks return them. Raises LayerlockError for clips of another shape or type and for
         depths that are not there.
+        """
+        ...
+
+
+@runtime_checkable
+class AttentionEncoder(FrozenEncoder, Protocol):
+    """A `FrozenEncoder` that tells where its blocks look."""
+
+    def queries_and_keys(self, block: int, x_bnd: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys `[B, heads, N, D / heads]` of a block (1: the first) with their positions, from its input
+        `[B, N, D]`, the features of the depth before. Weights are the softmax of their products over
+        sqrt(D / heads).
         """
         ...

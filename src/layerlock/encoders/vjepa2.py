@@ -78,6 +78,20 @@ class VJEPA2Encoder(nn.Module):
         read = partial(self._read, indices=indices)
         return clip_by_clip(read, video_btchw) if self.mean.device.type == "cpu" else read(video_btchw)
 
+    @torch.no_grad()
+    def queries_and_keys(self, block: int, x_bnd: Tensor) -> tuple[Tensor, Tensor]:
+        """As for every `AttentionEncoder`."""
+        layer = self.model.layer[block - 1]
+        y_bnd = layer.norm1(x_bnd.to(self.mean.device, layer.norm1.weight.dtype))
+        attention, place = layer.attention, layer.attention.get_position_ids(y_bnd)
+        query, key = (
+            attention.apply_rotary_embeddings(
+                part(y_bnd).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2), place
+            )
+            for part in (attention.query, attention.key)
+        )
+        return query, key
+
     def _read(self, video_btchw: Tensor, indices: Sequence[int]) -> list[Tensor]:
         x_bnd = self.model.embeddings(self._normalized(video_btchw))
         found = {0: x_bnd} if 0 in indices else {}

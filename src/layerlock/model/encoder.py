@@ -138,6 +138,16 @@ class Encoder(nn.Module):
         features = clip_by_clip(read, video_btchw) if device.type == "cpu" else read(video_btchw)
         return features if output_fmt == "tokens" else [x.unflatten(1, self.grid) for x in features]
 
+    @torch.no_grad()
+    def queries_and_keys(self, block: int, x_bnd: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys `[B, heads, N, D / heads]` of a block (1: the first) of whole clips, from its input `[B, N,
+        D]`: the features of the depth before.
+        """
+        x_bnd = x_bnd.to(self.vit.embed.weight.device, self.vit.compute)
+        part: Any = self.vit.blocks[block - 1]
+        query, key, _ = part.query_key_value(x_bnd, self.vit.rotation())
+        return query, key
+
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes `config.json` and `model.safetensors` into `folder`, made if need be."""
         return save_backbone(folder, self.vit, self.clip)

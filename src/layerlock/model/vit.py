@@ -199,6 +199,11 @@ class Block(nn.Module):
 
     def attention(self, x_bkd: Tensor, rotation: Rotation | None) -> Tensor:
         """What attention adds to `x`."""
+        y_bhkd = attend(*self.query_key_value(x_bkd, rotation))
+        return self.proj(y_bhkd.transpose(1, 2).reshape(x_bkd.shape))
+
+    def query_key_value(self, x_bkd: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What attention is between, with positions: `[B, heads, K, D / heads]` each."""
         b, k, d = x_bkd.shape
         y_bkd = self.norm1(x_bkd)
         if rotation is not None and not self.rotate_heads:
@@ -207,8 +212,7 @@ class Block(nn.Module):
         q, key, v = (part.transpose(1, 2) for part in qkv.unbind(2))
         if rotation is not None and self.rotate_heads:
             q, key = (rotate(part, rotation.per_head()) for part in (q, key))
-        y_bhkd = attend(q, key, v)
-        return self.proj(y_bhkd.transpose(1, 2).reshape(b, k, d))
+        return q, key, v
 
 
 class Blocks(nn.ModuleList):

@@ -31,9 +31,9 @@ def write_analysis(found: Mapping[str, Any], path: Path) -> Path:
         found: plain JSON data. `data` (a name), `clips` (a count) and `classes` (a count or None); `encoders`, each
             with `name`, `depths`, `width`, `tokens` and `blocks`; `metrics`, each with `name`, `about`, `better`
             ("higher", "lower" or None) and `percent`; `values`, each with `encoder`, `depth`, `metric`, `value`, `low`,
-            `high` (numbers or None) and `why` (the reason of a missing value); `maps`, each with `name`, `about`,
-            `rows` and `columns` (names of encoders) and `values` (a list for each depth of `rows`). A number that is
-            not finite is a missing value.
+            `high` (numbers or None), `why` (the reason of a missing value) and, of a mean over heads, `heads`; `maps`,
+            each with `name`, `about`, `rows` and `columns` (names of encoders) and `values` (a list for each depth of
+            `rows`). A number that is not finite is a missing value.
         path: the file to write.
 
     Raises:
@@ -104,7 +104,9 @@ def _encoder(number: int, one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each metric with `cells`, `[value, low, high, text]` by encoder and depth, and its missing values by reason."""
+    """Each metric with `cells`, `[value, low, high, text]` (of a mean over heads with a list of those) by encoder and
+    depth, and its missing values by reason.
+    """
     values = {(one["metric"], one["encoder"], one["depth"]): one for one in found["values"]}
     metrics = []
     for metric in found["metrics"]:
@@ -112,7 +114,7 @@ def _metrics(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         missing: dict[str, list[tuple[int, str]]] = {}
         for number, encoder in enumerate(found["encoders"]):
             of_depth = {depth: values.get((metric["name"], encoder["name"], depth), {}) for depth in encoder["depths"]}
-            cells.append([_cell(one, metric["percent"]) for one in of_depth.values()])
+            cells.append([_cell(one, metric["percent"]) + _heads(one) for one in of_depth.values()])
             for why, depths in _missing(of_depth).items():
                 where = "" if depths == encoder["depths"] else f"block{'s' * (len(depths) > 1)} {_depths(depths)}"
                 missing.setdefault(why, []).append((number, where))
@@ -148,6 +150,11 @@ def _cell(one: Mapping[str, Any], percent: bool) -> list[Any]:
         return [value, None, None, _figure(value, percent)]
     ends = ", ".join(_figure(end, percent).removesuffix(" %") for end in (low, high))
     return [value, low, high, f"{_figure(value, percent)} [{ends}]"]
+
+
+def _heads(one: Mapping[str, Any]) -> list[list[float | None]]:
+    """The values of heads, as one more entry of a cell; none where there are none."""
+    return [[_rounded(value) for value in one["heads"]]] if "heads" in one else []
 
 
 def _maps(found: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -110,9 +110,9 @@ function curves(metric) {
   const shown = chosen("encoder");
   const lines = found.encoders.map((encoder, number) => {
     const points = encoder.depths.map((depth, place) => {
-      const [value, low, high, words] = metric.cells[number][place];
+      const [value, low, high, words, heads = []] = metric.cells[number][place];
       const x = fractions() ? depth / Math.max(encoder.blocks, 1) : depth;
-      return { depth, x, value: scaled(value), low: scaled(low), high: scaled(high), words };
+      return { depth, x, value: scaled(value), low: scaled(low), high: scaled(high), words, heads };
     });
     return { encoder, points };
   });
@@ -152,6 +152,9 @@ function series({ encoder, points }, better, x, y) {
   for (const part of runs(points, ({ low }) => low !== null)) {
     const around = `M${path(part, "high")}L${path(part.slice().reverse(), "low")}Z`;
     group.append(svg("path", { class: part.length > 1 ? "band" : "whisker", d: around }));
+  }
+  for (const point of points) {
+    for (const head of point.heads) group.append(svg("circle", { cx: x(point.x), cy: y(head), r: 1.5, class: "head" }));
   }
   for (const part of runs(points, ({ value }) => value !== null)) {
     group.append(svg("path", { class: "line", d: `M${path(part, "value")}` }));
