@@ -10,7 +10,7 @@ SRC = REPOSITORY / "src" / "layerlock"
 FLOORS = [
     ["__main__"],
     ["cli"],
-    ["dry_run"],
+    ["dry_run", "show"],
     ["api"],
     ["recipes"],
     ["report"],

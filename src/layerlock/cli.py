@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from layerlock import api
 from layerlock.analyze.depth import DepthConfig
 from layerlock.config import Config, load_config
 from layerlock.data.index.describe import describe, describe_rejected
-from layerlock.data.index.listing import NothingUsable, printable
+from layerlock.data.index.listing import NothingUsable
 from layerlock.data.index.rows import declared
 from layerlock.errors import ConfigError, LayerlockError
-from layerlock.evaluation import words
 from layerlock.evaluation.config import EvaluateConfig
-from layerlock.evaluation.results import Evaluation
 from layerlock.evaluation.tasks import TASKS
 from layerlock.settings import KIND, kinds_of
+from layerlock.show import (
+    path_name,
+    show_depths,
+    show_embeddings,
+    show_evaluation,
+    show_facts,
+    show_recipe,
+    show_recipes,
+)
 from layerlock.train.folder import RunFolder
 
 DataPath = Annotated[str, tyro.conf.arg(metavar="PATH")]
@@ -68,10 +72,10 @@ def pretrain(arguments: Sequence[str]) -> int:
     if outcome.signal is not None:
         print(f"stopped after step {outcome.step}; everything is saved; run the same command with --resume to continue")
         return 128 + outcome.signal
-    print(f"encoder: {_name(outcome.folder / 'encoder')}")
+    print(f"encoder: {path_name(outcome.folder / 'encoder')}")
     report = outcome.folder / "report.html"
     if report.exists():
-        print(f"report:  {_name(report)}")
+        print(f"report:  {path_name(report)}")
     return 0
 
 
@@ -151,9 +155,6 @@ def _given(arguments: Sequence[str], flag: str) -> str | None:
     return next((b for a, b in pairwise(arguments) if a == flag), next(joined, None))
 
 
-WIDEST = 240
-"""columns that a table may take: broken cells could not be read"""
-
 EVALUATE_USAGE = f"""usage: layerlock evaluate ENCODER --task {"|".join(TASKS)} --data PATH
                           [--column NAME] [--test-data PATH] [--group REGEX] [--out DIR] [--depths 0.25,0.5,...]
                           [--lrs 1e-4,...] [--examples N] [--any-field VALUE] [--resume | --overwrite]
@@ -201,27 +202,6 @@ def _lists_apart(arguments: Sequence[str]) -> list[str]:
     return parts
 
 
-def show_evaluation(found: Evaluation) -> None:
-    """Prints the table of an evaluation, and what has to be said with it."""
-    console = Console(highlight=False, soft_wrap=True, width=WIDEST)
-    better = "higher" if found.higher_is_better else "lower"
-    tables = {
-        f"{found.task}: {better} is better": words.table(found),
-        f"{found.metric} of the test split by block": words.by_block(found),
-    }
-    for title, (head, rows) in tables.items():
-        if rows:
-            drawn = Table(*head, box=None, pad_edge=False, title_justify="left", title=title)
-            for row in rows:
-                drawn.add_row(*map(escape, row))
-            console.print(drawn)
-    for sentence in (*words.verdicts(found), *words.sentences(found)):
-        console.print(printable(sentence), markup=False)
-    console.print(f"results: {_name(Path(found.out) / 'results.json')}", markup=False)
-    if (Path(found.out) / "report.html").exists():
-        console.print(f"report:  {_name(Path(found.out) / 'report.html')}", markup=False)
-
-
 ANALYZE_USAGE = """usage: layerlock analyze depth ENCODER... --data PATH [--out DIR] [--clips N] [--any-field VALUE]
 
 `layerlock analyze depth --help` lists all fields; docs/analyze.md says what the figures are."""
@@ -251,25 +231,8 @@ def analyze(arguments: Sequence[str]) -> int:
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
     )
     found = api.run_analysis(given.config)
-    show_depths(found)
-    out = Path(given.config.out)
-    print(f"{found['clips']} clips, {len(found['skipped'])} files skipped; figures: {_name(out / 'depth.csv')}")
-    if (out / "report.html").exists():
-        print(f"report:  {_name(out / 'report.html')}")
+    show_depths(found, Path(given.config.out))
     return 0
-
-
-def show_depths(found: Mapping[str, Any]) -> None:
-    """Prints a table for each encoder, with a line for each depth."""
-    console = Console(highlight=False, soft_wrap=True, width=WIDEST)
-    value_of = {(each["encoder"], each["depth"], each["metric"]): each["value"] for each in found["values"]}
-    for encoder in found["encoders"]:
-        names = [metric["name"] for metric in found["metrics"]]
-        drawn = Table("depth", *names, box=None, pad_edge=False, title_justify="left", title=escape(encoder["name"]))
-        for depth in encoder["depths"]:
-            values = (value_of.get((encoder["name"], depth, name)) for name in names)
-            drawn.add_row(str(depth), *("-" if value is None else f"{value:.3g}" for value in values))
-        console.print(drawn)
 
 
 def recipes(name: tyro.conf.Positional[str] = "") -> None:
@@ -278,14 +241,10 @@ def recipes(name: tyro.conf.Positional[str] = "") -> None:
     Args:
         name: recipe to describe in full.
     """
-    console = Console(highlight=False, soft_wrap=True)
     if name:
-        console.print(api.describe_recipe(name), markup=False)
-        return
-    listed = api.list_recipes()
-    width = max(map(len, listed))
-    for each, text in listed.items():
-        console.print(f"[bold]{each:{width}}[/bold] {text}")
+        show_recipe(api.describe_recipe(name))
+    else:
+        show_recipes(api.list_recipes())
 
 
 def synth(
@@ -308,7 +267,7 @@ def synth(
         workers: processes; 0: one for each core.
     """
     paths = api.synth(out, videos=videos, seed=seed, size=size, frames=frames, workers=workers)
-    print(f"{len(paths)} videos in {_name(out)}")
+    print(f"{len(paths)} videos in {path_name(out)}")
 
 
 def embed(
@@ -347,13 +306,7 @@ def embed(
         workers=workers,
         device=device,
     )
-    print(
-        f"{len(found.features)} videos x {found.features.shape[1]} features in {_name(out)}, "
-        f"{'whitened' if found.whitening else 'not whitened'}; "
-        f"{len(found.rejected)} files skipped"
-    )
-    for path, reason in found.rejected:
-        print(printable(f"skipped {path}: {reason}"))
+    show_embeddings(found, out)
 
 
 def index(
@@ -387,8 +340,7 @@ def info(run: tyro.conf.Positional[Path]) -> None:
     Args:
         run: a run folder.
     """
-    for name, value in api.info(run).items():
-        print(f"{name:12} {printable(str(value))}")
+    show_facts(api.info(run))
 
 
 def report(run: tyro.conf.Positional[Path]) -> None:
@@ -397,11 +349,7 @@ def report(run: tyro.conf.Positional[Path]) -> None:
     Args:
         run: a run folder.
     """
-    print(_name(api.write_report(run)))
-
-
-def _name(path: Path) -> str:
-    return printable(str(path))
+    print(path_name(api.write_report(run)))
 
 
 def _pretrain_entry(recipe: tyro.conf.Positional[str]) -> None:

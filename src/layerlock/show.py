@@ -1,0 +1,91 @@
+"""What commands print: tables and lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from layerlock.api import Embeddings
+from layerlock.data.index.listing import printable
+from layerlock.evaluation import words
+from layerlock.evaluation.results import Evaluation
+
+WIDEST = 240
+"""columns that a table may take: broken cells could not be read"""
+
+
+def path_name(path: Path) -> str:
+    """A path with control characters and invalid bytes as escapes."""
+    return printable(str(path))
+
+
+def show_recipe(text: str) -> None:
+    """Prints a recipe's lines of text."""
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def show_recipes(line_of: Mapping[str, str]) -> None:
+    """Prints the names of recipes, each with its line."""
+    console = Console(highlight=False, soft_wrap=True)
+    width = max(map(len, line_of))
+    for name, text in line_of.items():
+        console.print(f"[bold]{name:{width}}[/bold] {text}")
+
+
+def show_facts(facts: Mapping[str, Any]) -> None:
+    """Prints facts by name, one a line."""
+    for name, value in facts.items():
+        print(f"{name:12} {printable(str(value))}")
+
+
+def show_embeddings(found: Embeddings, out: Path) -> None:
+    """Prints how many vectors are in the file `out`, and each file that was skipped."""
+    print(
+        f"{len(found.features)} videos x {found.features.shape[1]} features in {path_name(out)}, "
+        f"{'whitened' if found.whitening else 'not whitened'}; "
+        f"{len(found.rejected)} files skipped"
+    )
+    for path, reason in found.rejected:
+        print(printable(f"skipped {path}: {reason}"))
+
+
+def show_evaluation(found: Evaluation) -> None:
+    """Prints the table of an evaluation, and what has to be said with it."""
+    console = Console(highlight=False, soft_wrap=True, width=WIDEST)
+    better = "higher" if found.higher_is_better else "lower"
+    tables = {
+        f"{found.task}: {better} is better": words.table(found),
+        f"{found.metric} of the test split by block": words.by_block(found),
+    }
+    for title, (head, rows) in tables.items():
+        if rows:
+            drawn = Table(*head, box=None, pad_edge=False, title_justify="left", title=title)
+            for row in rows:
+                drawn.add_row(*map(escape, row))
+            console.print(drawn)
+    for sentence in (*words.verdicts(found), *words.sentences(found)):
+        console.print(printable(sentence), markup=False)
+    console.print(f"results: {path_name(Path(found.out) / 'results.json')}", markup=False)
+    if (Path(found.out) / "report.html").exists():
+        console.print(f"report:  {path_name(Path(found.out) / 'report.html')}", markup=False)
+
+
+def show_depths(found: Mapping[str, Any], out: Path) -> None:
+    """Prints a table for each encoder, with a line for each depth, and where the figures are."""
+    console = Console(highlight=False, soft_wrap=True, width=WIDEST)
+    value_of = {(each["encoder"], each["depth"], each["metric"]): each["value"] for each in found["values"]}
+    for encoder in found["encoders"]:
+        names = [metric["name"] for metric in found["metrics"]]
+        drawn = Table("depth", *names, box=None, pad_edge=False, title_justify="left", title=escape(encoder["name"]))
+        for depth in encoder["depths"]:
+            values = (value_of.get((encoder["name"], depth, name)) for name in names)
+            drawn.add_row(str(depth), *("-" if value is None else f"{value:.3g}" for value in values))
+        console.print(drawn)
+    print(f"{found['clips']} clips, {len(found['skipped'])} files skipped; figures: {path_name(out / 'depth.csv')}")
+    if (out / "report.html").exists():
+        print(f"report:  {path_name(out / 'report.html')}")
