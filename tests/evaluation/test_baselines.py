@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
-from evaluations import clips, tiny_encoder
+from evaluations import clips, settings, task, tiny_encoder
 
 from layerlock.encoders.checks import check_features, fingerprint
 from layerlock.errors import LayerlockError
-from layerlock.evaluation.baselines import POSITION, DifferenceEncoder, PixelEncoder, baseline_encoders
-from layerlock.model.encoder import ClipShape
+from layerlock.evaluation.baselines import (
+    POSITION,
+    DifferenceEncoder,
+    MotionStatistics,
+    PixelEncoder,
+    baseline_encoders,
+)
+from layerlock.evaluation.readouts import build_readout, candidates_of
+from layerlock.features import Reader
+from layerlock.model.encoder import ClipShape, Encoder
 
 
 def test_pixels_are_the_means_of_their_squares_with_their_place() -> None:
@@ -39,12 +51,54 @@ def test_differences_see_change_alone() -> None:
 def test_all_have_the_shape_that_they_say_and_random_weights_are_not_the_encoders() -> None:
     ours = tiny_encoder()
     made = baseline_encoders(ours, seed=0)
-    for encoder in made.values():
+    for name, encoder in made.items():
         check_features(encoder, torch.device("cpu"))
-        assert (encoder.clip, encoder.grid) == (ours.clip, ours.grid)
+        assert (encoder.clip, encoder.grid) == (ours.clip, (1, 1, 1) if name == "motion statistics" else ours.grid)
     assert made["random weights"].depth == ours.depth
-    assert len({fingerprint(encoder) for encoder in (ours, *made.values())}) == 4
+    assert len({fingerprint(encoder) for encoder in (ours, *made.values())}) == 5
     assert fingerprint(ours) == fingerprint(tiny_encoder())
+
+
+@pytest.mark.parametrize("floating", [False, True])
+def test_motion_statistics_are_numpys_and_are_read_as_they_are(floating: bool) -> None:
+    video = clips(3) // torch.tensor([1, 2, 200], dtype=torch.uint8)[:, None, None, None, None]
+    found = Reader({"motion": MotionStatistics(tiny_encoder().clip)}, [("motion", 1)]).read(
+        video / 255 if floating else video
+    )["motion", 1]
+    change = np.abs(np.diff(video.double().numpy() / 255, axis=1))
+    wanted = [
+        [x.mean(), x.std(), x.max(), x.mean((1, 2, 3)).std(), np.quantile(x, 0.99, method="higher")] for x in change
+    ]
+    np.testing.assert_allclose(found[:, 0].numpy(), wanted, rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({}, ["solved"]),
+        ({"readout": "linear"}, []),
+        ({"task": "regression", "column": "number", "appearance": "no"}, ["solved"]),
+        ({"task": "depth", "query_patch": (2, 12, 12)}, []),
+        ({"task": "retrieval"}, []),
+    ],
+)
+def test_motion_statistics_are_read_by_solved_readouts_of_a_class_or_a_number(
+    changes: dict[str, Any], kinds: list[str]
+) -> None:
+    config, motion = settings(**changes), MotionStatistics(tiny_encoder().clip)
+    members = candidates_of(config, {"motion": motion})
+    assert [member.kind for member in members] == kinds
+    for member in members:
+        readout = build_readout(member, motion, task(config).shape(member.kind, motion), seed=0)
+        x_b1d = motion.forward_intermediates(clips(2), [1])[0]
+        inputs_bw = readout.inputs(x_b1d)[:, 0]  # type: ignore[union-attr]
+        assert torch.equal(inputs_bw, torch.cat([x_b1d[:, 0], torch.zeros(2, 5)], 1))
+
+
+def test_one_frame_has_no_motion() -> None:
+    encoder = tiny_encoder()
+    still = Encoder.random(replace(encoder.vit.config, patch=(1, 8, 8)), replace(encoder.clip, frames=1))
+    assert "motion statistics" not in baseline_encoders(still, seed=0)
 
 
 def test_tokens_that_do_not_divide_the_frames_are_refused() -> None:

@@ -76,15 +76,15 @@ def test_the_command_evaluates_actions_and_writes_a_report(
         cli.main(arguments.split())
     said = capsys.readouterr().out
     assert end.value.code == 0
-    baselines = ("random weights", "raw pixels", "frame differences", "most frequent class")
+    baselines = ("random weights", "raw pixels", "frame differences", "motion statistics", "most frequent class")
     for name in (*baselines, "attention", "linear", "solved"):
         assert name in said
     results = json.loads((out / "results.json").read_text())
-    assert len(results["rows"]) == 4 * 3 + 1
-    assert len(results["sweep"]) == 2 * (4 + 4 + 2 + 2) + (2 + 2 + 1 + 1)
+    assert len(results["rows"]) == 4 * 3 + 1 + 1
+    assert len(results["sweep"]) == 2 * (4 + 4 + 2 + 2) + (2 + 2 + 1 + 1) + 1
     mean = {(row["encoder"], row["kind"]): row["metrics"]["top-1"]["mean"] for row in results["rows"]}
     for row in results["rows"]:
-        rivals = ["random weights", "raw pixels", "frame differences", "most frequent class"]
+        rivals = [name for name in baselines if name != "motion statistics" or row["kind"] == "solved"]
         assert list(row["ahead"]) == ([] if row["baseline"] else rivals)
         for rival, lead in row["ahead"].items():
             kind = "constant" if rival == rivals[-1] else row["kind"]

@@ -45,6 +45,7 @@ def test_figures_are_scikit_learns_of_every_readout_and_the_mean(tmp_path: Path,
     kinds = ["attention", "linear", "solved"]
     assert [(row.encoder, row.kind) for row in found.rows] == [
         *((name, kind) for name in ("encoder", "random weights", "raw pixels", "frame differences") for kind in kinds),
+        ("motion statistics", "solved"),
         ("mean of the training split", "constant"),
     ]
     kept, count = load_file(tmp_path / "out" / "test.safetensors"), found.data["videos"]["test"]
@@ -57,7 +58,7 @@ def test_figures_are_scikit_learns_of_every_readout_and_the_mean(tmp_path: Path,
         assert row.metrics["R2"].low < row.metrics["R2"].mean < row.metrics["R2"].high
         assert (row.lr is None) == (row.kind not in ("attention", "linear"))
     assert found.rows[-1].metrics["R2"].mean <= 0
-    assert len(found.sweep) == 2 * (2 * 2 + 2 * 2 + 2) + 2 * (2 + 2 + 1)
+    assert len(found.sweep) == 2 * (2 * 2 + 2 * 2 + 2) + 2 * (2 + 2 + 1) + 1
     assert [reason for _, reason in found.left_out] == ["it has no weight"]
     assert found.best[0].label
     best = found.rows[0]

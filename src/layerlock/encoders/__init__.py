@@ -5,7 +5,7 @@ file of the authors of VideoMAE, V-JEPA or V-JEPA 2.
 """
 
 from layerlock.encoders.naming import at_hand, open_encoder
-from layerlock.encoders.protocol import AttentionEncoder, FrozenEncoder
+from layerlock.encoders.protocol import AttentionEncoder, FrozenEncoder, Summary
 from layerlock.encoders.untrained import random_like
 
-__all__ = ["AttentionEncoder", "FrozenEncoder", "at_hand", "open_encoder", "random_like"]
+__all__ = ["AttentionEncoder", "FrozenEncoder", "Summary", "at_hand", "open_encoder", "random_like"]

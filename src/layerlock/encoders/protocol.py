@@ -61,3 +61,14 @@ class AttentionEncoder(FrozenEncoder, Protocol):
         sqrt(D / heads).
         """
         ...
+
+
+class Summary:
+    """Base of encoders that give a few numbers of a whole clip: one token `[B, 1, D]` after their one "block".
+
+    Each number has a unit of its own and says something by its size. So nothing standardises them clip by clip, and
+    only solved readouts of a class or a number, which standardise each over clips, read them.
+    """
+
+    grid: Grid = (1, 1, 1)
+    depth = 1

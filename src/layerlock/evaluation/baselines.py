@@ -1,7 +1,10 @@
-"""What features have to beat: random weights of the same shape, pixels, and differences of frames, as encoders."""
+"""What features have to beat, as encoders: random weights of the same shape, pixels, differences of frames, and five
+numbers that say how much a clip moves.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -9,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerlock.encoders import FrozenEncoder, random_like
+from layerlock.encoders import FrozenEncoder, Summary, random_like
 from layerlock.errors import LayerlockError
 from layerlock.model.encoder import ClipShape
 from layerlock.model.patches import Grid, patchify
@@ -41,8 +44,7 @@ class PixelEncoder:
 
     def forward_intermediates(self, video_btchw: Tensor, indices: Sequence[int]) -> list[Tensor]:
         """The same tokens `[B, N, D]` for each index."""
-        x_btchw = video_btchw.float() / 255 if video_btchw.dtype == torch.uint8 else video_btchw.float()
-        pixels_bnp = patchify(self._seen(self._smaller(x_btchw)), self.patch)
+        pixels_bnp = patchify(self._seen(self._smaller(_from_0_to_1(video_btchw))), self.patch)
         position_np = self._position_np.to(pixels_bnp.device)
         features_bnd = torch.cat([pixels_bnp, position_np.expand(len(pixels_bnp), *position_np.shape)], -1)
         return [features_bnd for _ in indices]
@@ -64,10 +66,47 @@ class DifferenceEncoder(PixelEncoder):
         return F.pad(x_btchw.diff(dim=1), (0, 0, 0, 0, 0, 0, 0, 1))
 
 
+class MotionStatistics(Summary):
+    """How much a clip moves: mean, standard deviation, maximum, deviation over time and 99th percentile of the absolute
+    difference of neighbouring frames, over all pixels and colours in [0, 1]. The deviation over time is that of the
+    mean difference of each two frames.
+    """
+
+    name = "motion statistics"
+    width = 5
+
+    def __init__(self, clip: ClipShape) -> None:
+        self.clip = clip
+
+    def prepare(self, device: str | torch.device, compute: torch.dtype) -> Self:
+        """Itself: it works where its clips are, in float32."""
+        return self
+
+    def forward_intermediates(self, video_btchw: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """The same numbers `[B, 1, 5]` for each index."""
+        statistics_b1d = torch.stack([_motion(video_tchw) for video_tchw in video_btchw])[:, None]
+        return [statistics_b1d for _ in indices]
+
+
+def _motion(video_tchw: Tensor) -> Tensor:
+    change_tn = _from_0_to_1(video_tchw).diff(dim=0).abs().flatten(1)
+    over_time = change_tn.mean(1).std(correction=0)
+    rank = 1 + math.ceil(0.99 * (change_tn.numel() - 1))
+    highest = change_tn.flatten().kthvalue(rank).values  # torch.quantile refuses so many numbers
+    return torch.stack([change_tn.mean(), change_tn.std(correction=0), change_tn.max(), over_time, highest])
+
+
+def _from_0_to_1(video: Tensor) -> Tensor:
+    return video.float() / 255 if video.dtype == torch.uint8 else video.float()
+
+
 def baseline_encoders(encoder: FrozenEncoder, seed: int) -> dict[str, FrozenEncoder]:
-    """The baselines of an encoder, by name: the same clips, the same grid of tokens."""
-    return {
+    """The baselines of an encoder, by name: the same clips and, but for motion statistics, the same grid of tokens. One
+    frame has no motion statistics.
+    """
+    baselines: dict[str, FrozenEncoder] = {
         "random weights": random_like(encoder, seed=seed),
         "raw pixels": PixelEncoder(encoder.clip, encoder.grid),
         "frame differences": DifferenceEncoder(encoder.clip, encoder.grid),
     }
+    return baselines | ({MotionStatistics.name: MotionStatistics(encoder.clip)} if encoder.clip.frames > 1 else {})

@@ -99,7 +99,7 @@ class EvaluateConfig:
     test_share: float = 0.2
     """share of the data that is tested on, where the data have no such split"""
     baselines: YesNo = "yes"
-    """also evaluate random weights, raw pixels and frame differences"""
+    """also evaluate random weights, raw pixels, frame differences and, by solved readouts, motion statistics"""
     cache: bool = False
     """keep features on the disk; needs --augment no"""
     cache_gb: float = 200.0

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layerlock import draws
-from layerlock.encoders import FrozenEncoder
+from layerlock.encoders import FrozenEncoder, Summary
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.tasks import ReadoutTask, Shape
-from layerlock.evaluation.tasks.task import TRAINED
+from layerlock.evaluation.tasks.task import SOLVED, TRAINED
 from layerlock.features import Place
 from layerlock.model.encoder import block_at
 from layerlock.model.readout import AttentionReadout, LinearReadout, Readout, SolvedReadout
@@ -50,10 +50,17 @@ def candidates_of(config: EvaluateConfig, encoders: Mapping[str, FrozenEncoder])
     return tuple(
         Candidate(encoder=name, kind=kind, block=block, fraction=fraction, lr=lr)
         for name, encoder in encoders.items()
-        for kind in config.kinds
+        for kind in kinds_for(encoder, config)
         for block, fraction in blocks_of(config.depths, encoder).items()
         for lr in (sorted(set(config.lrs)) if kind in TRAINED else (0.0,))
     )
+
+
+def kinds_for(encoder: FrozenEncoder, config: EvaluateConfig) -> tuple[str, ...]:
+    """The kinds of readout that read an encoder: of a `Summary` those that are solved, where the target is no map."""
+    if not isinstance(encoder, Summary):
+        return config.kinds
+    return tuple(kind for kind in config.kinds if kind in SOLVED and config.row.target.kind != "map")
 
 
 def blocks_of(fractions: Sequence[float], encoder: FrozenEncoder) -> dict[int, float]:
@@ -76,11 +83,11 @@ def build_readout(candidate: Candidate, encoder: FrozenEncoder, shape: Shape, se
     elif candidate.kind == "linear":
         readout = LinearReadout(encoder.width, outputs=shape.outputs, pooled=shape.pooled)
     else:
-        times = encoder.grid[0]
-        if times == 1 and not shape.appearance:
+        times, appearance = encoder.grid[0], shape.appearance or isinstance(encoder, Summary)
+        if times == 1 and not appearance:
             raise LayerlockError(f"appearance: nothing of {candidate.encoder} changes: it has one token in time")
         readout = SolvedReadout(
-            encoder.width, times=times, outputs=shape.outputs, pooled=shape.pooled, appearance=shape.appearance
+            encoder.width, times=times, outputs=shape.outputs, pooled=shape.pooled, appearance=appearance
         )
     seeded = f"/{candidate.seed}" if candidate.seed else ""
     name = f"readout/{candidate.kind}/{candidate.encoder}/{candidate.block}{seeded}"

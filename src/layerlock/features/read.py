@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from layerlock.data import Batch, Source, batches, crop_and_flip
-from layerlock.encoders import FrozenEncoder
+from layerlock.encoders import FrozenEncoder, Summary
 from layerlock.model.readout import standardized
 
 Place = tuple[str, int]
@@ -23,7 +23,9 @@ def mean_pooled(features_bnd: Tensor) -> Tensor:
 
 
 class Reader:
-    """Every encoder once for a batch of clips, as deep as the deepest of `places`; features are kept in `form`."""
+    """Every encoder once for a batch of clips, as deep as the deepest of `places`; features are kept in `form`, those
+    of a `Summary` as they are.
+    """
 
     def __init__(
         self,
@@ -35,14 +37,15 @@ class Reader:
 
     @torch.no_grad()
     def read(self, video_btchw: Tensor) -> dict[Place, Tensor]:
-        """Features `[B, N, D]` at each place, through `form`."""
+        """Features `[B, N, D]` at each place."""
         features_of: dict[Place, Tensor] = {}
         for name, encoder in self.encoders.items():
             blocks = [block for owner, block in self.places if owner == name]
             if blocks:
                 features = encoder.forward_intermediates(video_btchw, blocks)
                 for block, x_bnd in zip(blocks, features, strict=True):
-                    features_of[name, block] = self.form(x_bnd.to(video_btchw.device))
+                    here_bnd = x_bnd.to(video_btchw.device)
+                    features_of[name, block] = here_bnd if isinstance(encoder, Summary) else self.form(here_bnd)
         return features_of
 
 
