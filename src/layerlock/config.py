@@ -144,7 +144,7 @@ class RunConfig:
     checkpoint_every: int = 500
     """steps from one checkpoint to the next"""
     keep: int = 2
-    """checkpoints to keep"""
+    """checkpoints to keep, the newest; a large number keeps all, for `analyze depth --steps all`"""
 
     def problems(self) -> list[str]:
         """What is wrong, a line each."""

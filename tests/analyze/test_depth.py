@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import MODEL
+from tiny import CLIP, MODEL, config, run_config
 from torch import Tensor
 
 import layerlock
@@ -20,6 +21,7 @@ from layerlock.errors import ConfigError, LayerlockError
 from layerlock.features.neighbours import leave_one_out
 from layerlock.measures.similarity import Alignment
 from layerlock.model.encoder import ClipShape, Encoder
+from layerlock.train.loop import train
 
 VIDEOS = 26
 SHAPE = ClipShape(frames=8, stride=1, size=24)
@@ -126,6 +128,28 @@ class Constant:
         return [torch.ones(len(video_btchw), 18, 5) for _ in indices]
 
 
+@pytest.mark.usefixtures("noise")
+def test_checkpoints_of_a_run_are_analyzed_by_step(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(config(Path("run"), clip=replace(CLIP, resize=1.0), run=run_config(keep=9)), quiet=True)
+    found = analyze(["run", "random:run"], world, tmp_path / "out", steps="all", clips=8)
+    moments = {one["name"]: (one["run"], one["step"]) for one in found["encoders"]}
+    by_step = {f"run@{step}": ("run", step) for step in (4, 8, 12)}
+    assert moments == by_step | {"random:run": (None, None)}
+    assert len({tuple(values(found, "RankMe", name)) for name in moments}) == 4
+    last = analyze("run", world, tmp_path / "last", clips=8)
+    assert values(last, "RankMe") == pytest.approx(values(found, "RankMe", "run@12"))
+    rows = list(csv.DictReader((tmp_path / "out" / "depth.csv").read_text().splitlines()))
+    assert {(row["encoder"], row["step"]) for row in rows} == {(name, str(s or "")) for name, (_, s) in moments.items()}
+    assert '<section id="steps">' in (tmp_path / "out" / "report.html").read_text()
+    chosen = analyze("run", world, tmp_path / "chosen", steps=[8, 12], clips=8)
+    assert [one["step"] for one in chosen["encoders"]] == [8, 12]
+    with pytest.raises(LayerlockError, match="run: no checkpoint of step 5; there are those of steps 4, 8, 12"):
+        analyze("run", world, tmp_path / "none", steps=[4, 5])
+
+
 def test_of_constant_features_there_are_no_figures_but_reasons(world: Path, tmp_path: Path) -> None:
     found = analyze(Constant(), world, tmp_path)
     for metric in ("effective rank", "participation ratio", "alpha-ReQ", "CKA to the depth before", "retrieval mAP"):
@@ -198,6 +222,9 @@ def test_one_class_has_no_probe_and_says_why(world: Path, tmp_path: Path) -> Non
         ({"batch": 3, "workers": -1}, r"2 problems:\n.*batch: 3.*\n.*workers: -1 is negative"),
         ({"precision": "int8"}, "precision: 'int8'"),
         ({"data": ""}, "data: empty"),
+        ({"steps": ()}, "steps: none is named"),
+        ({"steps": "last"}, "steps: 'last' is not"),
+        ({"steps": "all"}, "steps: none of the encoders is a run folder with checkpoints"),
         ({"depths": 3}, "an analysis by depth has no field depths"),
         ({"encoders": ("nowhere",)}, "'nowhere' is no encoder"),
     ],

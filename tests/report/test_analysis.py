@@ -19,14 +19,15 @@ from layerlock.report.analysis import write_analysis
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028&amp;"
 CHROMIUM = shutil.which("chromium") or ("/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else None)
+NO_CHECKPOINT = {"run": None, "step": None}
 QUIET = ("background-networking", "sync", "component-update", "quic")
 
 
 def analysis(second: str = "runs/b") -> dict[str, Any]:
     """Two encoders of 4 and 8 blocks; `rank` is NaN at one depth, `probe` is missing with a reason at another."""
     encoders = [
-        {"name": "runs/a", "depths": [0, 1, 2, 3, 4], "width": 128, "tokens": 64, "blocks": 4},
-        {"name": second, "depths": [0, 4, 8], "width": 256, "tokens": 64, "blocks": 8},
+        {"name": "runs/a", "depths": [0, 1, 2, 3, 4], "width": 128, "tokens": 64, "blocks": 4, **NO_CHECKPOINT},
+        {"name": second, "depths": [0, 4, 8], "width": 256, "tokens": 64, "blocks": 8, **NO_CHECKPOINT},
     ]
     metrics = [
         {"name": "rank", "about": "What rank is.", "better": "higher", "percent": False},
@@ -186,6 +187,28 @@ def test_what_belongs_to_nothing_is_refused(tmp_path: Path, part: str, change: d
     assert not list(tmp_path.iterdir())
 
 
+def of_steps() -> dict[str, Any]:
+    """Checkpoints of one run, the later one first, and an encoder beside them."""
+    found = analysis()
+    found["maps"] = []
+    for number, step in enumerate((12, 4)):
+        name = f"runs/<a>@{step}"
+        found["encoders"].append(found["encoders"][0] | {"name": name, "run": "runs/<a>", "step": step})
+        found["values"] += [
+            one | {"encoder": name, "value": number} for one in found["values"][:10] if one["encoder"] == "runs/a"
+        ]
+    return found
+
+
+def test_checkpoints_of_a_run_are_maps_of_depth_and_step(tmp_path: Path) -> None:
+    page = written(tmp_path, of_steps())
+    section = page.split('<section id="steps">')[1].split("</section>")[0]
+    assert "<h3>runs/&lt;a&gt;</h3>" in section
+    assert re.findall(r'data-metric="(\d)"', section) == ["0", "1"]
+    assert json.loads(Tags(page).json)["runs"] == [{"name": "runs/<a>", "steps": [4, 12], "encoders": [3, 2]}]
+    assert '<section id="steps">' not in written(tmp_path, analysis())
+
+
 @dataclass(frozen=True)
 class Seen:
     """The page after its script ran, and what the browser's console said."""
@@ -282,6 +305,23 @@ def test_choices_pointer_and_keyboard(tmp_path: Path) -> None:
     ):
         assert expected in said
     assert "Uncaught" not in said
+
+
+@needs_browser
+def test_maps_of_depth_and_step_are_drawn_and_read(tmp_path: Path) -> None:
+    written(tmp_path, of_steps())
+    seen = browse(tmp_path / "report.html")
+    assert seen.console == []
+    assert seen.count('<rect [^>]*fill="rgb') + seen.count('<rect [^>]*class="empty"') == 2 * 5 * 2
+    script = """
+      const map = document.querySelector('[data-run] > svg');
+      map.focus();
+      map.dispatchEvent(new KeyboardEvent('keydown', {key: 'End'}));
+      console.log(map.getAttribute('aria-valuetext'));
+    """
+    assert '"block 0, step 12: 0.000 [0.000, 0.1250]"' in "\n".join(
+        browse(acted(tmp_path / "report.html", script)).console
+    )
 
 
 @needs_browser

@@ -13,6 +13,7 @@ import torch
 from tiny import DECODING, PIXEL_STAGE, learner, lock_stage, video
 
 from layerlock.config import OptimConfig
+from layerlock.encoders.run import FACTS, TENSORS
 from layerlock.errors import LayerlockError
 from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Stage, Switch
@@ -139,7 +140,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(tmp_path: Path) ->
 @pytest.mark.parametrize("damage", ["cut", "empty", "facts", "not a table", "fields"])
 def test_a_damaged_checkpoint_is_an_error_for_people(tmp_path: Path, damage: str) -> None:
     place = save(tmp_path, 3, *trained())
-    tensors, facts = place / checkpoint.TENSORS, place / checkpoint.FACTS
+    tensors, facts = place / TENSORS, place / FACTS
     if damage in ("cut", "empty"):
         tensors.write_bytes(tensors.read_bytes()[: 1000 if damage == "cut" else 0])
     else:

@@ -25,6 +25,7 @@ import layerlock
 from layerlock.config import OptimConfig
 from layerlock.data import batches, crop_and_flip
 from layerlock.data.decode.video import UnreadableVideo, VideoInfo
+from layerlock.encoders.run import TENSORS
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.plan import FixedPlan, Stage, Switch, SwitchLog, Tap
@@ -496,9 +497,9 @@ def test_weights_that_are_not_finite_are_never_saved(
 @pytest.mark.usefixtures("noise")
 def test_a_finished_run_resumed_keeps_its_only_checkpoint(tmp_path: Path) -> None:
     train(config(tmp_path, run=run_config(keep=1)), quiet=True)
-    before = (tmp_path / "checkpoints" / "step-00000012" / checkpoint.TENSORS).stat().st_mtime_ns
+    before = (tmp_path / "checkpoints" / "step-00000012" / TENSORS).stat().st_mtime_ns
     train(config(tmp_path, run=run_config(keep=1)), resume=True, quiet=True)
-    assert (tmp_path / "checkpoints" / "step-00000012" / checkpoint.TENSORS).stat().st_mtime_ns == before
+    assert (tmp_path / "checkpoints" / "step-00000012" / TENSORS).stat().st_mtime_ns == before
 
 
 @pytest.mark.usefixtures("noise")

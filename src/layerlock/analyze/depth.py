@@ -23,6 +23,7 @@ from layerlock.data.index import Index, build_index
 from layerlock.data.targets import LABEL
 from layerlock.encoders import FrozenEncoder, open_encoder
 from layerlock.encoders.checks import check_features
+from layerlock.encoders.run import checkpoints_of
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.features import Place, Reader, read_features
 from layerlock.features.clips import SpreadViews, plain_clip
@@ -41,6 +42,9 @@ class DepthConfig:
 
     encoders: tuple[str, ...] = ()
     """names of encoders (docs/encoders.md)"""
+    steps: Literal["all"] | tuple[int, ...] | None = None
+    """checkpoints that stand for each run folder among the encoders: all that are there, or those after these steps;
+    None: the run's exported encoder"""
     data: str = ""
     """a folder or a list of videos; with classes there are figures of what features say of them"""
     data_root: str | None = None
@@ -72,6 +76,7 @@ class DepthConfig:
             problems += [] if names else ["encoders: none is named"]
             twice = sorted({name for name in names if names.count(name) > 1})
             problems += [f"encoders: {name} is named twice" for name in twice]
+            problems += ["steps: none is named"] if self.steps == () else []
             problems += [f"{name}: empty" for name in ("data", "out") if not getattr(self, name)]
             if self.clips is not None and self.clips < FEWEST:
                 problems.append(f"clips: {self.clips} are too few; there are figures from {FEWEST} on")
@@ -97,7 +102,7 @@ def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, q
     keep_freed_memory(device)
     set_threads(config.threads, device)
     compute = pick_precision(run, device)
-    encoders = {name: open_encoder(name, seed=config.seed, device=device) for name in config.encoders}
+    encoders = {name: open_encoder(name, seed=config.seed, device=device) for name in _names(config)}
     for made in encoders.values():
         made.prepare(device, compute)
     encoders |= {one.name: one for one in given}
@@ -125,6 +130,20 @@ def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, q
     found["skipped"] = [[name, why] for name, why in sorted(lost.items())]
     write(found, Path(config.out))
     return found
+
+
+def _names(config: DepthConfig) -> list[str]:
+    """The encoders to open: with `steps`, checkpoints in place of runs. ConfigError where there is none of any."""
+    if config.steps is None:
+        return list(config.encoders)
+    found = {name: checkpoints_of(Path(name) / "checkpoints") for name in config.encoders}
+    if not any(found.values()):
+        raise ConfigError(["steps: none of the encoders is a run folder with checkpoints"])
+    names = []
+    for name, places in found.items():
+        steps = places if config.steps == "all" else config.steps
+        names += [f"{name}@{step}" for step in steps] if places else [name]
+    return names
 
 
 def _spread(index: Index, count: int | None) -> Index:

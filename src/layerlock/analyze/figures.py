@@ -15,6 +15,7 @@ from layerlock.analyze.attention import AttentionDistances
 from layerlock.analyze.explained import Explained
 from layerlock.analyze.metrics import ATTENTION, FORMS, LABELLED, POOLED, STEP_CKA, STEPS, TOKENS, Form, Metric
 from layerlock.encoders import AttentionEncoder, FrozenEncoder
+from layerlock.encoders.run import run_and_step
 from layerlock.evaluation.intervals import Interval
 from layerlock.features import Place, finite_clips, not_finite
 from layerlock.measures.moments import Moments
@@ -114,6 +115,7 @@ class Figures:
                     "blocks": one.depth,
                     "width": one.width,
                     "tokens": math.prod(one.grid),
+                    **_moment(name),
                 }
                 for name, one in self.encoders.items()
             ],
@@ -171,6 +173,12 @@ class Figures:
 def _places(name: str, encoder: FrozenEncoder) -> list[Place]:
     """Every depth of an encoder, from its projected patches on."""
     return [(name, depth) for depth in range(encoder.depth + 1)]
+
+
+def _moment(name: str) -> dict[str, Any]:
+    """The run and the step of an encoder that is a checkpoint; None of others."""
+    run, step = run_and_step(name) or (None, None)
+    return {"run": None if run is None else str(run), "step": step}
 
 
 def _value(metric: Metric, place: Place, found: Interval, why: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole
 
-COLUMNS = ("encoder", "depth", "other encoder", "other depth", "metric", "head", "value", "low", "high", "why")
+COLUMNS = ("encoder", "step", "depth", "other encoder", "other depth", "metric", "head", "value", "low", "high", "why")
 
 
 def write(found: Mapping[str, Any], folder: Path) -> None:
@@ -28,9 +28,10 @@ def _write_table(found: Mapping[str, Any], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
         table.writeheader()
+        step_of = {one["name"]: one["step"] for one in found["encoders"]}
         for each in found["values"]:
-            table.writerow(each)
-            place = {name: each[name] for name in ("encoder", "depth", "metric")}
+            place = {name: each[name] for name in ("encoder", "depth", "metric")} | {"step": step_of[each["encoder"]]}
+            table.writerow(each | place)
             table.writerows(place | {"head": head, "value": value} for head, value in enumerate(each.get("heads", ())))
         for each in found["maps"]:
             for depth, row in enumerate(each["values"]):
@@ -38,6 +39,7 @@ def _write_table(found: Mapping[str, Any], path: Path) -> None:
                     table.writerow(
                         {
                             "encoder": each["rows"],
+                            "step": step_of[each["rows"]],
                             "depth": depth,
                             "other encoder": each["columns"],
                             "other depth": other,

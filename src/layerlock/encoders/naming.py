@@ -12,10 +12,11 @@ from layerlock.encoders.checkpoint import is_local
 from layerlock.encoders.fourds import open_4ds
 from layerlock.encoders.hub import open_hub
 from layerlock.encoders.protocol import FrozenEncoder
+from layerlock.encoders.run import open_checkpoint, run_and_step
 from layerlock.encoders.shapes import restrided
 from layerlock.encoders.untrained import open_size, random_like
 from layerlock.errors import LayerlockError
-from layerlock.model.encoder import ClipShape, load
+from layerlock.model.encoder import ClipShape, Encoder, load
 from layerlock.model.sizes import SIZES
 from layerlock.process import put_back
 
@@ -27,6 +28,7 @@ def open_encoder(
     """The encoder of that name, in float32 on `device`.
 
     - `FOLDER`: a run folder or an encoder folder of ours;
+    - `RUN@STEP`: the checkpoint of a run folder after so many steps, unless that is the path of something;
     - `random:SIZE`: random weights in a size of `layerlock.model.sizes`, drawn from `seed`;
     - `random:NAME`: random weights in the shape of the encoder of any other name here;
     - `hf:FOLDER`, `hf:ORG/NAME`, `hf:ORG/NAME@REVISION`: a VideoMAE or V-JEPA 2 as transformers saves it, here or on
@@ -49,14 +51,16 @@ def _open(name: str, clip: ClipShape | None, seed: int) -> FrozenEncoder:
         return open_size(rest, clip, seed) if rest in SIZES else random_like(_open(rest, clip, seed), seed=seed)
     if kind in _KINDS and rest:
         return _KINDS[kind](rest, clip)
+    if place := run_and_step(name):
+        return _reclipped(open_checkpoint(*place), clip, name)
     if not Path(name).exists():
         raise LayerlockError(
-            f"{name!r} is no encoder: neither an existing folder nor one of random:SIZE (SIZE: "
+            f"{name!r} is no encoder: neither an existing folder nor one of RUN@STEP, random:SIZE (SIZE: "
             f"{', '.join(SIZES)}), random:NAME, hf:ORG/NAME, hf:FOLDER, 4ds:FILE.npz, FILE.pth, FILE.pt"
         )
     if is_authors_file(name):
         return open_authors(name, clip)
-    return _open_folder(name, clip)
+    return _reclipped(load(name), clip, name)
 
 
 def at_hand(name: str) -> bool:
@@ -66,12 +70,11 @@ def at_hand(name: str) -> bool:
         return rest in SIZES or at_hand(rest)
     if kind == "hf" and colon:
         return is_local(rest)
-    return Path(rest if kind in _KINDS and rest else name).exists()
+    return Path(rest if kind in _KINDS and rest else name).exists() or run_and_step(name) is not None
 
 
-def _open_folder(path: str, clip: ClipShape | None) -> FrozenEncoder:
-    encoder = load(path)
-    encoder.clip = restrided(encoder.clip, clip, path)
+def _reclipped(encoder: Encoder, clip: ClipShape | None, name: str) -> Encoder:
+    encoder.clip = restrided(encoder.clip, clip, name)
     return encoder
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -153,18 +153,24 @@ class Encoder(nn.Module):
         return save_backbone(folder, self.vit, self.clip)
 
     @classmethod
-    @put_back()
-    def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
-        """Loads what `save_pretrained` wrote. Raises LayerlockError where the folder holds something else."""
-        folder = Path(folder)
-        settings = _read_settings(folder / "config.json")
+    def from_settings(cls, settings: Mapping[str, Any], where: Path) -> Encoder:
+        """An encoder of the shape that the tables `model` and `clip` of the file `where` say, its weights yet to be
+        loaded. Raises LayerlockError for settings that make none.
+        """
         try:
             model, clip = ViTConfig(**_tuples(settings["model"])), ClipShape(**settings["clip"])
             if problems := [*model.problems(), *clip.problems()]:
                 raise ValueError(problems[0])
-            encoder = cls(model, clip)
+            return cls(model, clip)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise LayerlockError(f"{folder / 'config.json'}: not the settings of an encoder ({error})") from None
+            raise LayerlockError(f"{where}: not the settings of an encoder ({error})") from None
+
+    @classmethod
+    @put_back()
+    def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
+        """Loads what `save_pretrained` wrote. Raises LayerlockError where the folder holds something else."""
+        folder = Path(folder)
+        encoder = cls.from_settings(_read_settings(folder / "config.json"), folder / "config.json")
         encoder.vit.load_state_dict(_read_weights(folder / "model.safetensors", encoder.vit))
         return encoder.to(device)
 

@@ -29,7 +29,8 @@ def write_analysis(found: Mapping[str, Any], path: Path) -> Path:
 
     Args:
         found: plain JSON data. `data` (a name), `clips` (a count) and `classes` (a count or None); `encoders`, each
-            with `name`, `depths`, `width`, `tokens` and `blocks`; `metrics`, each with `name`, `about`, `better`
+            with `name`, `depths`, `width`, `tokens`, `blocks`, and `run` and `step` (None of an encoder that is no
+            checkpoint of a run); `metrics`, each with `name`, `about`, `better`
             ("higher", "lower" or None) and `percent`; `values`, each with `encoder`, `depth`, `metric`, `value`, `low`,
             `high` (numbers or None), `why` (the reason of a missing value) and, of a mean over heads, `heads`; `maps`,
             each with `name`, `about`, `rows` and `columns` (names of encoders) and `values` (a list for each depth of
@@ -44,10 +45,12 @@ def write_analysis(found: Mapping[str, Any], path: Path) -> Path:
     encoders = [_encoder(number, one) for number, one in enumerate(found["encoders"])]
     metrics = _metrics(found)
     map_names, maps = _maps(found)
+    runs = _runs(found)
     data = {
         "encoders": encoders,
         "metrics": [{name: one[name] for name in ("name", "better", "percent", "cells")} for one in metrics],
         "maps": maps,
+        "runs": runs,
     }
     script = files("layerlock.report").joinpath("templates/analysis.js").read_text(encoding="utf-8").strip()
     return write_page(
@@ -58,6 +61,7 @@ def write_analysis(found: Mapping[str, Any], path: Path) -> Path:
         template="analysis.html",
         encoders=encoders,
         metrics=metrics,
+        runs=runs,
         maps=map_names,
         map_tables=[one | {"figures": [list(map(_short, row)) for row in one["values"]]} for one in maps],
         data=Markup(json.dumps(data, allow_nan=False).translate(_IN_SCRIPT)),
@@ -174,6 +178,23 @@ def _maps(found: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str
             }
         )
     return list(kinds.values()), maps
+
+
+def _runs(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The runs of which there are several checkpoints: the numbers of these encoders, by step."""
+    of_run: dict[str, list[tuple[int, int]]] = {}
+    for number, one in enumerate(found["encoders"]):
+        if one["run"] is not None:
+            of_run.setdefault(one["run"], []).append((one["step"], number))
+    return [
+        {
+            "name": printable(run),
+            "steps": [step for step, _ in sorted(moments)],
+            "encoders": [number for _, number in sorted(moments)],
+        }
+        for run, moments in of_run.items()
+        if len(moments) > 1
+    ]
 
 
 def _number(value: float | None) -> float | None:

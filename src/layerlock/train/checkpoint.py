@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from layerlock.config import OptimConfig
+from layerlock.encoders.run import FACTS, TENSORS, checkpoints_of
 from layerlock.errors import LayerlockError
 from layerlock.files import sync
 from layerlock.learn.learner import Learner
@@ -24,8 +25,6 @@ from layerlock.learn.plan import Switch, SwitchLog, stage_from
 from layerlock.model.encoder import check_weights
 from layerlock.train.identity import Identity
 from layerlock.train.optimizer import Moments, build_optimizer, moments_of
-
-TENSORS, FACTS = "state.safetensors", "state.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +98,7 @@ def _gather(learner: Learner, optimizer: torch.optim.Optimizer, pending: dict[st
 
 def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint of a `checkpoints` folder, or None."""
-    whole = [path for path in sorted(folder.glob("step-*")) if (path / FACTS).exists() and (path / TENSORS).exists()]
-    return whole[-1] if whole else None
+    return next(reversed(checkpoints_of(folder).values()), None)
 
 
 def read(place: Path) -> State:

@@ -275,58 +275,86 @@ function drawMap() {
   const values = mapValues(kind, rows, columns);
   const none = html("p", { class: "note" }, "There is no such map of these two encoders.");
   if (!values?.length) return box.replaceChildren(none);
-  const [low, high] = mapRange(kind, values);
-  const bar = html("i");
-  bar.style.background = `linear-gradient(90deg, ${VIRIDIS.join(", ")})`;
   const [up, right] = [found.encoders[rows], found.encoders[columns]];
-  const told = html("p", { class: "told" });
-  const picture = mapPicture(box.clientWidth, values, [low, high], up, right);
-  const scale = html("div", { class: "scale" }, low.toPrecision(2), bar, high.toPrecision(2));
-  const axis = (words) => html("p", { class: "axis" }, words);
-  box.replaceChildren(scale, axis(`↑ block of ${up.name}`), picture.svg, axis(`→ block of ${right.name}`), told);
-  readableMap(picture, values, up, right, told);
+  showMap(box, values, mapRange(kind, values), {
+    name: "map of two encoders",
+    rows: { title: `block of ${up.name}`, labels: up.depths },
+    columns: { title: `block of ${right.name}`, labels: right.depths },
+    figure: (value) => value.toFixed(2).replace("-0.00", "0.00"),
+    words: (row, column, value) => {
+      const figure = value === null ? "no value" : value.toPrecision(3);
+      return `${up.name} block ${up.depths[row]}, ${right.name} block ${right.depths[column]}: ${figure}`;
+    },
+  });
 }
 
-function mapPicture(width, values, [low, high], up, right) {
+/** A metric of every depth at every checkpoint of a run. */
+function drawSteps(box, metric, run) {
+  const { depths } = found.encoders[run.encoders[0]];
+  const cell = (row, column) => metric.cells[run.encoders[column]][row];
+  const scaled = (value) => (value === null ? null : value * (metric.percent ? 100 : 1));
+  const values = depths.map((_, row) => run.steps.map((_, column) => scaled(cell(row, column)[0])));
+  const known = values.flat().filter((value) => value !== null);
+  if (!known.length) return box.replaceChildren(html("p", { class: "note" }, "No value at any step."));
+  showMap(box, values, [Math.min(...known), Math.max(...known)], {
+    name: `${metric.name} by depth and step`,
+    rows: { title: "block", labels: depths },
+    columns: { title: "step", labels: run.steps },
+    figure: (value) => String(Number(value.toPrecision(2))),
+    words: (row, column) => `block ${depths[row]}, step ${run.steps[column]}: ${cell(row, column)[3]}`,
+  });
+}
+
+/** A map with its scale and its axes. `about` names it, its rows and columns, and has words for its cells. */
+function showMap(box, values, [low, high], about) {
+  const bar = html("i");
+  bar.style.background = `linear-gradient(90deg, ${VIRIDIS.join(", ")})`;
+  const told = html("p", { class: "told" });
+  const picture = mapPicture(box.clientWidth, values, [low, high], about);
+  const scale = html("div", { class: "scale" }, low.toPrecision(2), bar, high.toPrecision(2));
+  const axis = (words) => html("p", { class: "axis" }, words);
+  box.replaceChildren(scale, axis(`↑ ${about.rows.title}`), picture.svg, axis(`→ ${about.columns.title}`), told);
+  readableMap(picture, values, about, told);
+}
+
+function mapPicture(width, values, [low, high], { rows, columns, figure }) {
   const [tall, wide] = [values.length, values[0].length];
   const size = Math.min(44, (width - 32) / wide, Math.max(560 / tall, 6));
   const picture = svg("svg", { width: 30 + wide * size, height: tall * size + 22 });
   const x = (column) => 28 + column * size;
   const y = (row) => (tall - 1 - row) * size;
-  const every = Math.ceil(24 / size);
-  up.depths.forEach((depth, k) => k % every || picture.append(label(22, y(k) + size / 2 + 4, "end", depth)));
+  const every = (room) => Math.ceil(room / size);
   const below = tall * size + 16;
-  right.depths.forEach((depth, k) => k % every || picture.append(label(x(k) + size / 2, below, "middle", depth)));
+  const widest = Math.max(24, ...columns.labels.map((one) => 8 * `${one}`.length));
+  rows.labels.forEach((one, k) => k % every(24) || picture.append(label(22, y(k) + size / 2 + 4, "end", one)));
+  columns.labels.forEach((one, k) => k % every(widest) || picture.append(label(x(k) + size / 2, below, "middle", one)));
   values.forEach((row, r) => row.forEach((value, c) => {
     const share = high > low ? (value - low) / (high - low) : 0.5;
     const look = value === null ? { class: "empty" } : { fill: colour(share) };
     picture.append(svg("rect", { x: x(c), y: y(r), width: size + 0.4, height: size + 0.4, ...look }));
     if (value === null || size < 34) return;
-    const figure = value.toFixed(2).replace("-0.00", "0.00");
-    const words = label(x(c) + size / 2, y(r) + size / 2 + 4, "middle", figure, "value");
+    const words = label(x(c) + size / 2, y(r) + size / 2 + 4, "middle", figure(value), "value");
     words.style.fill = share > 0.55 ? "#1a1a1a" : "#fff";
     picture.append(words);
   }));
   return { svg: picture, size, x, y };
 }
 
-/** Lets a map tell both depths and the value of a cell. */
-function readableMap({ svg: picture, size, x, y }, values, up, right, told) {
+/** Lets a map tell where a cell is and its value. */
+function readableMap({ svg: picture, size, x, y }, values, about, told) {
   const frame = svg("rect", { class: "chosen", width: size, height: size });
   const hint = "Point at a cell, tap it, or use the arrow keys.";
   let at = null;
   const show = (row, column) => {
     at = [clamp(row, 0, values.length - 1), clamp(column, 0, values[0].length - 1)];
-    const value = values[at[0]][at[1]];
-    const figure = value === null ? "no value" : value.toPrecision(3);
-    const words = `${up.name} block ${up.depths[at[0]]}, ${right.name} block ${right.depths[at[1]]}: ${figure}`;
+    const words = about.words(...at, values[at[0]][at[1]]);
     told.replaceChildren(words);
     fill(frame, { x: x(at[1]), y: y(at[0]) }, []);
     picture.append(frame);
     tell(picture, at[0] * values[0].length + at[1], words);
   };
   const leave = () => { at = null; frame.remove(); told.replaceChildren(hint); };
-  interactive(picture, "map of two encoders", {
+  interactive(picture, about.name, {
     point: (px, py) => show(values.length - 1 - Math.floor(py / size), Math.floor((px - x(0)) / size)),
     walk: (across, upwards) => (at === null ? show(0, 0) : show(at[0] + upwards, at[1] + across)),
     leave,
@@ -344,6 +372,10 @@ function draw() {
   }
   const plots = [...document.querySelectorAll(".plot")];
   found.metrics.forEach((metric, k) => plots[k].closest("[hidden]") || drawChart(plots[k], metric));
+  for (const box of document.querySelectorAll("[data-run]")) {
+    const metric = found.metrics[box.closest("[data-metric]").dataset.metric];
+    box.closest("[hidden]") || drawSteps(box, metric, found.runs[box.dataset.run]);
+  }
   drawMap();
 }
 
