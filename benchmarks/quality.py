@@ -126,7 +126,7 @@ def clips_a_second(base: Config, folder: Path) -> float:
 
 
 def train(config: Config) -> float:
-    """Trains, unless that is done, and returns the seconds of a core that it took, the decoding processes' among them."""
+    """Trains, unless that is done, and returns the seconds of a core that it took, those of decoding among them."""
     taken = Path(config.out) / "seconds.json"
     if not taken.exists():
         begun = sum(os.times()[:4])
