@@ -16,8 +16,9 @@ from tiny import CLIP, MODEL, config, run_config
 from torch import Tensor
 
 import layerlock
-from layerlock.analyze.metrics import POOLED
+from layerlock.analyze.metrics import LABELLED, POOLED
 from layerlock.errors import ConfigError, LayerlockError
+from layerlock.evaluation.intervals import Interval
 from layerlock.features.neighbours import leave_one_out
 from layerlock.measures.similarity import Alignment
 from layerlock.model.encoder import ClipShape, Encoder
@@ -103,6 +104,33 @@ def test_encoders_with_clips_of_their_own_are_compared(world: Path, tmp_path: Pa
     assert a_map(found, "CKA", "one", "other").shape == (one.depth + 1, other.depth + 1)
     assert 0 < a_map(found, "CKA", "one", "other").min() <= 1
     assert found["clips"] == 16
+
+
+class Lit(Encoder):
+    """An encoder whose features tell how much of a clip is not black, with a little of what it shows."""
+
+    def forward_intermediates(self, video_btchw: Tensor, indices: Sequence[int], **options: Any) -> list[Tensor]:
+        lit_b = (video_btchw != 0).flatten(1).float().mean(1)
+        return [lit_b[:, None, None] + 0.01 * x for x in super().forward_intermediates(video_btchw, indices, **options)]
+
+
+def test_occlusion_is_read_from_clips_of_one_patch(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patched = list[Tensor]()
+
+    def drop(x_vd: Tensor, one_patch_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Interval:
+        assert x_vd.mean() > 0.9
+        patched.append(one_patch_vd)
+        return Interval(0.5)
+
+    (metric,) = [each for each in LABELLED if each.name == "OccDrop"]
+    monkeypatch.setitem(LABELLED, metric, (LABELLED[metric][0], drop))
+    found = analyze(Lit.random(MODEL, SHAPE, seed=2), world, tmp_path, occlusion=True, clips=20)
+    assert values(found, "OccDrop") == [0.5] * len(patched)
+    assert [len(x_vd) for x_vd in patched] == [20] * (MODEL.depth + 1)
+    assert float(patched[0].mean()) == pytest.approx(1 / 64, abs=0.02)
+    assert "OccDrop" not in {metric["name"] for metric in analyze(tiny_encoder(), world, tmp_path)["metrics"]}
 
 
 def test_the_files_hold_all_figures(world: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sklearn.model_selection import GroupKFold, PredefinedSplit, cross_val_predi
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from layerlock.analyze.labelled import linear_probe, nearest_is_right, retrieval
+from layerlock.analyze.labelled import linear_probe, nearest_is_right, occlusion_drop, retrieval
 from layerlock.evaluation.solved import INVERSE_PENALTIES, folds_of
 
 
@@ -45,6 +45,25 @@ def test_a_group_is_never_on_both_sides() -> None:
     assert len(GroupKFold(4).split(x_vd, groups=group_v.numpy()).__next__()) == 2
     assert linear_probe(x_vd, label_v, group_v).mean < 0.75
     assert linear_probe(x_vd, label_v, torch.arange(80)).mean > 0.95
+
+
+def test_what_one_patch_loses_is_a_share_of_the_accuracy() -> None:
+    x_vd, label_v, group_v = classes()
+    worse_vd = x_vd + 2 * torch.randn(x_vd.shape, generator=torch.Generator().manual_seed(3))
+    whole, patch = (linear_probe(x, label_v, group_v).mean for x in (x_vd, worse_vd))
+    drop = occlusion_drop(x_vd, worse_vd, label_v, group_v)
+    assert 0 < drop.mean == pytest.approx((whole - patch) / whole)
+    assert drop.low < drop.mean < drop.high
+    assert occlusion_drop(x_vd, x_vd, label_v, group_v).mean == 0
+
+
+def test_nothing_is_lost_where_nothing_was_right() -> None:
+    """Of pairs that have one label each, the one that is held out is always taken for the other's."""
+    x_vd = torch.tensor([[0.0], [1.0]]).repeat(4, 1)
+    label_v, group_v = torch.tensor([0, 1, 1, 0]).repeat(2), torch.arange(8) // 2 % 2
+    assert linear_probe(x_vd, label_v, group_v).mean == 0
+    with pytest.raises(ValueError, match="never right"):
+        occlusion_drop(x_vd, x_vd, label_v, group_v)
 
 
 def test_retrieval_is_scikit_learns_average_precision() -> None:

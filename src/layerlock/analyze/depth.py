@@ -5,7 +5,7 @@ All figures are of whole clips, without masks: the middle clip of each video, cr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from layerlock.analyze.figures import Figures
+from layerlock.analyze.figures import Figures, Seen
+from layerlock.analyze.occlusion import one_patch
 from layerlock.analyze.table import write
 from layerlock.config import RunConfig
 from layerlock.data import ClipConfig
@@ -25,7 +26,7 @@ from layerlock.encoders import FrozenEncoder, open_encoder
 from layerlock.encoders.checks import check_features
 from layerlock.encoders.run import checkpoints_of
 from layerlock.errors import ConfigError, LayerlockError
-from layerlock.features import Place, Reader, read_features
+from layerlock.features import Place, Reader, mean_pooled, read_features
 from layerlock.features.clips import SpreadViews, plain_clip
 from layerlock.process import keep_freed_memory
 from layerlock.progress import INDEXING, Progress
@@ -55,6 +56,8 @@ class DepthConfig:
     """videos that are read, evenly spread over the data; None: all"""
     labelled: int = 5_000
     """videos, at most, that the figures of classes are of: their features are kept"""
+    occlusion: bool = False
+    """whether labelled clips are also read with one patch of them seen, for OccDrop: a second pass"""
     batch: int = 32
     """clips at a time; figures of batches, as those of CKA, are of so many"""
     seed: int = 0
@@ -113,10 +116,11 @@ def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, q
     index = _spread(index, config.clips)
     if len(index) < FEWEST:
         raise LayerlockError(f"{index.root}: {len(index)} videos are too few; there are figures from {FEWEST} on")
-    figures, lost = Figures(encoders, _kept(index, config.labelled), config.seed), dict[str, str]()
+    kept, lost = _kept(index, config.labelled), dict[str, str]()
+    figures = Figures(encoders, kept, config.seed)
     with Progress("computing features of all depths", quiet) as progress:
-        for done, (rows, features) in enumerate(_batches(config, encoders, index, device, lost), 1):
-            figures.add(rows, features)
+        for done, seen in enumerate(_batches(config, encoders, index, device, kept, lost), 1):
+            figures.add(seen)
             progress(min(done * config.batch, len(index)), len(index))
     lost |= {index.videos[row].path: why for row, why in figures.not_finite.items()}
     if figures.clips < FEWEST:
@@ -184,26 +188,33 @@ def _batches(
     encoders: Mapping[str, FrozenEncoder],
     index: Index,
     device: torch.device,
+    kept: Set[int],
     lost: dict[str, str],
-) -> Iterator[tuple[list[int], dict[Place, Tensor]]]:
-    """Rows of the videos of a batch and their features `[B, N, D]` at all depths; `lost` tells what could not be
-    decoded and why. Encoders that see the same clips share one stream of them.
+) -> Iterator[Seen]:
+    """The videos of a batch as all encoders see them at all depths; `lost` tells what could not be decoded and why.
+    Encoders that see the same clips share one stream of them.
     """
     sharing: dict[ClipConfig, dict[str, FrozenEncoder]] = {}
     for name, encoder in encoders.items():
         sharing.setdefault(plain_clip(encoder.clip), {})[name] = encoder
     batch = min(config.batch, len(index))
     with ExitStack() as stack:
-        streams = []
+        streams, pooled = [], []
         for clip, alike in sharing.items():
             views = SpreadViews(FolderSource(index, clip, seed=config.seed), 1)
             places = [(name, depth) for name, encoder in alike.items() for depth in range(encoder.depth + 1)]
             reader = Reader(alike, places, lambda x_bnd: x_bnd.float())
             streams.append(read_features(views, reader, batch=batch, device=device, workers=config.workers))
             stack.enter_context(closing(streams[-1]))
+            pooled.append(Reader(alike, places, mean_pooled))
         for number, read in enumerate(zip(*streams, strict=True)):
             for one in read:
                 lost |= dict(one.clips.skipped)
             rows = range(number * batch, min((number + 1) * batch, len(index)))
-            kept = [at for at, row in enumerate(rows) if views.name(row) not in lost]
-            yield [rows[at] for at in kept], {place: x[kept] for one in read for place, x in one.features.items()}
+            one_patches = dict[Place, Tensor]()
+            if config.occlusion and not kept.isdisjoint(rows):
+                for reader, one in zip(pooled, read, strict=True):
+                    one_patches |= reader.read(one_patch(one.video_btchw, one.clips.index_b, config.seed))
+            features = {place: x_bnd for one in read for place, x_bnd in one.features.items()}
+            whole = Seen(rows=list(rows), features=features, one_patch=one_patches)
+            yield whole.take([at for at, row in enumerate(rows) if views.name(row) not in lost])

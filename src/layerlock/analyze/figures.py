@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -13,7 +14,19 @@ from torch import Tensor
 
 from layerlock.analyze.attention import AttentionDistances
 from layerlock.analyze.explained import Explained
-from layerlock.analyze.metrics import ATTENTION, FORMS, LABELLED, POOLED, STEP_CKA, STEPS, TOKENS, Form, Metric
+from layerlock.analyze.metrics import (
+    ATTENTION,
+    FORMS,
+    LABELLED,
+    ONE_PATCH,
+    POOLED,
+    STEP_CKA,
+    STEPS,
+    TOKENS,
+    Form,
+    Metric,
+    OfLabelled,
+)
 from layerlock.encoders import AttentionEncoder, FrozenEncoder
 from layerlock.encoders.run import run_and_step
 from layerlock.evaluation.intervals import Interval
@@ -39,6 +52,25 @@ EXPLAINED_ABOUT = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """Features of the videos of some rows, by place."""
+
+    rows: list[int]
+    features: Mapping[Place, Tensor]
+    """of all tokens, `[B, N, D]`"""
+    one_patch: Mapping[Place, Tensor]
+    """mean-pooled, of the clips of which one patch is seen, `[B, D]`; empty where none is wanted"""
+
+    def take(self, at: Sequence[int]) -> Seen:
+        """Those of some of the rows."""
+        return Seen(
+            rows=[self.rows[one] for one in at],
+            features={place: x_bnd[at] for place, x_bnd in self.features.items()},
+            one_patch={place: x_bd[at] for place, x_bd in self.one_patch.items()},
+        )
+
+
 class Figures:
     """Sums over batches. Memory does not grow with the clips but for those of `kept` rows, which have a class."""
 
@@ -58,29 +90,34 @@ class Figures:
         self.not_finite: dict[int, str] = {}
         """rows that do not count, and why"""
 
-    def add(self, rows: Sequence[int], features: Mapping[Place, Tensor]) -> None:
-        """The clips of some rows, `[B, N, D]` at every place; those that are not finite somewhere do not count."""
-        if not rows:
+    def add(self, seen: Seen) -> None:
+        """The clips of some rows; those whose features are not finite somewhere do not count."""
+        if not seen.rows:
             return
-        finite = {place: finite_b.tolist() for place, finite_b in finite_clips(features).items()}
-        for place, finite_b in finite.items():
-            self.not_finite |= {row: not_finite(place) for row, each in zip(rows, finite_b, strict=True) if not each}
-        at = [number for number, row in enumerate(rows) if row not in self.not_finite]
-        rows, features = [rows[one] for one in at], {place: x[at] for place, x in features.items()}
-        self.clips += len(rows)
-        pooled = {place: features[place].mean(1).cpu() for place in self.places}
+        for place, finite_b in finite_clips(seen.features).items():
+            lost = [row for row, finite in zip(seen.rows, finite_b.tolist(), strict=True) if not finite]
+            self.not_finite |= dict.fromkeys(lost, not_finite(place))
+        seen = seen.take([at for at, row in enumerate(seen.rows) if row not in self.not_finite])
+        self.clips += len(seen.rows)
+        pooled = {place: seen.features[place].mean(1).cpu() for place in self.places}
         for place, x_bd in pooled.items():
             self.moments[place].add(x_bd)
-        if len(rows) >= FEWEST_OF_BATCH:
-            self._add_batch(features)
+        if len(seen.rows) >= FEWEST_OF_BATCH:
+            self._add_batch(seen.features)
             for alignment in self.alignments.values():
                 alignment.add([pooled[place] for place in self.places])
-        kept = [at for at, row in enumerate(rows) if row in self.kept]
-        self.kept_rows += [rows[one] for one in kept]
-        for place in self.places if kept else ():
+        self._keep(seen.take([at for at, row in enumerate(seen.rows) if row in self.kept]))
+
+    def _keep(self, seen: Seen) -> None:
+        """What figures of classes are of."""
+        self.kept_rows += seen.rows
+        for place in self.places if seen.rows else ():
             times = self.encoders[place[0]].grid[0]
-            for form, pool in FORMS.items():
-                self.features.setdefault((form, place), []).append(pool(features[place][kept], times).cpu())
+            forms = {form: pool(seen.features[place], times) for form, pool in FORMS.items()}
+            if seen.one_patch:
+                forms[ONE_PATCH] = seen.one_patch[place]
+            for form, x_vw in forms.items():
+                self.features.setdefault((form, place), []).append(x_vw.cpu())
 
     def _add_batch(self, features: Mapping[Place, Tensor]) -> None:
         for place in self.places:
@@ -106,7 +143,7 @@ class Figures:
         for done, place in enumerate(self.places, 1):
             values += self._of_place(place, label_v[self.kept_rows], group_v[self.kept_rows])
             progress(done, len(self.places))
-        metrics = [*POOLED, *TOKENS, *STEPS, *ATTENTION, STEP_CKA, *(LABELLED if self.kept_rows else ())]
+        metrics = [*POOLED, *TOKENS, *STEPS, *ATTENTION, STEP_CKA, *self._of_classes()]
         return {
             "encoders": [
                 {
@@ -137,12 +174,17 @@ class Figures:
         at = self.places.index(place)
         alike = float(self._cka(UNBIASED)[at, at - 1]) if place[1] else math.nan
         yield _value(STEP_CKA, place, Interval(alike), "features do not vary, or too few clips" if place[1] else FIRST)
-        for metric, (form, of_labelled) in LABELLED.items() if len(label_v) else ():
+        for metric, (forms, of_labelled) in self._of_classes().items():
+            features = [torch.cat(self.features[form, place]) for form in forms]
             try:
-                x_vw = torch.cat(self.features[form, place])
-                yield _value(metric, place, of_labelled(x_vw, label_v, group_v), "")
+                yield _value(metric, place, of_labelled(*features, label_v, group_v), "")
             except ValueError as error:
                 yield _value(metric, place, Interval(math.nan), str(error))
+
+    def _of_classes(self) -> dict[Metric, tuple[tuple[Form, ...], OfLabelled]]:
+        """Those whose forms of features are there."""
+        there = {form for form, _ in self.features}
+        return {metric: how for metric, how in LABELLED.items() if there.issuperset(how[0])}
 
     def _reach(self, metric: Metric, place: Place) -> dict[str, Any]:
         """The mean over heads, the lowest and the highest of them, and each."""

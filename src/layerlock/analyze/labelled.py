@@ -18,7 +18,27 @@ UNKNOWN = Interval(math.nan)
 def linear_probe(x_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Interval:
     """Accuracy of logistic regression (scikit-learn's), each video predicted by a fit to other groups.
 
-    Features are standardised by the videos of each fit. ValueError where there are fewer than two groups or classes.
+    ValueError where there are fewer than two groups or classes.
+    """
+    return bootstrap(_probe_hits(x_vd, label_v, group_v), group_v)
+
+
+def occlusion_drop(x_vd: Tensor, one_patch_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Interval:
+    """OccDrop (arXiv 2601.09040): the share of the accuracy of `linear_probe` that is lost, at most 1, when it is of
+    features of clips of which one patch is seen in place of those of whole clips.
+
+    ValueError as there, and where the probe of whole clips is never right.
+    """
+    hit_v = _probe_hits(x_vd, label_v, group_v)
+    if not hit_v.any():
+        raise ValueError("the probe of whole clips is never right")
+    return bootstrap(hit_v - _probe_hits(one_patch_vd, label_v, group_v), group_v, weight_v=hit_v)
+
+
+def _probe_hits(x_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Tensor:
+    """Whether logistic regression (scikit-learn's) is right about each video by a fit to other groups, 0 or 1 `[V]`.
+
+    Features are standardised by the videos of each fit.
     """
     fold_v, classes = folds_of(group_v), int(label_v.max()) + 1
     if len(fold_v.unique()) < 2 or len(label_v.unique()) < 2:
@@ -44,7 +64,7 @@ def linear_probe(x_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Interval:
             if loss > least:
                 break
             hit_v, least = (logit_vc.argmax(1) == label_v).float(), loss
-    return bootstrap(hit_v, group_v)
+    return hit_v
 
 
 def retrieval(x_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Interval:

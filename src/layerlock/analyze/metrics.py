@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from layerlock.analyze.labelled import linear_probe, nearest_is_right, retrieval
+from layerlock.analyze.labelled import linear_probe, nearest_is_right, occlusion_drop, retrieval
 from layerlock.evaluation.intervals import Interval
 from layerlock.measures import rank, tokens
 from layerlock.measures.moments import Moments
@@ -30,9 +30,11 @@ class Metric:
     percent: bool = False
 
 
-Form = Literal["mean", "over time"]
+Form = Literal["mean", "over time", "one patch"]
 MEAN: Form = "mean"
 OVER_TIME: Form = "over time"
+ONE_PATCH: Form = "one patch"
+"""the mean, of clips of which one patch is seen (`analyze/occlusion.py`)"""
 FORMS: dict[Form, Callable[[Tensor, int], Tensor]] = {
     MEAN: lambda x_bnd, times: x_bnd.float().mean(1),
     OVER_TIME: lambda x_bnd, times: over_time(standardized(x_bnd), times),
@@ -43,7 +45,7 @@ OfMoments = Callable[[Moments], float]
 OfTokens = Callable[[Tensor], float]
 OfSteps = Callable[[Tensor, Tensor], float]
 Distance = Callable[[Tensor], Tensor]
-OfLabelled = Callable[[Tensor, Tensor, Tensor], Interval]
+OfLabelled = Callable[..., Interval]
 
 POOLED: dict[Metric, OfMoments] = {
     Metric(
@@ -117,33 +119,40 @@ STEP_CKA = Metric(
 )
 """of the map of unbiased CKA"""
 
-LABELLED: dict[Metric, tuple[Form, OfLabelled]] = {
+LABELLED: dict[Metric, tuple[tuple[Form, ...], OfLabelled]] = {
     Metric(
         name="linear probe",
         about="Accuracy of logistic regression on standardised mean-pooled features; every video is predicted by a fit "
         "to the other three quarters of the groups, and the penalty is the one with the least log loss.",
         better="higher",
         percent=True,
-    ): (MEAN, linear_probe),
+    ): ((MEAN,), linear_probe),
     Metric(
         name="probe over time",
         about="The same on the means and deviations over places of the first four coefficients of a cosine transform "
         "over time of the tokens: what changes, and in which order, is lost in a mean.",
         better="higher",
         percent=True,
-    ): (OVER_TIME, linear_probe),
+    ): ((OVER_TIME,), linear_probe),
+    Metric(
+        name="OccDrop",
+        about="Share of the accuracy of the linear probe that is lost when it is fitted to and tested on clips of "
+        "which one patch is seen, an eighth of the frame high and wide, at a random place that is the same in all "
+        "frames, and the rest is black (arXiv 2601.09040); 0 where one patch tells all.",
+        percent=True,
+    ): ((MEAN, ONE_PATCH), occlusion_drop),
     Metric(
         name="retrieval mAP",
         about="Mean average precision of the videos of the same class when all others are ranked by the cosine of "
         "mean-pooled features.",
         better="higher",
         percent=True,
-    ): (MEAN, retrieval),
+    ): ((MEAN,), retrieval),
     Metric(
         name="retrieval top-1",
         about="How often the nearest video by that cosine is of the same class.",
         better="higher",
         percent=True,
-    ): (MEAN, nearest_is_right),
+    ): ((MEAN,), nearest_is_right),
 }
-"""of features in a form `[V, W]`, class numbers and groups `[V]`"""
+"""of features in some forms `[V, W]`, class numbers and groups `[V]`; left out where a form is not there"""
