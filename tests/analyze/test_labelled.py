@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from layerlock.analyze.labelled import linear_probe, nearest_is_right, occlusion_drop, retrieval
-from layerlock.evaluation.solved import INVERSE_PENALTIES, folds_of
+from layerlock.features.probe import INVERSE_PENALTIES, folds_of
 
 
 def classes(videos: int = 60, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

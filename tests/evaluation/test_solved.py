@@ -10,16 +10,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from layerlock.evaluation.solved import (
-    INVERSE_PENALTIES,
-    PENALTIES,
-    RIDGES,
-    Classes,
-    Maps,
-    Numbers,
-    Solver,
-    folds_of,
-)
+from layerlock.evaluation.solved import PENALTIES, RIDGES, Classes, Maps, Numbers, Solver
+from layerlock.features.probe import INVERSE_PENALTIES, folds_of
 from layerlock.model.readout import SolvedReadout, over_time
 
 GENERATOR = torch.Generator()

@@ -21,7 +21,6 @@ from layerlock.config import RunConfig
 from layerlock.data import ClipConfig
 from layerlock.data.folder import FolderSource
 from layerlock.data.index import Index, build_index
-from layerlock.data.targets import LABEL
 from layerlock.encoders import FrozenEncoder, open_encoder
 from layerlock.encoders.checks import check_features
 from layerlock.encoders.run import checkpoints_of
@@ -113,7 +112,7 @@ def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, q
         check_features(encoder, device)
     with Progress(INDEXING, quiet) as progress:
         index = build_index(config.data, config.workers or None, root=config.data_root, progress=progress)
-    index = _spread(index, config.clips)
+    index = index.spread(config.clips)
     if len(index) < FEWEST:
         raise LayerlockError(f"{index.root}: {len(index)} videos are too few; there are figures from {FEWEST} on")
     kept, lost = _kept(index, config.labelled), dict[str, str]()
@@ -129,8 +128,9 @@ def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, q
             f"could not: {', '.join(min(lost.items()))}"
         )
     with Progress("computing figures of all depths", quiet) as progress:
-        found = {"data": config.data, "clips": figures.clips, "classes": _classes(index)}
-        found |= figures.found(_labels(index), _groups(index), progress)
+        label_v, group_v = torch.tensor(index.labels).long(), torch.tensor(index.group_numbers)
+        found = {"data": config.data, "clips": figures.clips, "classes": len(label_v[label_v >= 0].unique()) or None}
+        found |= figures.found(label_v, group_v, progress)
     found["skipped"] = [[name, why] for name, why in sorted(lost.items())]
     write(found, Path(config.out))
     return found
@@ -150,36 +150,9 @@ def _names(config: DepthConfig) -> list[str]:
     return names
 
 
-def _spread(index: Index, count: int | None) -> Index:
-    """As many videos, evenly spread: folders are sorted by class."""
-    if count is None or count >= len(index):
-        return index
-    return index.take([row * len(index) // count for row in range(count)])
-
-
-def _labels(index: Index) -> Tensor:
-    """Class numbers `[V]`, -1 where there is none."""
-    column = index.targets.get(LABEL)
-    known = column is not None and column.kind == "class"
-    return torch.tensor(column.values if column and known else [-1] * len(index)).long()
-
-
-def _classes(index: Index) -> int | None:
-    """How many classes the videos have; None without any."""
-    label_v = _labels(index)
-    return len(label_v[label_v >= 0].unique()) or None
-
-
-def _groups(index: Index) -> Tensor:
-    """What each video belongs to, as a number `[V]`; itself where nothing is known."""
-    names = [group or video.path for group, video in zip(index.groups or [""] * len(index), index.videos, strict=True)]
-    number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return torch.tensor([number_of[name] for name in names])
-
-
 def _kept(index: Index, most: int) -> set[int]:
     """Rows with a class, at most so many, evenly spread."""
-    rows = (_labels(index) >= 0).nonzero().flatten().tolist()
+    rows = [row for row, label in enumerate(index.labels) if label >= 0]
     return {rows[at * len(rows) // most] for at in range(most)} if len(rows) > most else set(rows)
 
 

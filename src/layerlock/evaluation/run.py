@@ -17,7 +17,6 @@ from layerlock.evaluation.readouts import Candidate, candidates_of
 from layerlock.evaluation.results import Evaluation, head, tabled
 from layerlock.evaluation.score import Scores, best_rates, choose, score_features, score_readouts
 from layerlock.evaluation.setup import OURS, Setup, set_up
-from layerlock.evaluation.solved import folds_of
 from layerlock.evaluation.sweep import (
     Step,
     Stream,
@@ -34,6 +33,7 @@ from layerlock.evaluation.tasks import FeatureTask, ReadoutTask
 from layerlock.features import Reader
 from layerlock.features.cache import Cached, cached_features
 from layerlock.features.clips import RepeatedViews, SpreadViews
+from layerlock.features.probe import folds_of
 from layerlock.process import put_back
 
 Score = Callable[[str, Sequence[Candidate]], Scores]

@@ -6,32 +6,21 @@ the same side.
 
 from __future__ import annotations
 
-import importlib.util
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from layerlock.data.pool import processors
-from layerlock.errors import LayerlockError
+from layerlock.features.probe import INVERSE_PENALTIES, Logistic, side_by_side
 from layerlock.learn.sums import Sums
 from layerlock.model.readout import SolvedReadout
 
-FOLDS = 4
-"""parts of the training videos, of which each is held out once"""
-INVERSE_PENALTIES = tuple(10.0**power for power in range(-4, 1))
-"""of logistic regression; of these one is chosen by the log loss of what is held out"""
 PENALTIES = tuple(10.0**power for power in range(-2, 7))
 """of the ridge regression of numbers, by the squared error of what is held out"""
 RIDGES = tuple(10.0**power for power in range(-5, 0))
 """of the ridge regression of maps, as shares of the mean variance of the inputs"""
-ABSENT = -100.0
-"""logit of a class that no training video has"""
 
 
 class Solver(Protocol):
@@ -44,18 +33,6 @@ class Solver(Protocol):
 
     def solve(self, readout: SolvedReadout) -> None:
         """Sets the weights of the readout. ValueError, in words, where they cannot be computed."""
-
-
-def check_solvable() -> None:
-    """LayerlockError where scikit-learn is missing."""
-    if importlib.util.find_spec("sklearn") is None:
-        raise LayerlockError("readout: solved needs scikit-learn (pip install 'layerlock[evaluate]')")
-
-
-def folds_of(group_v: Tensor) -> Tensor:
-    """The part of each video, int64 `[V]`: groups in the order in which they come, dealt out one by one."""
-    number_v = group_v.unique(return_inverse=True)[1]
-    return number_v % min(FOLDS, int(number_v.max()) + 1)
 
 
 class _Rows:
@@ -115,50 +92,6 @@ class Classes:
                 inverse_penalty, least = weaker, loss
             weight_wc, bias_c = Logistic(x_vw, label_v, self.classes).at(inverse_penalty)
         _set(readout, *_as_given(torch.from_numpy(weight_wc), torch.from_numpy(bias_c), mean_w, deviation_w))
-
-
-class Logistic:
-    """Regressions of the same clips at several penalties, each fit beginning at the one before; `side_by_side` with
-    others.
-    """
-
-    def __init__(self, x_vw: np.ndarray, label_v: np.ndarray, classes: int) -> None:
-        from sklearn.linear_model import LogisticRegression
-
-        # in float32, which features have: solved in half the time of float64
-        self.x_vw, self.label_v, self.classes = x_vw.astype(np.float32), label_v, classes
-        self.fit = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
-
-    def at(self, inverse_penalty: float) -> tuple[np.ndarray, np.ndarray]:
-        """Weights `[W, C]` and bias `[C]`."""
-        fit = self.fit.set_params(C=inverse_penalty).fit(self.x_vw, self.label_v)
-        weight_wc, bias_c = np.zeros((self.x_vw.shape[1], self.classes)), np.full(self.classes, ABSENT)
-        if len(fit.classes_) == 2:  # one row, for the second against the first
-            weight_wc[:, fit.classes_[1]] = fit.coef_[0]
-            bias_c[fit.classes_] = (0.0, fit.intercept_[0])
-        else:
-            weight_wc[:, fit.classes_] = fit.coef_.T
-            bias_c[fit.classes_] = fit.intercept_
-        return weight_wc, bias_c
-
-    def logits(self, inverse_penalty: float, x_vw: np.ndarray) -> np.ndarray:
-        """Of other clips, `[V, C]`."""
-        weight_wc, bias_c = self.at(inverse_penalty)
-        return x_vw @ weight_wc + bias_c
-
-
-@contextmanager
-def side_by_side() -> Iterator[Callable[[Sequence[tuple[Logistic, np.ndarray]], float], list[np.ndarray]]]:
-    """The logits of each of several regressions for other clips, at one penalty, each on a core of its own: their
-    products are too narrow to be divided among cores, and have the same bits on any number of them.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
-
-    with ThreadPoolExecutor(min(FOLDS, processors())) as pool, threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty that takes long is not the best one
-        warnings.filterwarnings("ignore", "The number of unique classes")  # few videos of many classes
-        yield lambda fits, inverse_penalty: list(pool.map(lambda fit: fit[0].logits(inverse_penalty, fit[1]), fits))
 
 
 def _log_loss(logit_vc: np.ndarray, label_v: np.ndarray) -> float:

@@ -21,12 +21,12 @@ from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.folder import EvaluationFolder, load_tensors, save_tensors
 from layerlock.evaluation.readouts import Candidate, build_readout, shapes_of
-from layerlock.evaluation.solved import check_solvable
 from layerlock.evaluation.tasks import ReadoutTask
 from layerlock.evaluation.tasks.task import SOLVED, TRAINED
 from layerlock.features import Place, Reader, finite_clips, read_features
 from layerlock.features.cache import Cached
 from layerlock.features.clips import SpreadViews
+from layerlock.features.probe import check_solvable
 from layerlock.features.read import unusable
 from layerlock.model.readout import Readout, SolvedReadout
 from layerlock.train.optimizer import OPTIMIZERS, groups_of
@@ -62,7 +62,7 @@ class Sweep:
         self.solved = [candidate for candidate in candidates if candidate.kind in SOLVED]
         self.is_solved = not self.solved
         if self.solved:
-            check_solvable()
+            check_solvable("readout: solved")
         optim = config.optim(1.0)
         self.optimizer = OPTIMIZERS[optim.name](self._groups() or [{"params": []}], optim)
         self.summary: Tensor | None = None

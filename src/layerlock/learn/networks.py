@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from layerlock.encoders import FrozenEncoder, at_hand, open_encoder
 from layerlock.encoders.checks import fingerprint
 from layerlock.encoders.published import published
+from layerlock.encoders.run import checkpoints_of, run_and_step
 from layerlock.encoders.vjepa2 import VJEPA2Encoder
 from layerlock.errors import LayerlockError
 from layerlock.learn.targets import LAST, OWN
@@ -204,7 +205,9 @@ def _opened(name: str, frames: int, stamp: object) -> Opened:
 def _stamp(name: str) -> tuple[tuple[int, int], ...]:
     """Times and sizes of the files of an encoder: one that is trained again is another."""
     path = Path(name.rpartition(":")[2])
-    folders = (path, path / "encoder")
+    folders = [path, path / "encoder"]
+    if place := run_and_step(str(path)):
+        folders += checkpoints_of(place[0] / "checkpoints").values()
     files = (
         [path]
         if path.is_file()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from layerlock.data.decode import probe
 from layerlock.data.decode.images import folder_of
@@ -43,6 +44,19 @@ class Index(Labelled):
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    @cached_property
+    def group_numbers(self) -> tuple[int, ...]:
+        """What each video belongs to, as a number; one of its own where nothing is known."""
+        names = [group or video.path for group, video in zip(self.groups or [""] * len(self), self.videos, strict=True)]
+        number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        return tuple(number_of[name] for name in names)
+
+    def spread(self, most: int | None) -> Index:
+        """At most so many of the videos, evenly spread, since folders are sorted by class; None: all."""
+        if most is None or most >= len(self):
+            return self
+        return self.take([row * len(self) // most for row in range(most)])
 
     def take(self, rows: Sequence[int]) -> Index:
         """The videos at some positions; nothing of what was rejected."""
