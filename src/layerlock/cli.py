@@ -157,7 +157,8 @@ def _given(arguments: Sequence[str], flag: str) -> str | None:
 
 EVALUATE_USAGE = f"""usage: layerlock evaluate ENCODER --task {"|".join(TASKS)} --data PATH
                           [--column NAME] [--test-data PATH] [--group REGEX] [--out DIR] [--depths 0.25,0.5,...]
-                          [--lrs 1e-4,...] [--examples N] [--any-field VALUE] [--resume | --overwrite]
+                          [--lrs 1e-4,...] [--shots 1,5,20,all] [--examples N] [--any-field VALUE]
+                          [--resume | --overwrite]
 
 `layerlock evaluate ENCODER --help` lists all fields; docs/evaluation.md says what they are for."""
 
@@ -198,7 +199,7 @@ def _lists_apart(arguments: Sequence[str]) -> list[str]:
     """`--depths 0.5,1.0` as `--depths 0.5 1.0`."""
     parts: list[str] = []
     for before, argument in pairwise(["", *arguments]):
-        parts += argument.split(",") if before in ("--depths", "--lrs", "--query-patch") else [argument]
+        parts += argument.split(",") if before in ("--depths", "--lrs", "--shots", "--query-patch") else [argument]
     return parts
 
 

@@ -61,6 +61,7 @@ def show_evaluation(found: Evaluation) -> None:
     tables = {
         f"{found.task}: {better} is better": words.table(found),
         f"{found.metric} of the test split by block": words.by_block(found),
+        f"{found.metric} of the test split by training videos, solved readouts": words.by_shots(found),
     }
     for title, (head, rows) in tables.items():
         if rows:

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import layerlock
-from layerlock import cli
+from layerlock import cli, show
 from layerlock.api import run_evaluation
 from layerlock.data import ClipConfig, collate, crop_and_flip, open_source
 from layerlock.data.decode.video import UnreadableVideo
@@ -68,7 +68,7 @@ def figures(found: Evaluation) -> Any:
 def test_the_command_evaluates_actions_and_writes_a_report(
     tmp_path: Path, world: Path, encoder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "WIDEST", 400)  # the head of the table in one line
+    monkeypatch.setattr(show, "WIDEST", 400)  # the head of the table in one line
     out = tmp_path / "out"
     arguments = f"evaluate {encoder} --task action --data {world} --out {out} --depths 0.5,1.0 --lrs 1e-3,3e-3"
     arguments += " --channels 16 --heads 2 --examples 48 --batch 8 --workers 0 --device cpu --precision fp32"

@@ -98,9 +98,11 @@ def test_a_strong_penalty_is_chosen_where_nothing_can_be_learned_and_a_group_is_
     assert np.ptp(by_group[..., 1] - by_group[..., 0]) < 0.1 * np.ptp(by_clip[..., 1] - by_clip[..., 0])
 
 
-def test_folds_keep_groups_together() -> None:
+def test_folds_keep_groups_together_and_are_of_the_videos_that_are_used() -> None:
     assert folds_of(torch.tensor([7, 7, 3, 9, 9, 1, 2])).tolist() == [3, 3, 2, 0, 0, 0, 1]
     assert folds_of(torch.tensor([5, 5])).tolist() == [0, 0]
+    used = torch.tensor([True, False, True, False, True, False, False])
+    assert folds_of(torch.tensor([7, 7, 3, 9, 9, 1, 2]), used).tolist() == [1, -1, 0, -1, 2, -1, -1]
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,9 @@ class EvaluateConfig:
     appearance: YesNo = "yes"
     """solved readouts of a class or a number see all of a clip; no: changes over time alone, so that they cannot go by
     what things look like, which may differ elsewhere"""
+    shots: tuple[int | Literal["all"], ...] = ()
+    """solve readouts also for so many training videos of each class (regression: in all), and report the metrics by
+    their number; all: the whole training split, which is always the last point"""
     query_patch: tuple[int, int, int] = (2, 8, 8)
     """frames, rows and columns of depth that one query of an attention readout predicts"""
 
@@ -130,6 +133,11 @@ class EvaluateConfig:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of readout."""
         return self.row.readouts if self.readout == "all" else (self.readout,)
+
+    @property
+    def few(self) -> tuple[int, ...]:
+        """The numbers of training videos of each class that solved readouts are fitted to, before all of them."""
+        return tuple(sorted({shots for shots in self.shots if shots != "all"}))
 
     def still_clip(self, shape: ClipShape) -> ClipConfig:
         """Clips of an encoder's shape without anything random, cut in the centre."""
@@ -204,6 +212,8 @@ class EvaluateConfig:
         ]
         if min(self.query_patch) < 1:
             problems.append(f"query_patch: {self.query_patch} are not all positive")
+        least = 1 if self.row.target.kind == "class" else 2
+        problems += [f"shots: {shots} is less than {least}" for shots in self.few if shots < least]
         if self.workers < 0:
             problems.append(f"workers: {self.workers} is negative")
         channels, heads = self.channels or 0, self.heads_of(self.channels or 0)
@@ -259,7 +269,7 @@ class EvaluateConfig:
         if self.row.fields >= TRAINING and not set(self.kinds) & set(TRAINED):
             reasons |= dict.fromkeys(TRAINING - CACHE, f"nothing is trained with --readout {self.readout}")
         if "solved" not in self.kinds:
-            reasons["appearance"] = "only used by solved readouts"
+            reasons |= dict.fromkeys(("appearance", "shots"), "only used by solved readouts")
         if "attention" not in self.kinds:
             reasons |= dict.fromkeys((*ATTENTION, "query_patch"), "only used by attention readouts")
         for name in set().union(*(row.fields for row in TASKS.values())) - self.row.fields:

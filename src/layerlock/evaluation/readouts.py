@@ -9,12 +9,16 @@ from layerlock import draws
 from layerlock.encoders import FrozenEncoder, Summary
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.splits.shots import DRAWS
 from layerlock.evaluation.tasks import ReadoutTask, Shape
 from layerlock.evaluation.tasks.task import SOLVED, TRAINED
 from layerlock.features import Place
 from layerlock.model.encoder import block_at
 from layerlock.model.readout import AttentionReadout, LinearReadout, Readout, SolvedReadout
 from layerlock.model.vit import initialize
+
+Draw = tuple[int | None, int]
+"""training videos of each class (None: all), and which draw of them"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,31 +32,40 @@ class Candidate:
     """of the encoder's depth, as it was asked for"""
     lr: float = 0.0
     """learning rate; 0 where nothing is trained"""
+    shots: int | None = None
+    """training videos of each class that it is fitted to; None: all"""
     seed: int = 0
-    """which of several readouts that differ in their first weights alone"""
+    """which of several readouts that differ in their first weights alone or, of few shots, in the videos drawn"""
 
     @property
     def place(self) -> Place:
         """Where its features come from."""
         return self.encoder, self.block
 
+    @property
+    def draw(self) -> Draw:
+        """The training videos that it is fitted to."""
+        return self.shots, self.seed
+
     def __str__(self) -> str:
-        return f"{self.encoder}/{self.kind}/{self.block}/{self.lr:g}{f'/seed {self.seed}' if self.seed else ''}"
+        shots = "" if self.shots is None else f"/{self.shots} shots"
+        return f"{self.encoder}/{self.kind}/{self.block}/{self.lr:g}{shots}{f'/seed {self.seed}' if self.seed else ''}"
 
     def with_seeds(self, count: int) -> tuple[Candidate, ...]:
-        """The same for each of `count` readout seeds; one alone where nothing is drawn."""
-        count = count if self.kind in TRAINED else 1
+        """The same for each of `count` readout seeds or each draw of few shots; one alone where nothing is drawn."""
+        count = count if self.kind in TRAINED else 1 if self.shots is None else DRAWS
         return tuple(replace(self, seed=seed) for seed in range(count))
 
 
 def candidates_of(config: EvaluateConfig, encoders: Mapping[str, FrozenEncoder]) -> tuple[Candidate, ...]:
     """All readouts of a sweep: fractions that mean the same block of an encoder are one."""
     return tuple(
-        Candidate(encoder=name, kind=kind, block=block, fraction=fraction, lr=lr)
+        Candidate(encoder=name, kind=kind, block=block, fraction=fraction, lr=lr, shots=shots)
         for name, encoder in encoders.items()
         for kind in kinds_for(encoder, config)
         for block, fraction in blocks_of(config.depths, encoder).items()
         for lr in (sorted(set(config.lrs)) if kind in TRAINED else (0.0,))
+        for shots in ((*config.few, None) if kind in SOLVED else (None,))
     )
 
 

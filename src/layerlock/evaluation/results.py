@@ -18,6 +18,7 @@ from layerlock.evaluation.intervals import FEWEST, SHOWN_FROM, Interval, proves
 from layerlock.evaluation.readouts import Candidate
 from layerlock.evaluation.score import Scores
 from layerlock.evaluation.setup import OURS, Setup
+from layerlock.evaluation.tasks.task import SOLVED
 from layerlock.files import write_whole
 from layerlock.settings import to_dict
 from layerlock.train.folder import versions
@@ -43,6 +44,8 @@ class Row:
     fraction: float | None = None
     lr: float | None = None
     """the chosen learning rate, where anything was trained"""
+    shots: int | None = None
+    """training videos of each class that it was fitted to; None: all"""
     validation: float
     """the deciding metric on what it was chosen on: the validation split, for retrieval with the training split"""
     metrics: dict[str, Interval]
@@ -97,6 +100,8 @@ class Evaluation:
     data: dict[str, Any]
     """layout, how the splits came about, what a group is, videos and groups of each, classes, notes"""
     rows: tuple[Row, ...] = ()
+    curve: tuple[Row, ...] = ()
+    """solved readouts of few training videos, each chosen as those of `rows`; without leads"""
     sweep: tuple[Swept, ...] = ()
     confusion: tuple[tuple[str, str, int], ...] = ()
     """(class, predicted class, test videos) of the chosen readout, most frequent mistakes first"""
@@ -120,6 +125,16 @@ class Evaluation:
         for one in sorted(self.sweep, key=lambda one: one.block):
             if one.metrics:
                 lines.setdefault((one.encoder, one.kind), {})[one.block] = one.metrics[self.metric]
+        return lines
+
+    def by_shots(self) -> dict[str, dict[int | None, Interval]]:
+        """The deciding metric on the test split by training videos of each class (None: all) of what solved readouts
+        read; {} where few were not asked for.
+        """
+        lines: dict[str, dict[int | None, Interval]] = {}
+        for row in (*self.curve, *self.rows) if self.curve else ():
+            if row.kind in SOLVED:
+                lines.setdefault(row.encoder, {})[row.shots] = row.metrics[self.metric]
         return lines
 
     def save(self) -> Path:
@@ -155,7 +170,8 @@ def head(setup: Setup, signal: int | None = None) -> Evaluation:
             for role, split in (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
         },
         "classes": len(setup.task.classes),
-        "notes": list(splits.notes),
+        "shots": {str(shots): int(setup.label_v.bincount().clamp(max=shots).sum()) for shots in setup.config.few},
+        "notes": [*splits.notes, *_scarce(setup)],
     }
     return Evaluation(
         out=setup.config.out,
@@ -170,6 +186,20 @@ def head(setup: Setup, signal: int | None = None) -> Evaluation:
     )
 
 
+def _scarce(setup: Setup) -> list[str]:
+    """What has fewer training videos than shots."""
+    notes, names = [], setup.task.classes
+    for shots in setup.config.few:
+        count_c = torch.bincount(setup.label_v, minlength=len(names)).tolist()
+        scarce = [f"{name} ({count})" for name, count in zip(names, count_c, strict=False) if count < shots]
+        if scarce:
+            what = f"Classes with fewer than {shots} training videos"
+            notes.append(f"{what}, all of which are used, {len(scarce)}: {', '.join(scarce[:10])}")
+        elif not names and count_c[0] < shots:
+            notes.append(f"Training videos: {count_c[0]}, fewer than {shots}; all are used")
+    return notes
+
+
 def tabled(
     setup: Setup,
     candidates: Sequence[Candidate],
@@ -179,9 +209,11 @@ def tabled(
     skipped: dict[str, str],
 ) -> Evaluation:
     """The whole of the results: a row for each chosen candidate and one for the constant prediction, if there is one;
-    all candidates as the sweep, with figures of the test split where `test` has them.
+    all candidates as the sweep, with figures of the test split where `test` has them; those of few shots apart.
     """
     constant = setup.task.constant
+    few = [candidate for candidate in chosen if candidate.shots is not None]
+    chosen = [candidate for candidate in chosen if candidate.shots is None]
     rivals = {candidate: _rivals(candidate, chosen, constant) for candidate in chosen}
     compared = sum(map(len, rivals.values()))
     rows = [_row(setup, candidate, validation, test, rivals[candidate], compared) for candidate in chosen]
@@ -198,10 +230,11 @@ def tabled(
     return replace(
         results,
         rows=tuple(rows),
+        curve=tuple(_row(setup, candidate, validation, test, {}, compared) for candidate in few),
         sweep=tuple(
             _swept(setup, candidate, validation, test)
             for candidate in candidates
-            if str(candidate) in validation.score_svm
+            if candidate.shots is None and str(candidate) in validation.score_svm
         ),
         compared=compared,
         best=best,
@@ -241,6 +274,7 @@ def _row(
         of_blocks=setup.encoders[candidate.encoder].depth,
         fraction=candidate.fraction,
         lr=candidate.lr or None,
+        shots=candidate.shots,
         validation=validation.mean(str(candidate)),
         metrics=_intervals(setup, test, str(candidate)),
         baseline=candidate.encoder != OURS,

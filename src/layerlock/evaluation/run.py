@@ -100,9 +100,10 @@ def _fit(setup: Setup, sweep: Sweep, skipped: dict[str, str]) -> int | None:
         if signal is not None:
             return signal
     if not sweep.is_solved:
-        fold_v = folds_of(setup.splits.train.group_v)
+        group_v, drawn = setup.splits.train.group_v, {candidate.draw for candidate in sweep.solved}
+        folds = {draw: folds_of(group_v, setup.fitted(*draw)) for draw in drawn}
         with setup.progress(f"solving {len(sweep.solved)} readouts, clip") as progress:
-            solve(sweep, _once(setup, sweep, skipped), fold_v, setup.folder, progress, skipped)
+            solve(sweep, _once(setup, sweep, skipped), folds, setup.folder, progress, skipped)
     sweep.check_taught(skipped)
     return None
 
@@ -167,14 +168,16 @@ def _choose_and_test(
     dropped: Mapping[Candidate, str],
     skipped: dict[str, str],
 ) -> Evaluation:
-    """Chooses on the validation split; tests the best rate of every block on the test split."""
+    """Chooses on the validation split; tests the best rate of every block, of few shots the best block alone."""
     decides = setup.task.metrics[0]
     validation = score("validation", candidates)
-    tested = best_rates(validation, candidates, decides)
+    few = [candidate for candidate in candidates if candidate.shots is not None]
+    whole = [candidate for candidate in candidates if candidate.shots is None]
+    tested = best_rates(validation, whole, decides) + choose(validation, few, decides)
     test = score("test", tested)
     lost = {str(candidate): reason for candidate, reason in dropped.items()} | validation.dropped | test.dropped
     chosen = choose(validation, [candidate for candidate in tested if str(candidate) in test.score_svm], decides)
-    if OURS not in {candidate.encoder for candidate in chosen}:
+    if OURS not in {candidate.encoder for candidate in chosen if candidate.shots is None}:
         told = "; ".join(f"{name}: {why}" for name, why in lost.items() if name.startswith(f"{OURS}/"))
         raise LayerlockError(f"no readout of {setup.config.encoder} gave finite figures: {told}")
     return replace(tabled(setup, candidates, chosen, validation, test, skipped), dropped=tuple(lost.items()))

@@ -146,7 +146,7 @@ def _read(file: Path) -> _Rows:
 def _score(sweep: Sweep, candidates: Sequence[Candidate], features: Mapping[Place, Tensor], target: Tensor) -> Rows:
     columns: Rows = {}
     views = sweep.task.views
-    predictions = {str(candidate): sweep.predict(candidate, features) for candidate in candidates}
+    predictions = {str(one): prediction for one, prediction in sweep.predictions(candidates, features).items()}
     if sweep.summary is not None:
         predictions[""] = sweep.task.constant_prediction(sweep.summary, len(target))
     for name, prediction in predictions.items():
@@ -274,11 +274,10 @@ def _pooled(
 
 
 def choose(validation: Scores, candidates: Sequence[Candidate], metric: Metric) -> tuple[Candidate, ...]:
-    """The best candidate of each encoder and kind by the mean of the deciding metric on the validation split.
-
-    Of equals the shallowest block, then the lowest rate.
+    """The best candidate of each encoder, kind and number of shots by the mean of the deciding metric on the validation
+    split. Of equals the shallowest block, then the lowest rate.
     """
-    return _best(validation, candidates, metric, lambda candidate: (candidate.encoder, candidate.kind))
+    return _best(validation, candidates, metric, lambda candidate: (candidate.encoder, candidate.kind, candidate.shots))
 
 
 def best_rates(validation: Scores, candidates: Sequence[Candidate], metric: Metric) -> tuple[Candidate, ...]:

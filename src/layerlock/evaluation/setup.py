@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from layerlock.data import ClipConfig
 from layerlock.data.folder import FolderSource
@@ -19,6 +20,7 @@ from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.folder import EvaluationFolder
 from layerlock.evaluation.splits.cut import Cutting
 from layerlock.evaluation.splits.open import open_splits
+from layerlock.evaluation.splits.shots import ranks
 from layerlock.evaluation.splits.split import Split, Splits
 from layerlock.evaluation.tasks import Task
 from layerlock.features.clips import SpreadViews
@@ -54,6 +56,18 @@ class Setup:
     def source(self, split: Split, clip: ClipConfig) -> FolderSource:
         """Clips of a split, with the task's target."""
         return split.source(clip, self.config.seed, (self.task.target.name,))
+
+    @property
+    def label_v(self) -> Tensor:
+        """The class of each training video, int64 `[V]`; 0 where the target is none."""
+        values = self.splits.train.values(self.task.target) if self.task.classes else [0] * len(self.splits.train)
+        return torch.tensor(values, dtype=torch.int64)
+
+    def fitted(self, shots: int | None, draw: int) -> Tensor | None:
+        """The training videos that a solved readout is fitted to, bool `[V]`: `shots` of each class; None: all."""
+        if shots is None:
+            return None
+        return ranks(self.label_v, self.splits.train.group_v, seed=self.config.seed, draw=draw) < shots
 
     def progress(self, doing: str) -> Progress:
         """A bar for a piece of work."""

@@ -75,10 +75,11 @@ class Classes:
         x_vw, label_v, mean_w, deviation_w, splits = self.rows.standardized()
         if len(np.unique(label_v)) < 2:
             raise ValueError("all clips that could be used are of one class")
-        folds = [
+        told = [(fitted, held_out & np.isin(label_v, label_v[fitted])) for fitted, held_out in splits]
+        folds = [  # a class that was not fitted says nothing of penalties
             (Logistic(x_vw[fitted], label_v[fitted], self.classes), x_vw[held_out], label_v[held_out])
-            for fitted, held_out in splits
-            if len(np.unique(label_v[fitted])) > 1
+            for fitted, held_out in told
+            if held_out.any() and len(np.unique(label_v[fitted])) > 1
         ]
         inverse_penalty, least = INVERSE_PENALTIES[2], np.inf
         with side_by_side() as logits_of:
@@ -95,9 +96,9 @@ class Classes:
 
 
 def _log_loss(logit_vc: np.ndarray, label_v: np.ndarray) -> float:
-    """Summed over clips; at most 20 each, so that a class that was not fitted does not decide alone."""
-    loss_v = torch.nn.functional.cross_entropy(torch.from_numpy(logit_vc), torch.from_numpy(label_v), reduction="none")
-    return float(loss_v.clamp(max=20).sum())
+    """Summed over clips."""
+    logits, labels = torch.from_numpy(logit_vc), torch.from_numpy(label_v)
+    return float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
 
 
 class Numbers:

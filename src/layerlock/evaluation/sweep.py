@@ -6,7 +6,7 @@ that each has its own loss, and its graph is freed before the next one's is buil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.folder import EvaluationFolder, load_tensors, save_tensors
-from layerlock.evaluation.readouts import Candidate, build_readout, shapes_of
+from layerlock.evaluation.readouts import Candidate, Draw, build_readout, shapes_of
 from layerlock.evaluation.tasks import ReadoutTask
 from layerlock.evaluation.tasks.task import SOLVED, TRAINED
 from layerlock.features import Place, Reader, finite_clips, read_features
@@ -93,6 +93,27 @@ class Sweep:
     def predict(self, candidate: Candidate, features: Mapping[Place, Tensor]) -> Tensor:
         """What one readout says of a batch, in the target's terms."""
         return self.task.predict(self.shapes[candidate], self.readouts[candidate].read(features[candidate.place]))
+
+    def predictions(self, candidates: Sequence[Candidate], features: Mapping[Place, Tensor]) -> dict[Candidate, Tensor]:
+        """The same of several."""
+        trained = [candidate for candidate in candidates if candidate.kind in TRAINED]
+        found = {candidate: self.predict(candidate, features) for candidate in trained}
+        with torch.no_grad():
+            for members, x_bnw in self.solved_inputs(candidates, features):
+                for member in members:
+                    found[member] = self.task.predict(self.shapes[member], self.readouts[member].out(x_bnw))
+        return found
+
+    def solved_inputs(
+        self, candidates: Sequence[Candidate], features: Mapping[Place, Tensor]
+    ) -> Iterator[tuple[list[Candidate], Tensor]]:
+        """Those of the candidates that are solved with the inputs that they share, `[B, 1 or N, W]`, place by place."""
+        of_place: dict[Place, list[Candidate]] = {}
+        for candidate in candidates:
+            if candidate.kind in SOLVED:
+                of_place.setdefault(candidate.place, []).append(candidate)
+        for place, members in of_place.items():
+            yield members, cast(SolvedReadout, self.readouts[members[0]]).inputs(features[place])
 
     def _usable(self, features: Mapping[Place, Tensor], target: Tensor) -> dict[Place, tuple[Tensor, Tensor]]:
         """Features and target of the clips whose features are finite, at each place."""
@@ -248,32 +269,35 @@ def cached_once(sweep: Sweep, cached: Cached, device: torch.device, skipped: dic
 def solve(
     sweep: Sweep,
     steps: Generator[Step],
-    fold_v: Tensor,
+    folds: Mapping[Draw, Tensor],
     folder: EvaluationFolder,
     progress: Callable[[int, int], None],
     skipped: dict[str, str],
 ) -> None:
     """Computes the readouts that are solved from the clips of `steps`, each once, and saves them in the folder.
 
-    `fold_v` `[V]` is the part of the training split that each clip is in. A readout that cannot be computed is dropped.
+    `folds`, by draw, are the part of the training split that each clip is in, `[V]`; -1 where it is not drawn. A
+    readout that cannot be computed is dropped.
     """
     solvers = {candidate: sweep.task.solver() for candidate in sweep.solved}
-    readouts = {candidate: cast(SolvedReadout, sweep.readouts[candidate]) for candidate in solvers}
     done, summary = 0, None
     with closing(steps):
         for features, target in steps:
-            fold_b = fold_v[done : done + len(target)]
-            for candidate, solver in solvers.items():
-                wanted = sweep.task.solver_target(sweep.shapes[candidate], target)
-                solver.add(readouts[candidate].inputs(features[candidate.place]).cpu(), wanted.cpu(), fold_b)
+            folds_b = {draw: fold_v[done : done + len(target)] for draw, fold_v in folds.items()}
+            for members, x_bnw in sweep.solved_inputs(sweep.solved, features):
+                inputs, wanted = x_bnw.cpu(), sweep.task.solver_target(sweep.shapes[members[0]], target).cpu()
+                for member in members:
+                    fold_b = folds_b[member.draw]
+                    drawn_b = fold_b >= 0
+                    solvers[member].add(inputs[drawn_b], wanted[drawn_b], fold_b[drawn_b])
             one = sweep.task.summary(target)
             summary = one if summary is None else summary + one
             done += len(target)
-            progress(done, len(fold_v))
+            progress(done, len(folds[None, 0]))
     sweep.summary = summary if sweep.summary is None else sweep.summary
     for candidate, solver in solvers.items():
         try:
-            solver.solve(readouts[candidate])
+            solver.solve(cast(SolvedReadout, sweep.readouts[candidate]))
         except ValueError as error:
             sweep.dropped[candidate] = str(error)
     sweep.is_solved = True

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from layerlock.evaluation.intervals import FEWEST, Interval
 from layerlock.evaluation.results import Evaluation, Row
 from layerlock.evaluation.setup import OURS
+from layerlock.evaluation.splits.shots import DRAWS
 from layerlock.evaluation.tasks import TASKS
 
 DROPPED = 5
@@ -45,6 +46,29 @@ def by_block(results: Evaluation) -> tuple[list[str], list[list[str]]]:
         ]
         for block in sorted({block for line in lines.values() for block in line})
     ]
+
+
+def by_shots(results: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: a line for each number of training videos, with the deciding metric on the test split and its
+    interval for all that solved readouts read.
+    """
+    lines = results.by_shots()
+    head = ["shots", "training videos", *(called(results, encoder) for encoder in lines)]
+    return head, [
+        [
+            name,
+            str(videos),
+            *(interval(results, results.metric, line[shots]) if shots in line else "" for line in lines.values()),
+        ]
+        for shots, (name, videos) in shots_named(results).items()
+        if lines
+    ]
+
+
+def shots_named(results: Evaluation) -> dict[int | None, tuple[str, int]]:
+    """What each number of training videos of a class is called, and how many these are of all classes."""
+    few: dict[int | None, tuple[str, int]] = {int(n): (n, count) for n, count in results.data.get("shots", {}).items()}
+    return few | {None: ("all", results.data["videos"]["train"])}
 
 
 def figure(results: Evaluation, metric: str, value: float) -> str:
@@ -129,6 +153,11 @@ def sentences(results: Evaluation) -> list[str]:
         f"{groups['test']} test.",
         *(f"{note}." for note in data["notes"]),
     ]
+    if results.curve:
+        said.append(
+            f"Figures of few training videos are means over {DRAWS} draws of them, which their intervals include; the "
+            "block was chosen on the whole validation split."
+        )
     if config.get("appearance") == "no":
         said.append("Solved readouts see changes over time alone.")
     if results.dropped:

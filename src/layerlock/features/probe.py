@@ -33,10 +33,13 @@ def check_solvable(what: str) -> None:
         raise LayerlockError(f"{what} needs scikit-learn (pip install 'layerlock[evaluate]')")
 
 
-def folds_of(group_v: Tensor) -> Tensor:
-    """The part of each video, int64 `[V]`: groups in the order in which they come, dealt out one by one."""
-    number_v = group_v.unique(return_inverse=True)[1]
-    return number_v % min(FOLDS, int(number_v.max()) + 1)
+def folds_of(group_v: Tensor, used_v: Tensor | None = None) -> Tensor:
+    """The part of each video, int64 `[V]`: groups in the order in which they come, dealt out one by one; -1 where
+    `used_v`, bool `[V]`, says that it is not used.
+    """
+    used_v = torch.ones_like(group_v, dtype=torch.bool) if used_v is None else used_v
+    number_v = group_v[used_v].unique(return_inverse=True)[1]
+    return torch.full_like(group_v, -1).masked_scatter(used_v, number_v % min(FOLDS, int(number_v.max()) + 1))
 
 
 def probe_hits(x_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from layerlock.evaluation.folder import EvaluationFolder, load_tensors
 from layerlock.evaluation.results import Clip, Evaluation, Swept
 from layerlock.evaluation.tasks import TASKS, Target
 from layerlock.report import heatmaps, pictures
-from layerlock.report.depths import depth_chart
+from layerlock.report.curves import depth_chart, shots_chart
 from layerlock.report.markup import (
     Section,
     card,
@@ -62,6 +62,7 @@ def _sections(folder: EvaluationFolder, results: Evaluation) -> list[Section]:
         Section(name="results", title="Results", parts=shown),
         Section(name="sweep", title="The choice", parts=_sweeps(results)),
         Section(name="depths", title="By depth", parts=_depths(results)),
+        Section(name="shots", title="By training videos", parts=_shots(results)),
         Section(name="mistakes", title="Mistakes", parts=_mistakes(results)),
         Section(name="clips", title="Best and worst clips", parts=_clips(folder, results)),
         Section(name="left-out", title="Left out", parts=_left_out(results)),
@@ -94,6 +95,20 @@ def _depths(results: Evaluation) -> list[Markup]:
     ]
     said = f"{results.metric} of the test split after every block that was read; nothing was chosen by it."
     return [paragraph(said), cards(drawn, "charts"), table(head, rows)]
+
+
+def _shots(results: Evaluation) -> list[Markup]:
+    """Learning curves; nothing where few training videos were not asked for."""
+    head, rows = words.by_shots(results)
+    if not rows:
+        return []
+    drawn = image(shots_chart(results), f"{results.metric} by training videos")
+    said = f"{results.metric} of the test split by solved readouts, fitted to so many training videos of each class."
+    return [
+        paragraph(said if results.data["classes"] else said.replace(" of each class", "")),
+        cards([card(drawn, caption=results.encoder)], "charts"),
+        table(head, rows),
+    ]
 
 
 def _map(results: Evaluation, swept: Sequence[Swept]) -> str:

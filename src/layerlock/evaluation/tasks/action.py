@@ -34,7 +34,7 @@ class ActionTask(ReadoutTask):
 
     name = "action"
     target = CLASS
-    fields = TRAINING | {"appearance", "views", "column"}
+    fields = TRAINING | {"appearance", "shots", "views", "column"}
     augmentation = Augmentation(jitter=0.8, grayscale=0.1)
     constant = "most frequent class"
 

@@ -25,7 +25,7 @@ class RegressionTask(ReadoutTask):
 
     name = "regression"
     target = Target(name="label", kind="float")
-    fields = TRAINING | {"appearance", "views", "column"}
+    fields = TRAINING | {"appearance", "shots", "views", "column"}
     constant = "mean of the training split"
     metrics = (
         Metric(name="MSE", higher_is_better=False),

@@ -1,4 +1,4 @@
-"""The chart of what every depth knows."""
+"""The charts of what every depth knows, and of few training videos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from layerlock.evaluation import words
 from layerlock.evaluation.intervals import Interval
 from layerlock.evaluation.results import Evaluation, Row, Swept
-from layerlock.report.depths import depth_chart
+from layerlock.report.curves import depth_chart, shots_chart
 
 
 def found(encoder: str = "runs/mine") -> Evaluation:
@@ -65,3 +65,41 @@ def test_the_table_has_a_line_for_each_block_and_leaves_out_what_has_one() -> No
     assert rows == [[block, *["0.2000 [0.1000, 0.3000]"] * 2] for block in ("3", "6")]
     one_block = replace(found(), sweep=tuple(one for one in found().sweep if one.block != 3))
     assert words.by_block(one_block) == (["block"], [])
+
+
+def learned() -> Evaluation:
+    """Two and five videos a class and all, of an encoder and of motion statistics, whose two are missing."""
+    few = [
+        Row(
+            encoder=name,
+            kind="solved",
+            shots=shots,
+            validation=0.5,
+            metrics={"top-1": Interval(0.1 * (shots or 9), 0.0, 1.0)},
+            baseline=name != "encoder",
+        )
+        for name, numbers in {"encoder": (2, 5, None), "motion statistics": (5, None)}.items()
+        for shots in numbers
+    ]
+    return replace(
+        found(),
+        metric="top-1",
+        percent=("top-1",),
+        data={"classes": 4, "shots": {"2": 8, "5": 20}, "videos": {"train": 30}},
+        rows=tuple(row for row in few if row.shots is None),
+        curve=tuple(row for row in few if row.shots is not None),
+    )
+
+
+def test_curves_have_a_line_for_each_number_of_training_videos() -> None:
+    head, rows = words.by_shots(learned())
+    assert head == ["shots", "training videos", "runs/mine", "motion statistics"]
+    assert rows == [
+        ["2", "8", "20.0 [0.0, 100.0]", ""],
+        ["5", "20", "50.0 [0.0, 100.0]", "50.0 [0.0, 100.0]"],
+        ["all", "30", "90.0 [0.0, 100.0]", "90.0 [0.0, 100.0]"],
+    ]
+    assert words.by_shots(replace(learned(), curve=()))[1] == []
+    svg = base64.b64decode(shots_chart(learned()).partition("base64,")[2]).decode()
+    for name in ("this encoder", "motion statistics", "training videos of each class", "2", "5", "all", "top-1 in %"):
+        assert f"<!-- {name} -->" in svg
