@@ -77,15 +77,17 @@ def show_evaluation(found: Evaluation) -> None:
 
 
 def show_depths(found: Mapping[str, Any], out: Path) -> None:
-    """Prints a table for each encoder, with a line for each depth, and where the figures are."""
+    """Prints a table for each encoder, figures by depth, and where the figures are."""
     console = Console(highlight=False, soft_wrap=True, width=WIDEST)
     value_of = {(each["encoder"], each["depth"], each["metric"]): each["value"] for each in found["values"]}
     for encoder in found["encoders"]:
-        names = [metric["name"] for metric in found["metrics"]]
-        drawn = Table("depth", *names, box=None, pad_edge=False, title_justify="left", title=escape(encoder["name"]))
-        for depth in encoder["depths"]:
-            values = (value_of.get((encoder["name"], depth, name)) for name in names)
-            drawn.add_row(str(depth), *("-" if value is None else f"{value:.3g}" for value in values))
+        depths = encoder["depths"]
+        drawn = Table(
+            "depth", *map(str, depths), box=None, pad_edge=False, title_justify="left", title=escape(encoder["name"])
+        )
+        for metric in found["metrics"]:
+            values = (value_of.get((encoder["name"], depth, metric["name"])) for depth in depths)
+            drawn.add_row(metric["name"], *("-" if value is None else f"{value:.3g}" for value in values))
         console.print(drawn)
     print(f"{found['clips']} clips, {len(found['skipped'])} files skipped; figures: {path_name(out / 'depth.csv')}")
     if (out / "report.html").exists():

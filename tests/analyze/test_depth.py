@@ -247,6 +247,7 @@ def test_one_class_has_no_probe_and_says_why(world: Path, tmp_path: Path) -> Non
         ({"encoders": ()}, "encoders: none is named"),
         ({"encoders": ("random:nano", "random:nano")}, "encoders: random:nano is named twice"),
         ({"clips": 7}, "clips: 7 are too few"),
+        ({"ladder": -1}, "ladder: -1 is negative"),
         ({"batch": 3, "workers": -1}, r"2 problems:\n.*batch: 3.*\n.*workers: -1 is negative"),
         ({"precision": "int8"}, "precision: 'int8'"),
         ({"data": ""}, "data: empty"),

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from layerlock.analyze.labelled import linear_probe, nearest_is_right, occlusion_drop, retrieval
-from layerlock.features.probe import INVERSE_PENALTIES, folds_of
+from layerlock.features.probe import INVERSE_PENALTIES, folds_of, probe_hits
 
 
 def classes(videos: int = 60, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -50,20 +50,20 @@ def test_a_group_is_never_on_both_sides() -> None:
 def test_what_one_patch_loses_is_a_share_of_the_accuracy() -> None:
     x_vd, label_v, group_v = classes()
     worse_vd = x_vd + 2 * torch.randn(x_vd.shape, generator=torch.Generator().manual_seed(3))
-    whole, patch = (linear_probe(x, label_v, group_v).mean for x in (x_vd, worse_vd))
-    drop = occlusion_drop(x_vd, worse_vd, label_v, group_v)
-    assert 0 < drop.mean == pytest.approx((whole - patch) / whole)
+    whole_v, patch_v = (probe_hits(x, label_v, group_v) for x in (x_vd, worse_vd))
+    drop = occlusion_drop(whole_v, patch_v, group_v)
+    assert whole_v.mean() == linear_probe(x_vd, label_v, group_v).mean
+    assert 0 < drop.mean == pytest.approx(float((whole_v.mean() - patch_v.mean()) / whole_v.mean()))
     assert drop.low < drop.mean < drop.high
-    assert occlusion_drop(x_vd, x_vd, label_v, group_v).mean == 0
+    assert occlusion_drop(whole_v, whole_v, group_v).mean == 0
 
 
 def test_nothing_is_lost_where_nothing_was_right() -> None:
-    """Of pairs that have one label each, the one that is held out is always taken for the other's."""
-    x_vd = torch.tensor([[0.0], [1.0]]).repeat(4, 1)
-    label_v, group_v = torch.tensor([0, 1, 1, 0]).repeat(2), torch.arange(8) // 2 % 2
-    assert linear_probe(x_vd, label_v, group_v).mean == 0
+    one_hit_v = torch.eye(8)[0]
+    drop = occlusion_drop(one_hit_v, one_hit_v.roll(1), torch.arange(8))
+    assert (drop.mean, drop.known) == (0, False)
     with pytest.raises(ValueError, match="never right"):
-        occlusion_drop(x_vd, x_vd, label_v, group_v)
+        occlusion_drop(torch.zeros(8), torch.ones(8), torch.arange(8))
 
 
 def test_retrieval_is_scikit_learns_average_precision() -> None:

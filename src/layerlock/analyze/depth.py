@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from layerlock.analyze.figures import Figures, Seen
+from layerlock.analyze.ladder import climb
 from layerlock.analyze.occlusion import one_patch
 from layerlock.analyze.table import write
 from layerlock.config import RunConfig
@@ -56,7 +57,9 @@ class DepthConfig:
     labelled: int = 5_000
     """videos, at most, that the figures of classes are of: their features are kept"""
     occlusion: bool = False
-    """whether labelled clips are also read with one patch of them seen, for OccDrop: a second pass"""
+    """whether labelled clips, and gratings, are also read with one patch of them seen, for OccDrop: a second pass"""
+    ladder: int = 0
+    """gratings of each of two kinds that are generated and probed at every depth (docs/analyze.md)"""
     batch: int = 32
     """clips at a time; figures of batches, as those of CKA, are of so many"""
     seed: int = 0
@@ -86,7 +89,7 @@ class DepthConfig:
                 problems.append(f"batch: {self.batch}: an unbiased CKA needs batches of 4")
             if self.threads is not None and self.threads < 1:
                 problems.append(f"threads: {self.threads} is not positive")
-            negative = [name for name in ("labelled", "workers") if getattr(self, name) < 0]
+            negative = [name for name in ("labelled", "ladder", "workers") if getattr(self, name) < 0]
             problems += [f"{name}: {getattr(self, name)} is negative" for name in negative]
         if problems:
             raise ConfigError(problems)
@@ -129,8 +132,22 @@ def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, q
         )
     with Progress("computing figures of all depths", quiet) as progress:
         label_v, group_v = torch.tensor(index.labels).long(), torch.tensor(index.group_numbers)
-        found = {"data": config.data, "clips": figures.clips, "classes": len(label_v[label_v >= 0].unique()) or None}
+        found: dict[str, Any] = {"data": config.data, "clips": figures.clips}
+        found["classes"] = len(label_v[label_v >= 0].unique()) or None
         found |= figures.found(label_v, group_v, progress)
+    if config.ladder:
+        with Progress("probing gratings", quiet) as progress:
+            metrics, values = climb(
+                encoders,
+                config.ladder,
+                occlusion=config.occlusion,
+                batch=config.batch,
+                seed=config.seed,
+                device=device,
+                progress=progress,
+            )
+        found["metrics"] += [vars(metric) for metric in metrics]
+        found["values"] += values
     found["skipped"] = [[name, why] for name, why in sorted(lost.items())]
     write(found, Path(config.out))
     return found

@@ -27,6 +27,7 @@ from layerlock.analyze.metrics import (
     Metric,
     OfLabelled,
 )
+from layerlock.analyze.table import figure, finite
 from layerlock.encoders import AttentionEncoder, FrozenEncoder
 from layerlock.encoders.run import run_and_step
 from layerlock.evaluation.intervals import Interval
@@ -164,22 +165,22 @@ class Figures:
     def _of_place(self, place: Place, label_v: Tensor, group_v: Tensor) -> Iterator[dict[str, Any]]:
         for metric, of_moments in POOLED.items():
             why = "nothing varies, or there are too few directions"
-            yield _value(metric, place, Interval(of_moments(self.moments[place])), why)
+            yield figure(metric, place, Interval(of_moments(self.moments[place])), why)
         for metric in (*TOKENS, *STEPS):
             found = self.of_batches.get((metric, place))
             why = FIRST if metric in STEPS and place[1] == 0 else "not defined in any batch"
-            yield _value(metric, place, Interval(fmean(*zip(*found, strict=True)) if found else math.nan), why)
+            yield figure(metric, place, Interval(fmean(*zip(*found, strict=True)) if found else math.nan), why)
         for metric in ATTENTION:
             yield self._reach(metric, place)
         at = self.places.index(place)
         alike = float(self._cka(UNBIASED)[at, at - 1]) if place[1] else math.nan
-        yield _value(STEP_CKA, place, Interval(alike), "features do not vary, or too few clips" if place[1] else FIRST)
+        yield figure(STEP_CKA, place, Interval(alike), "features do not vary, or too few clips" if place[1] else FIRST)
         for metric, (forms, of_labelled) in self._of_classes().items():
             features = [torch.cat(self.features[form, place]) for form in forms]
             try:
-                yield _value(metric, place, of_labelled(*features, label_v, group_v), "")
+                yield figure(metric, place, of_labelled(*features, label_v, group_v), "")
             except ValueError as error:
-                yield _value(metric, place, Interval(math.nan), str(error))
+                yield figure(metric, place, Interval(math.nan), str(error))
 
     def _of_classes(self) -> dict[Metric, tuple[tuple[Form, ...], OfLabelled]]:
         """Those whose forms of features are there."""
@@ -190,11 +191,11 @@ class Figures:
         """The mean over heads, the lowest and the highest of them, and each."""
         name, depth = place
         if depth == 0 or name not in self.attention:
-            return _value(metric, place, Interval(math.nan), NO_ATTENTION if depth else FIRST)
+            return figure(metric, place, Interval(math.nan), NO_ATTENTION if depth else FIRST)
         heads = self.attention[name].by_head(metric, depth)
         if not all(map(math.isfinite, heads)):
-            return _value(metric, place, Interval(math.nan), "not defined in any batch")
-        return _value(metric, place, Interval(fmean(heads), min(heads), max(heads)), "") | {"heads": heads}
+            return figure(metric, place, Interval(math.nan), "not defined in any batch")
+        return figure(metric, place, Interval(fmean(heads), min(heads), max(heads)), "") | {"heads": heads}
 
     def _cka(self, name: str) -> Tensor:
         alignment = self.alignments[name]
@@ -223,17 +224,6 @@ def _moment(name: str) -> dict[str, Any]:
     return {"run": None if run is None else str(run), "step": step}
 
 
-def _value(metric: Metric, place: Place, found: Interval, why: str) -> dict[str, Any]:
-    value, low, high = map(_finite, (found.mean, found.low, found.high))
-    encoder, depth = place
-    made = {"encoder": encoder, "depth": depth, "metric": metric.name, "value": value, "low": low, "high": high}
-    return made | {"why": why if value is None else ""}
-
-
 def _map(name: str, about: str, rows: str, columns: str, values: Tensor) -> dict[str, Any]:
-    plain = [[_finite(value) for value in row] for row in values.tolist()]
+    plain = [[finite(value) for value in row] for row in values.tolist()]
     return {"name": name, "about": about, "rows": rows, "columns": columns, "values": plain}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+from scipy.stats import DegenerateDataWarning
 from torch import Tensor
 
 from layerlock.evaluation.intervals import Interval, bootstrap
@@ -15,16 +18,17 @@ def linear_probe(x_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Interval:
     return bootstrap(probe_hits(x_vd, label_v, group_v), group_v)
 
 
-def occlusion_drop(x_vd: Tensor, one_patch_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Interval:
-    """OccDrop (arXiv 2601.09040): the share of the accuracy of `linear_probe` that is lost, at most 1, when it is of
-    features of clips of which one patch is seen in place of those of whole clips.
+def occlusion_drop(hit_v: Tensor, one_patch_hit_v: Tensor, group_v: Tensor) -> Interval:
+    """OccDrop (arXiv 2601.09040): the share of a probe's accuracy that is lost, at most 1, from `probe_hits` of
+    features of whole clips and of those of clips of which one patch is seen.
 
-    ValueError as there, and where the probe of whole clips is never right.
+    ValueError where the probe of whole clips is never right.
     """
-    hit_v = probe_hits(x_vd, label_v, group_v)
     if not hit_v.any():
         raise ValueError("the probe of whole clips is never right")
-    return bootstrap(hit_v - probe_hits(one_patch_vd, label_v, group_v), group_v, weight_v=hit_v)
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # draws without a hit: there is no interval then
+        return bootstrap(hit_v - one_patch_hit_v, group_v, weight_v=hit_v)
 
 
 def retrieval(x_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Interval:

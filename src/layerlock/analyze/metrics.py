@@ -13,6 +13,7 @@ from torch import Tensor
 
 from layerlock.analyze.labelled import linear_probe, nearest_is_right, occlusion_drop, retrieval
 from layerlock.evaluation.intervals import Interval
+from layerlock.features.probe import probe_hits
 from layerlock.measures import rank, tokens
 from layerlock.measures.moments import Moments
 from layerlock.model.readout import over_time, standardized
@@ -140,7 +141,12 @@ LABELLED: dict[Metric, tuple[tuple[Form, ...], OfLabelled]] = {
         "which one patch is seen, an eighth of the frame high and wide, at a random place that is the same in all "
         "frames, and the rest is black (arXiv 2601.09040); 0 where one patch tells all.",
         percent=True,
-    ): ((MEAN, ONE_PATCH), occlusion_drop),
+    ): (
+        (MEAN, ONE_PATCH),
+        lambda whole_vd, one_patch_vd, label_v, group_v: occlusion_drop(
+            probe_hits(whole_vd, label_v, group_v), probe_hits(one_patch_vd, label_v, group_v), group_v
+        ),
+    ),
     Metric(
         name="retrieval mAP",
         about="Mean average precision of the videos of the same class when all others are ranked by the cosine of "

@@ -1,17 +1,34 @@
-"""The figures of an analysis as files: JSON, and a tidy table with a line for each figure."""
+"""The figures of an analysis as plain data and as files: JSON, and a tidy table with a line for each figure."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from layerlock.analyze.metrics import Metric
 from layerlock.errors import LayerlockError
+from layerlock.evaluation.intervals import Interval
+from layerlock.features import Place
 from layerlock.files import write_whole
 
 COLUMNS = ("encoder", "step", "depth", "other encoder", "other depth", "metric", "head", "value", "low", "high", "why")
+
+
+def figure(metric: Metric, place: Place, found: Interval, why: str) -> dict[str, Any]:
+    """A figure of one depth of an encoder as plain data; `why` is said where it is not defined."""
+    value, low, high = map(finite, (found.mean, found.low, found.high))
+    encoder, depth = place
+    made = {"encoder": encoder, "depth": depth, "metric": metric.name, "value": value, "low": low, "high": high}
+    return made | {"why": why if value is None else ""}
+
+
+def finite(value: float) -> float | None:
+    """A number, or None in place of one that is not finite."""
+    return value if math.isfinite(value) else None
 
 
 def write(found: Mapping[str, Any], folder: Path) -> None:
