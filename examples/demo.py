@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import layerlock
-from layerlock.cli import show_evaluation
+from layerlock.show import show_evaluation
 
 VIDEOS = {"unlabelled": 3_000, "labelled": 2_400, "test": 1_000}
 TASKS = ("action", "depth")

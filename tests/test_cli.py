@@ -300,6 +300,37 @@ def test_embed_prints_odd_names_as_escapes(
         assert (code, words in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["--depth", "2"], "2 videos x 24 features in {out}, whitened; 0 files skipped"),
+        (
+            ["--depth", "2", "5", "--whiten", "no"],
+            "2 videos x 2 blocks x 24 features in {out}, not whitened; 0 files skipped",
+        ),
+        (
+            ["--per", "clip", "--hop", "0.08"],
+            "6 clips of 2 videos x 24 features in {out}, whitened; 0 files or clips skipped",
+        ),
+        (["--per", "token"], "2 videos x 36 tokens x 24 features in {out}, not whitened; 0 files skipped"),
+        (
+            ["--per", "token", "--depth", "0", "6", "3"],
+            "2 videos x 3 blocks x 36 tokens x 24 features in {out}, not whitened; 0 files skipped",
+        ),
+    ],
+)
+def test_embed_says_what_it_wrote(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], line: str
+) -> None:
+    encoder = Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=24), seed=2)
+    monkeypatch.setattr(encoders, "open_encoder", lambda *_, **__: encoder)
+    for name, frames in (("a", 10), ("b", 14)):
+        write_video(tmp_path / "videos" / f"{name}.mp4", frames=frames, size=(32, 32))
+    out = tmp_path / "x.npz"
+    flags = ["--data", str(tmp_path / "videos"), "--workers", "0", "--device", "cpu", "--out", str(out)]
+    assert call(capsys, "embed", "run", *flags, *more) == (0, line.format(out=out) + "\n", "")
+
+
 def test_a_list_may_stand_elsewhere_than_its_videos(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ VERBS: dict[str, Verb] = {
     "open_encoder": lambda made, out: open_encoder(f"random:{made / 'run'}"),
     "analyze_depth": lambda made, out: layerlock.analyze_depth(made / "run", made / "world", out=out / "a", **ANALYSIS),
     "embed": lambda made, out: layerlock.embed(made / "run", made / "world", workers=0, out=out / "a.npz"),
+    "embed clips": lambda made, out: layerlock.embed(made / "run", made / "world", per="clip", workers=1),
     "embed with workers": lambda made, out: layerlock.embed(made / "run", made / "world", workers=1),
     "evaluate": lambda made, out: layerlock.evaluate(made / "run", made / "world", out=out / "a", **EVALUATION),
     "index": lambda made, out: layerlock.index(made / "world", workers=0, cache=False, quiet=True),

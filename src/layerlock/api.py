@@ -5,21 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from torch import Tensor
 
 from layerlock.budget import budget, cost_in_words
 from layerlock.config import Config, load_config
 from layerlock.data.index import Index, build_index
 from layerlock.data.targets import ColumnKind
 from layerlock.errors import LayerlockError, one_line
-from layerlock.features.whitening import Whitening, whitening
-from layerlock.files import write_whole
+from layerlock.features.embeddings import Embeddings, Per
+from layerlock.features.whitening import Whitening
 from layerlock.learn.plan import Plan
 from layerlock.model.cost import backbone_parameters
 from layerlock.model.encoder import HEADLINE, Encoder, block_at, load
@@ -139,19 +135,6 @@ def run_folder(path: str | Path) -> RunFolder:
     return folder
 
 
-@dataclass(frozen=True, kw_only=True)
-class Embeddings:
-    """One vector a video: `features` float32 `[V, D]`, `files` in the same order, `rejected` as (path, reason).
-
-    `whitening` is how they were whitened, None where they are as the encoder gives them.
-    """
-
-    features: np.ndarray
-    files: tuple[str, ...]
-    rejected: tuple[tuple[str, str], ...]
-    whitening: Whitening | None = None
-
-
 @put_back()
 def embed(
     encoder: FrozenEncoder | str | Path,
@@ -159,64 +142,60 @@ def embed(
     *,
     data_root: str | Path | None = None,
     out: str | Path | None = None,
-    depth: int | None = None,
+    per: Per = "video",
+    hop: float | None = None,
+    depth: int | Sequence[int] | None = None,
     whiten: bool | str | Path | None = None,
     batch: int = 16,
     workers: int = 2,
     device: str = "auto",
 ) -> Embeddings:
-    """Mean-pooled features, after block `depth` (`floor(0.95 L)` without one), of the middle clip of every video of a
-    folder.
+    """Features of the videos of a folder, after block `depth` (`floor(0.95 L)` without one) or after each of several.
+
+    `per` "video" gives one vector for each video: the mean over the tokens of its middle clip; "clip" the same of every
+    clip, with its times, one each `hop` seconds (without it, each begins where the one before ends; the last one ends
+    with the video); "token" all tokens of the middle clip.
 
     The encoder is one that is held, and then on `device` already, or the name of any (docs/encoders.md). `data_root` is
-    the folder that the paths of a list begin at, without one the list's. `out` is an .npz file to write, with
-    `features` and `files`.
+    the folder that the paths of a list begin at, without one the list's. `out` is a file to write (`Embeddings.save`).
+    Vectors are collected on the disk, not in memory: in the folder of `out`, else where the system has its temporary
+    files.
 
-    Vectors are centred and whitened, so that their cosines tell videos apart. `whiten` None learns this from the
-    videos, and leaves vectors as they are where all are the same or some are not finite; True makes that an error;
-    False leaves them as they are; the .npz file of an earlier call whitens as that call did, so that old and new
-    vectors compare. Raises LayerlockError for an encoder, data or a file that cannot be used.
+    Vectors of videos and clips are centred and whitened, so that their cosines tell them apart. `whiten` None learns
+    this from the vectors, and leaves them as they are where all are the same or some are not finite; True makes that an
+    error; False leaves them as they are; the .npz file of an earlier call whitens as that call did, so that old and new
+    vectors compare. Tokens stay as they are. Raises LayerlockError for an encoder, data or a file that cannot be used.
     """
     from layerlock.encoders import open_encoder
     from layerlock.encoders.checks import fingerprint
     from layerlock.features.embed import embed_videos
 
+    if per == "token" and whiten not in (None, False):
+        raise LayerlockError(
+            "whiten: tokens are not whitened: those of one clip are no independent samples to learn a covariance from, "
+            "and whole clips have another; whiten per video or per clip"
+        )
     place = encoder.vit.embed.weight.device if isinstance(encoder, Encoder) else pick_device(device)
     model = open_encoder(str(encoder), device=place) if isinstance(encoder, str | Path) else encoder
-    root = _text(data_root)
-    facts = {"encoder": fingerprint(model), "depth": block_at(HEADLINE, model.depth) if depth is None else depth}
+    depths = block_at(HEADLINE, model.depth) if depth is None else depth if isinstance(depth, int) else list(depth)
+    facts = {"encoder": fingerprint(model), "depth": depths}
     by = Whitening.load(Path(whiten), facts) if isinstance(whiten, str | Path) else whiten
-    found = embed_videos(model, str(data), root=root, depth=depth, batch=batch, workers=workers, device=place)
-    features_vd, learned = _whitened(found.features_vd, by)
-    embeddings = Embeddings(features=features_vd.numpy(), files=found.names, rejected=found.rejected, whitening=learned)
+    found = embed_videos(
+        model,
+        str(data),
+        root=_text(data_root),
+        per=per,
+        hop=hop,
+        depth=depths,
+        folder=None if out is None else Path(out).parent,
+        batch=batch,
+        workers=workers,
+        device=place,
+    )
+    embeddings = found.whitened(by=False if per == "token" else by)
     if out is not None:
-        path = Path(out)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, lambda part: _write_embeddings(part, embeddings, facts))
-        except OSError as error:
-            raise LayerlockError(f"{path}: cannot be written ({error.strerror})") from None
+        embeddings.save(Path(out), facts)
     return embeddings
-
-
-def _whitened(features_vd: Tensor, by: Whitening | bool | None) -> tuple[Tensor, Whitening | None]:
-    """Vectors of videos as `embed` gives them, and how they were whitened."""
-    if by is False:
-        return features_vd, None
-    try:
-        learned = by if isinstance(by, Whitening) else whitening(features_vd)
-    except ValueError as error:
-        if by is None:
-            return features_vd, None
-        raise LayerlockError(f"whiten: {len(features_vd)} videos cannot be whitened ({error})") from None
-    return learned.apply(features_vd), learned
-
-
-def _write_embeddings(path: Path, embeddings: Embeddings, facts: Mapping[str, Any]) -> None:
-    arrays: dict[str, Any] = {"features": embeddings.features, "files": np.array(embeddings.files), **facts}
-    arrays |= embeddings.whitening.arrays() if embeddings.whitening else {}
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
 
 
 @put_back()

@@ -20,6 +20,7 @@ from layerlock.data.index.rows import declared
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.tasks import TASKS
+from layerlock.features.embeddings import Per
 from layerlock.settings import KIND, kinds_of
 from layerlock.show import (
     path_name,
@@ -277,21 +278,25 @@ def embed(
     data: DataPath,
     data_root: DataPath | None = None,
     out: Path,
-    depth: int | None = None,
+    per: Per = "video",
+    hop: float | None = None,
+    depth: tuple[int, ...] = (),
     whiten: str = "auto",
     batch: int = 16,
     workers: int = 2,
     device: str = "auto",
 ) -> None:
-    """Write one feature vector for each video of a folder or a list.
+    """Write feature vectors of the videos of a folder or a list: of each, of each clip, or of each token.
 
     Args:
         encoder: run folder, encoder folder, or the name of another encoder (docs/encoders.md).
         data: folder or list of videos.
         data_root: folder that paths of a list are relative to; None: the folder of the list.
-        out: .npz file to write: `features` [V, D] and `files`.
-        depth: block whose output is pooled; None: floor(0.95 x blocks).
-        whiten: centre and whiten vectors: yes, no, auto (where videos differ), or as the .npz file of an earlier call.
+        out: .npz file to write: `features` and `files` (docs/data.md); .npy: `features` alone, the rest in .npz beside.
+        per: a vector for the middle clip of each video, for every clip, or for every token of the middle clip.
+        hop: per clip: seconds from the beginning of one clip to that of the next; None: a clip's length.
+        depth: block whose output is pooled, or several; none: floor(0.95 x blocks).
+        whiten: centre and whiten vectors: yes, no, auto (where they differ), or as the .npz file of an earlier call.
         batch: clips at a time.
         workers: decoding processes.
         device: auto, cpu, cuda, ...
@@ -301,7 +306,9 @@ def embed(
         data,
         data_root=data_root,
         out=out,
-        depth=depth,
+        per=per,
+        hop=hop,
+        depth=depth[0] if len(depth) == 1 else depth or None,
         whiten={"auto": None, "yes": True, "no": False}.get(whiten, whiten),
         batch=batch,
         workers=workers,

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from layerlock.api import Embeddings
 from layerlock.data.index.listing import printable
 from layerlock.evaluation import words
 from layerlock.evaluation.results import Evaluation
+from layerlock.features.embeddings import Embeddings
 
 WIDEST = 240
 """columns that a table may take: broken cells could not be read"""
@@ -45,10 +45,18 @@ def show_facts(facts: Mapping[str, Any]) -> None:
 
 def show_embeddings(found: Embeddings, out: Path) -> None:
     """Prints how many vectors are in the file `out`, and each file that was skipped."""
+    rows, *others, width = found.features.shape
+    tokens = [] if found.position is None else [f"{others.pop()} tokens"]
+    what = [
+        f"{rows} videos" if found.video is None else f"{rows} clips of {len(found.files)} videos",
+        *(f"{blocks} blocks" for blocks in others),
+        *tokens,
+        f"{width} features",
+    ]
     print(
-        f"{len(found.features)} videos x {found.features.shape[1]} features in {path_name(out)}, "
+        f"{' x '.join(what)} in {path_name(out)}, "
         f"{'whitened' if found.whitening else 'not whitened'}; "
-        f"{len(found.rejected)} files skipped"
+        f"{len(found.rejected)} files {'' if found.video is None else 'or clips '}skipped"
     )
     for path, reason in found.rejected:
         print(printable(f"skipped {path}: {reason}"))

@@ -128,10 +128,10 @@ def test_what_cannot_be_whitened_is_an_error(encoder: Encoder, world: Path, tmp_
 def test_a_video_that_goes_after_it_was_looked_at_is_left_out_and_named(encoder: Encoder, folder: Path) -> None:
     source = open_source(str(folder), CLIP, seed=0, workers=1)
     os.remove(folder / "1.mp4")
-    found = embed_source(encoder, Views(source), batch=3, workers=0)
-    assert [Path(name).name for name in found.names] == ["0.mp4", "2.mp4"]
-    assert found.features_vd.shape == (2, MODEL.width)
-    assert "1.mp4" in {Path(path).name for path, _ in found.rejected}
+    found = embed_source(encoder, Views(source), depths=[3, 5], batch=3, workers=0)
+    assert found.samples == (0, 2)
+    assert found.features.shape == (2, 2, MODEL.width)
+    assert [Path(path).name for path in found.lost] == ["1.mp4"]
 
 
 def test_nothing_left_to_embed_is_an_error(encoder: Encoder, folder: Path) -> None:
@@ -139,7 +139,7 @@ def test_nothing_left_to_embed_is_an_error(encoder: Encoder, folder: Path) -> No
     for path in folder.iterdir():
         path.unlink()
     with pytest.raises(LayerlockError, match="none of 3 videos"):
-        embed_source(encoder, Views(source), batch=2, workers=0)
+        embed_source(encoder, Views(source), depths=[3], batch=2, workers=0)
 
 
 @pytest.mark.parametrize(("name", "value"), [("batch", 0), ("batch", -1), ("workers", -1)])

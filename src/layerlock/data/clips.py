@@ -58,7 +58,7 @@ class ClipConfig:
         """Of the pixels of a clip before its crop."""
         return self.frames * 3 * self.resize_side**2
 
-    def cut(self, start: int) -> Cut:
+    def cut(self, start: float) -> Cut:
         """The clip that begins at a frame of a video."""
         seconds = None if self.fps is None else 1 / self.fps
         return Cut(start=start, frames=self.frames, stride=self.stride, seconds=seconds)

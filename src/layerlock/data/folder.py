@@ -126,13 +126,15 @@ class FolderSource:
         """The middle clip of the video at a position of the index, cut in the centre, as it is; another one where `at`
         is not 0.5: 0 is the first, 1 the last. Raises UnreadableVideo.
         """
-        chosen = self.index.videos[video]
         begin, room = self._room(video)
-        start = begin + int(at * room)
-        size = chosen.resized(self.clip.resize_side)
-        place = _Place.fixed((0.5, 0.5), size, self.clip)
-        (sample,) = self._clips_of(video, [start], size, [place], [video], [False], ())
+        (sample,) = self.views(video, [begin + int(at * room)])
         return sample
+
+    def views(self, video: int, starts: Sequence[float]) -> list[Sample]:
+        """The same of several clips, by where each begins (`Cut.start`), from one decode."""
+        count, size = len(starts), self.index.videos[video].resized(self.clip.resize_side)
+        place = _Place.fixed((0.5, 0.5), size, self.clip)
+        return self._clips_of(video, starts, size, [place] * count, [video] * count, [False] * count, ())
 
     def _candidates(self, group: int) -> Iterator[int]:
         """Positions of the videos that a group of samples may be of, in the order in which they are tried."""
@@ -168,7 +170,7 @@ class FolderSource:
     def _clips_of(
         self,
         video: int,
-        starts: Sequence[int],
+        starts: Sequence[float],
         size: tuple[int, int],
         places: Sequence[_Place],
         indices: Sequence[int],

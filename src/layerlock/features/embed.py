@@ -1,30 +1,42 @@
-"""One vector for every video of a data set."""
+"""Vectors of videos: one for each, one for each of its clips, or one for each token of a clip."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from layerlock.data import Views, open_source
+from layerlock.data import Batch, Source, Views, crop_and_flip, open_source
+from layerlock.data.folder import FolderSource
 from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.features.clips import plain_clip
-from layerlock.features.read import FeatureBatch, pooled_features
-from layerlock.model.encoder import HEADLINE, block_at
+from layerlock.features.consecutive import ConsecutiveViews, all_windows, together
+from layerlock.features.embeddings import Embeddings, Per
+from layerlock.features.read import FeatureBatch, Reader, mean_pooled, read_features
+from layerlock.features.rows import Rows
 from layerlock.process import keep_freed_memory, put_back
 from layerlock.progress import INDEXING, Progress
+
+LEAST_HOP = 0.001
+"""seconds"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """One vector a video, in the order of the source; `rejected` as (path, reason)."""
+    """Features of samples of a source after K blocks."""
 
-    features_vd: Tensor
-    names: tuple[str, ...]
-    rejected: tuple[tuple[str, str], ...]
+    features: np.ndarray
+    """float32 `[R, K, D]`, or `[R, K, N, D]` of every token, a memory map"""
+    samples: tuple[int, ...]
+    """their numbers, rising"""
+    lost: Mapping[str, str]
+    """what could not be decoded, by name, and why"""
 
 
 def embed_videos(
@@ -32,25 +44,83 @@ def embed_videos(
     data: str,
     *,
     root: str | None = None,
-    depth: int | None = None,
+    per: Per = "video",
+    hop: float | None = None,
+    depth: int | Sequence[int],
+    folder: Path | None = None,
     batch: int = 16,
     workers: int = 2,
     device: str | torch.device = "cpu",
-) -> Embedded:
-    """Mean-pooled features of the middle clip of every video of `data`, where a list's paths begin at `root`, of an
-    encoder that is on `device`.
+) -> Embeddings:
+    """Features of the videos of `data`, where a list's paths begin at `root`, of an encoder that is on `device`.
 
-    Raises LayerlockError for unusable data, and for a `batch` below 1.
+    `folder` is where the disk has room for them, twice (None: once, where the system has its temporary files). Raises
+    LayerlockError for unusable data or disks, and for numbers and depths that cannot be.
     """
     if batch < 1:
         raise LayerlockError(f"batch: {batch} is not positive")
+    if hop is not None and per != "clip":
+        raise LayerlockError(f"hop: there is one clip a video; give it with --per clip, not with {per}")
+    if hop is not None and not LEAST_HOP <= hop < float("inf"):
+        raise LayerlockError(f"hop: {hop} is not a number of seconds from {LEAST_HOP} on")
+    depths = [depth] if isinstance(depth, int) else list(depth)
+    if not depths or not all(0 <= block <= encoder.depth for block in depths):
+        raise LayerlockError(f"depth: the encoder has blocks 0 to {encoder.depth}, not {depths}")
     if data == "synthetic":
         raise LayerlockError(
             "the synthetic world has no end: write videos of it with `layerlock synth` and embed those"
         )
     with Progress(INDEXING) as progress:
         source = open_source(data, plain_clip(encoder.clip), seed=0, root=root, workers=workers, progress=progress)
-    return embed_source(encoder, Views(source), depth=depth, batch=batch, workers=workers, device=device)
+    views, lost = _consecutive(source, hop, batch, workers) if per == "clip" else (Views(source), {})
+    found = embed_source(
+        encoder,
+        views,
+        depths=depths,
+        form=_every_token if per == "token" else mean_pooled,
+        without=views.fillers if isinstance(views, ConsecutiveViews) else (),
+        folder=folder,
+        batch=batch,
+        workers=workers,
+        device=device,
+    )
+    features = found.features[:, 0] if isinstance(depth, int) else found.features
+    rejected = (*source.rejected, *lost.items(), *found.lost.items())
+    if not isinstance(views, ConsecutiveViews):
+        return Embeddings(
+            features=features,
+            files=tuple(map(views.name, found.samples)),
+            rejected=rejected,
+            position=np.array(list(np.ndindex(encoder.grid))) if per == "token" else None,
+        )
+    videos, video_r = np.unique([views.video(row) for row in found.samples], return_inverse=True)
+    window_r = [window for row in found.samples if (window := views.window(row))]
+    return Embeddings(
+        features=features,
+        files=tuple(source.video_name(video) for video in videos.tolist()),
+        rejected=rejected,
+        video=video_r,
+        begin=np.array([window.begin for window in window_r]),
+        end=np.array([window.end for window in window_r]),
+    )
+
+
+def _every_token(features_bnd: Tensor) -> Tensor:
+    """All tokens, float32 `[B, N, D]`, on the CPU."""
+    return features_bnd.float().cpu()
+
+
+def _consecutive(
+    source: Source, hop: float | None, batch: int, workers: int
+) -> tuple[ConsecutiveViews, dict[str, str]]:
+    """The clips of a source one after the other, and why which videos have none."""
+    if not isinstance(source, FolderSource):
+        raise TypeError(f"a source without times: {type(source).__name__}")
+    with Progress("reading the times of frames") as progress:
+        windows_of, lost = all_windows(source, hop, workers=workers, progress=progress)
+    if not windows_of:
+        raise _nothing_left(len(source), lost)
+    return ConsecutiveViews(source, windows_of, together([len(own) for own in windows_of.values()], batch)), lost
 
 
 @put_back()
@@ -58,28 +128,48 @@ def embed_source(
     encoder: FrozenEncoder,
     views: Views,
     *,
-    depth: int | None = None,
+    depths: Sequence[int],
+    form: Callable[[Tensor], Tensor] = mean_pooled,
+    without: Collection[int] = (),
+    folder: Path | None = None,
     batch: int = 16,
     workers: int = 2,
     device: str | torch.device = "cpu",
     each: Callable[[FeatureBatch], None] | None = None,
 ) -> Embedded:
-    """Mean-pooled features `[V, D]` (float32, on the CPU) of every video of `views`; `each` is shown every batch.
+    """Features, in `form`, of every sample of `views` but those in `without`; `each` is shown every batch.
 
-    Videos that cannot be decoded are left out and listed. Raises LayerlockError where none is left.
+    Those that cannot be decoded are left out and listed. Raises LayerlockError where none is left.
     """
-    device = torch.device(device)
+    device, count = torch.device(device), len(views)
     keep_freed_memory(device)
-    place = encoder.name, block_at(HEADLINE, encoder.depth) if depth is None else depth
-    features, lost = pooled_features(
-        views, {encoder.name: encoder}, [place], batch=batch, device=device, workers=workers, each=each
-    )
-    names = [views.name(row) for row in range(len(views))]
-    kept = [row for row, name in enumerate(names) if name not in lost]
-    if not kept:
-        raise LayerlockError(f"none of {len(names)} videos could be decoded; the first: {next(iter(lost.items()))}")
-    return Embedded(
-        features_vd=features[place][kept],
-        names=tuple(names[row] for row in kept),
-        rejected=(*views.rejected, *lost.items()),
-    )
+    places = [(encoder.name, depth) for depth in depths]
+    samples, lost = list[int](), dict[str, str]()
+
+    def wanted(clips: Batch) -> list[int]:
+        """The last batch is filled up with samples that were there before."""
+        return [index for index in clips.index_b.tolist() if index < count and index not in without]
+
+    def see(clips: Batch) -> Tensor:
+        video_btchw, first = crop_and_flip(clips), int(clips.index_b[0])
+        rows = [index - first for index in wanted(clips)]
+        return video_btchw if len(rows) == len(clips) else video_btchw[rows]
+
+    reader = Reader({encoder.name: encoder}, places, form)
+    stream = read_features(views, reader, batch=min(batch, count), device=device, workers=workers, see=see)
+    with closing(stream), Rows(folder, count - len(without)) as rows:
+        for read in stream:
+            skipped, indices = dict(read.clips.skipped), wanted(read.clips)
+            kept = [row for row, index in enumerate(indices) if views.name(index) not in skipped]
+            rows.append(torch.stack([read.features[place] for place in places], dim=1)[kept])
+            samples += [indices[row] for row in kept]
+            lost |= skipped
+            if each is not None:
+                each(read)
+        if not samples:
+            raise _nothing_left(len(views.numbers), lost)
+        return Embedded(features=rows.mapped(), samples=tuple(samples), lost=lost)
+
+
+def _nothing_left(videos: int, lost: Mapping[str, str]) -> LayerlockError:
+    return LayerlockError(f"none of {videos} videos could be decoded; the first: {next(iter(lost.items()))}")

@@ -62,27 +62,29 @@ def _neighbours(encoder: Encoder, config: Config, count: int) -> list[Markup]:
         middles.extend(read.video_btchw[:, read.video_btchw.shape[1] // 2].cpu())
 
     device = next(encoder.parameters()).device
-    found = embed_source(encoder, views, workers=1, device=device, each=keep_middles)
+    depth = encoder.at_depth(HEADLINE)
+    found = embed_source(encoder, views, depths=[depth], workers=1, device=device, each=keep_middles)
     frames = {views.name(row): frame for row, frame in enumerate(middles)}
-    videos = len(found.names)
+    features_vd, names = torch.from_numpy(found.features[:, 0]), list(map(views.name, found.samples))
+    videos = len(names)
     if videos < 3:
         return [
             note(f"There {'is 1 video' if videos == 1 else 'are 2 videos'}: too few for neighbours to mean anything.")
         ]
-    if not found.features_vd.isfinite().all():
+    if not features_vd.isfinite().all():
         return [note("Some features are not finite, so there are no neighbours.")]
     queries = torch.tensor(pictures.pick_frames(videos, QUERIES))
-    mean_cosine, features_vd, how = _mean_cosine(found.features_vd), found.features_vd, ""
+    mean_cosine, how = _mean_cosine(features_vd), ""
     with suppress(ValueError):  # nothing varies
         features_vd, how = whitening(features_vd).apply(features_vd), ", centred and whitened"
     index_qk, cosine_qk = neighbours(features_vd, min(NEIGHBOURS, videos - 1), queries)
     shown = [
-        _query(frames, [found.names[row] for row in [int(query), *near.tolist()]], root, cosines.tolist())
+        _query(frames, [names[row] for row in [int(query), *near.tolist()]], root, cosines.tolist())
         for query, near, cosines in zip(queries, index_qk, cosine_qk, strict=True)
     ]
     head = (
         "Left: a video; beside it: the videos with the most similar features, and their cosine. Features are the mean"
-        f" over the tokens of the middle clip after block {encoder.at_depth(HEADLINE)}{how}. {videos} of"
+        f" over the tokens of the middle clip after block {depth}{how}. {videos} of"
         f" {_count(total)} videos were compared; features as they are have a cosine of {mean_cosine:.3f} on average."
         " The encoder was trained on these data."
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from video_files import HEIGHT, number_of, numbered, shared, tag_rotation, write_audio_only, write_video
 
-from layerlock.data.decode.pyav import probe, read_clips, read_whole
+from layerlock.data.decode.pyav import frame_times, probe, read_clips, read_whole
 from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
 
 FORMATS = [
@@ -71,6 +71,7 @@ def test_clips_together_and_the_whole_are_the_clips_alone(tmp_path: Path, name: 
     video = probe(str(path))
     time_n, frame_nhwc = read_whole(video, size=size, most=99)
     assert [number_of(frame) for frame in frame_nhwc] == list(range(90))
+    assert list(frame_times(video)) == time_n
     for starts in ([5, 5], [70, 41, 43], [0, 88, 17]):
         for seconds in (None, 0.1):
             cuts = [Cut(start=start, frames=4, stride=3, seconds=seconds) for start in starts]
@@ -115,6 +116,7 @@ def test_a_file_that_was_replaced_is_refused(tmp_path: Path) -> None:
     for read in (
         lambda: read_clips(video, [Cut(start=0, frames=2, stride=1)], size=(8, 8)),
         lambda: read_whole(video, size=(8, 8), most=99),
+        lambda: frame_times(video),
     ):
         with pytest.raises(UnreadableVideo, match="changed since it was indexed"):
             read()

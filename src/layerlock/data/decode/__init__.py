@@ -45,6 +45,13 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[l
     return pyav.read_whole(video, size=size, most=most)
 
 
+def frame_times(video: VideoInfo) -> Sequence[float]:
+    """When each frame is shown, in seconds from the first one, as clips count (`VideoInfo.missing`): the packets of a
+    file are read, no frame is decoded. Raises UnreadableVideo.
+    """
+    return video.time_n() if video.codec in (IMAGES, SENS) else pyav.frame_times(video)
+
+
 def depth_place(video: VideoInfo) -> str:
     """Where the depth of a video is: in a file beside it, or in the video itself, a folder of frames or a scan."""
     path = str(beside.depth_path(video.path))

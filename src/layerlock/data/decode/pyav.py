@@ -21,7 +21,7 @@ from layerlock.data.decode.picture import convert, upright
 from layerlock.data.decode.scan import probe
 from layerlock.data.decode.video import Clips, Cut, UnreadableVideo, VideoInfo
 
-__all__ = ["probe", "read_clips", "read_whole"]
+__all__ = ["frame_times", "probe", "read_clips", "read_whole"]
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -82,6 +82,28 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[l
         raise changed(video.path)
     time_n = [video.closed_up((time - video.zero) * base) for time in times] if video.seekable else video.time_n()
     return list(time_n), upright(frame_nhwc, video.rotation, video.mirrored, axes=(1, 2))
+
+
+def frame_times(video: VideoInfo) -> Sequence[float]:
+    """When each frame is shown, in seconds from the first one, gaps closed up; no frame is decoded.
+
+    Raises UnreadableVideo.
+    """
+    if not video.seekable:
+        return video.time_n()
+    with opened(video.path, video.bytes) as (container, stream):
+        look = looker(stream.codec_context.codec.canonical_name, stream.codec_context.extradata)
+        times = sorted(
+            packet.pts
+            for packet in packets_from_here(container, stream)
+            if packet.pts is not None
+            and not packet.is_discard
+            and (look is None or look(bytes(packet), packet.is_keyframe).shown)
+        )
+        base = float(stream.time_base or 1)
+    if len(times) != video.frames:
+        raise changed(video.path)
+    return [video.closed_up((time - video.zero) * base) for time in times]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,12 @@ class VideoInfo:
         place = round(seconds * self.fps)
         return (place - bisect.bisect_left(self.missing, place)) / self.fps
 
-    def place_with_gaps(self, start: int) -> int:
+    def with_gaps(self, seconds: float) -> float:
+        """The moment in the file that `closed_up` makes `seconds` of."""
+        place = math.floor(seconds * self.fps + 1e-6)
+        return seconds + (self.place_with_gaps(place) - place) / self.fps
+
+    def place_with_gaps(self, start: float) -> float:
         """The place of frame `start` where those that are missing count too."""
         for place in self.missing:
             if place > start:
@@ -110,8 +115,8 @@ class VideoInfo:
 class Cut:
     """A clip that is asked for: `frames` frames, `stride` shown frames apart, or `seconds` where that is given."""
 
-    start: int
-    """first frame, counted at the average frame rate"""
+    start: float
+    """first frame, counted at the average frame rate: a moment, that is, where the rate varies"""
     frames: int
     stride: int
     seconds: float | None = None
@@ -136,14 +141,32 @@ class Cut:
         clip is the one shown at its moment. Where the video is shorter than the clip its last frame is repeated.
         """
         last = len(time_n) - 1
-        first = min(bisect.bisect_left(time_n, (self.start - 0.5) / fps), last)
         if self.seconds is None:
-            first = min(first, max(0, last + 1 - self.span(fps)))
+            first = min(self._first(time_n, fps), max(0, last + 1 - self.span(fps)))
             return [min(first + i * self.stride, last) for i in range(self.frames)]
-        latest = max(time_n[0], time_n[last] - (self.frames - 1) * self.seconds)
         # a moment is moved on by a hundredth of a frame: timestamps are rounded
-        begin = min(time_n[first], latest) + 0.01 / fps
+        begin = self._begin(time_n, fps, self.seconds) + 0.01 / fps
         return [bisect.bisect_right(time_n, begin + i * self.seconds) - 1 for i in range(self.frames)]
+
+    def window(self, time_n: Sequence[float], fps: float, end: float) -> tuple[float, float]:
+        """When the clip begins and when it ends, in a video with frames as for `places` that ends at `end`: a stride
+        after its last frame, or at the end of the video.
+        """
+        places = self.places(time_n, fps)
+        if self.seconds is None:
+            after = places[-1] + self.stride
+            return time_n[places[0]], time_n[after] if after < len(time_n) else end
+        begin = self._begin(time_n, fps, self.seconds)
+        return begin, min(begin + self.frames * self.seconds, end)
+
+    def _first(self, time_n: Sequence[float], fps: float) -> int:
+        """The frame that is shown at the start or next."""
+        return min(bisect.bisect_left(time_n, (self.start - 0.5) / fps), len(time_n) - 1)
+
+    def _begin(self, time_n: Sequence[float], fps: float, seconds: float) -> float:
+        """The moment of a clip by time."""
+        latest = max(time_n[0], time_n[-1] - (self.frames - 1) * seconds)
+        return min(time_n[self._first(time_n, fps)], latest)
 
 
 @dataclass(frozen=True, kw_only=True)
