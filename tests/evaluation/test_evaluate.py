@@ -942,6 +942,43 @@ def test_defaults_are_the_papers() -> None:
     assert replace(config, readout="linear").kinds == ("linear",)
 
 
+@pytest.mark.parametrize(
+    ("changes", "videos", "readout"),
+    [
+        ({}, 4_999, "solved"),
+        ({}, 5_000, "all"),
+        ({"task": "regression", "appearance": "no", "shots": (5,)}, 10, "solved"),
+        ({"task": "depth"}, 10, "all"),
+        ({"task": "retrieval"}, 10, "all"),
+        ({"examples": 64_000}, 10, "all"),
+        ({"cache": True, "augment": "no"}, 10, "all"),
+        ({"readout": "linear"}, 10, "linear"),
+        ({"readout": "solved"}, 9_000, "solved"),
+        ({"readout": "all"}, 10, "all"),
+    ],
+)
+def test_readouts_of_few_videos_are_solved_unless_others_are_asked_for(
+    changes: dict[str, Any], videos: int, readout: str
+) -> None:
+    config = EvaluateConfig(encoder="e", data="d", **changes)
+    config.check()
+    assert config.fitting(videos).readout == readout
+    config.fitting(videos).check()
+
+
+def test_the_default_of_few_videos_is_said_and_resumed(tmp_path: Path, world: Path, encoder: Path) -> None:
+    changes: dict[str, Any] = {"readout": "solved", "baselines": "no"}
+    plain = run(tmp_path / "plain", world, encoder, **changes)
+    out = replace(settings(tmp_path / "out", data=str(world), encoder=str(encoder), **changes), readout=None)
+    found = evaluate(out, quiet=True)
+    assert found.rows == plain.rows
+    assert found.settings["config"]["readout"] == "solved"
+    said = "Readouts are solved, the default below 5,000 training videos; --readout all trains others."
+    assert said in words.sentences(found)
+    assert said not in words.sentences(plain)
+    assert figures(evaluate(out, quiet=True, resume=True)) == figures(found)
+
+
 @pytest.mark.parametrize("task", ["action", "retrieval"])
 @pytest.mark.parametrize("fault", ["clips", "page"])
 def test_no_picture_can_lose_the_results(

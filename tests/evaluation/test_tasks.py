@@ -29,6 +29,15 @@ def test_top_1_and_top_5_are_scikit_learns() -> None:
     assert [metric.name for metric in task.metrics] == ["top-1", "top-5"]
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+def test_top_5_of_few_classes_says_nothing_and_is_not_there(classes: int) -> None:
+    task, logits, label = task_of(settings(), classes=classes), noise(40, classes), torch.arange(40) % classes
+    assert [metric.name for metric in task.metrics] == ["top-1"]
+    found = task.score(logits, label)
+    assert found.score_vm[:, 0].tolist() == (logits.argmax(1) == label).double().tolist()
+    assert found.score_vm.shape == (40, 1)
+
+
 def test_the_softmax_of_a_videos_clips_is_averaged() -> None:
     task, logits = task_of(settings(views=7), classes=4), 3 * noise(3 * 7, 4)
     label = torch.tensor([0, 1, 2]).repeat_interleave(7)

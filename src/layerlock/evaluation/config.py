@@ -18,6 +18,8 @@ from layerlock.model.encoder import ClipShape
 from layerlock.settings import type_problems
 
 YesNo = Literal["yes", "no"]
+FEW_VIDEOS = 5_000
+"""Below so many labelled videos trained readouts are starved (docs/evaluation.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,10 @@ class EvaluateConfig:
     """blocks whose features are read, as fractions of the L blocks: block floor(fraction x L)"""
     lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     """learning rates of the sweep"""
-    readout: str = "all"
+    readout: str | None = None
     """kind of readout: attention, linear, solved (logistic or ridge regression); all: each kind, selected and reported
-    separately"""
+    separately; None: solved for a class or a number of fewer than 5,000 training videos, unless a setting of trained
+    readouts is given, else all"""
     channels: int | None = None
     """width of an attention readout; None: 768 for Something-Something v2, else 1024"""
     heads: int | None = None
@@ -132,7 +135,15 @@ class EvaluateConfig:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of readout."""
-        return self.row.readouts if self.readout == "all" else (self.readout,)
+        return self.row.readouts if self.readout in (None, "all") else (self.readout,)
+
+    def fitting(self, videos: int) -> EvaluateConfig:
+        """The same with a kind of readout for so many training videos, where none is asked for."""
+        if self.readout is not None:
+            return self
+        trained = any(getattr(self, name) != default for name, default in _DEFAULTS.items() if name in TRAINING)
+        few = videos < FEW_VIDEOS and "solved" in self.row.readouts and self.row.target.kind != "map"
+        return replace(self, readout="solved" if few and not trained else "all")
 
     @property
     def few(self) -> tuple[int, ...]:
@@ -185,7 +196,7 @@ class EvaluateConfig:
         if self.task not in TASKS:
             return [f"task: {self.task!r} is not one of {', '.join(TASKS)}"]
         kinds = (*self.row.readouts, "all")
-        return [] if self.readout in kinds else [f"readout: {self.readout!r} is not one of {', '.join(kinds)}"]
+        return [] if self.readout in (None, *kinds) else [f"readout: {self.readout!r} is not one of {', '.join(kinds)}"]
 
     def _texts(self) -> list[str]:
         problems = [f"{name}: empty" for name in ("encoder", "data", "out") if not getattr(self, name)]
@@ -275,5 +286,7 @@ class EvaluateConfig:
         for name in set().union(*(row.fields for row in TASKS.values())) - self.row.fields:
             users = ", ".join(row.name for row in TASKS.values() if name in row.fields)
             reasons[name] = f"not used by --task {self.task}, only by {users}"
-        plain = {field.name: field.default for field in fields(self)}
-        return [f"{name}: {why}" for name, why in sorted(reasons.items()) if getattr(self, name) != plain[name]]
+        return [f"{name}: {why}" for name, why in sorted(reasons.items()) if getattr(self, name) != _DEFAULTS[name]]
+
+
+_DEFAULTS = {field.name: field.default for field in fields(EvaluateConfig)}

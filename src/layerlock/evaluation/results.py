@@ -171,7 +171,7 @@ def head(setup: Setup, signal: int | None = None) -> Evaluation:
         },
         "classes": len(setup.task.classes),
         "shots": {str(shots): int(setup.label_v.bincount().clamp(max=shots).sum()) for shots in setup.config.few},
-        "notes": [*splits.notes, *_scarce(setup)],
+        "notes": [*setup.notes, *_scarce(setup)],
     }
     return Evaluation(
         out=setup.config.out,

@@ -58,6 +58,7 @@ def evaluate(
     folder.check(resume=resume, overwrite=overwrite)
     with folder.lock:
         setup = set_up(config, folder, encoder, resume=resume, quiet=quiet)
+        config = setup.config
         candidates = candidates_of(config, setup.encoders)
         sweep: Sweep | None = None
         if isinstance(setup.task, ReadoutTask):

@@ -16,7 +16,7 @@ from layerlock.data.index import build_index
 from layerlock.encoders import FrozenEncoder, open_encoder
 from layerlock.encoders.checks import check_features, fingerprint
 from layerlock.evaluation.baselines import baseline_encoders
-from layerlock.evaluation.config import EvaluateConfig
+from layerlock.evaluation.config import FEW_VIDEOS, EvaluateConfig
 from layerlock.evaluation.folder import EvaluationFolder
 from layerlock.evaluation.splits.cut import Cutting
 from layerlock.evaluation.splits.open import open_splits
@@ -42,6 +42,8 @@ class Setup:
     encoders: Mapping[str, FrozenEncoder]
     splits: Splits
     task: Task
+    notes: tuple[str, ...]
+    """what is odd about the splits, and which default was taken"""
     quiet: bool
 
     @property
@@ -118,5 +120,17 @@ def set_up(
     task = row(config, splits, ours)
     folder.begin(config, resume=resume)
     folder.bind(config, {"encoder": weights, **splits.fingerprints(clip, target.name)})
-    encoders = {OURS: ours, **others}
-    return Setup(config=config, folder=folder, device=device, encoders=encoders, splits=splits, task=task, quiet=quiet)
+    notes, fitting = splits.notes, config.fitting(len(splits.train))
+    if config.readout is None and fitting.readout == "solved":
+        limit = f"{FEW_VIDEOS:,} training videos"
+        notes += (f"Readouts are solved, the default below {limit}; --readout all trains others",)
+    return Setup(
+        config=fitting,
+        folder=folder,
+        device=device,
+        encoders={OURS: ours, **others},
+        splits=splits,
+        task=task,
+        notes=notes,
+        quiet=quiet,
+    )

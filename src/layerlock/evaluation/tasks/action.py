@@ -1,4 +1,4 @@
-"""Classes of clips (LayerLock A.4.1, A.4.2): one query, cross-entropy, top-1 and top-5."""
+"""Classes of clips (LayerLock A.4.1, A.4.2): one query, cross-entropy, top-1 and, of more than five classes, top-5."""
 
 from __future__ import annotations
 
@@ -40,15 +40,12 @@ class ActionTask(ReadoutTask):
 
     def __init__(self, config: EvaluateConfig, splits: Splits, encoder: FrozenEncoder) -> None:
         super().__init__(config, splits, encoder)
-        self.top = min(5, len(self.classes))
+        self.tops = (1, 5) if len(self.classes) > 5 else (1,)
         self.views = config.views or (KINETICS_VIEWS if splits.layout == "Kinetics" else 1)
         self.channels = config.channels or (768 if splits.layout == "Something-Something v2" else 1024)
         self.heads = heads_of(config, self.channels)
         self.appearance = config.appearance == "yes"
-        self.metrics = (
-            Metric(name="top-1", higher_is_better=True, percent=True),
-            Metric(name=f"top-{self.top}", higher_is_better=True, percent=True),
-        )
+        self.metrics = tuple(Metric(name=f"top-{k}", higher_is_better=True, percent=True) for k in self.tops)
 
     def shape(self, kind: str, encoder: FrozenEncoder) -> Shape:
         """One vector of logits."""
@@ -71,9 +68,9 @@ class ActionTask(ReadoutTask):
         """Hits among the first and the first five of the mean softmax of a video's clips."""
         share_vc = prediction.softmax(-1).unflatten(0, (-1, self.views)).mean(1)
         label_v = of_videos(target, self.views)
-        best_vk = share_vc.topk(self.top, dim=-1).indices
+        best_vk = share_vc.topk(max(self.tops), dim=-1).indices
         hit_vk = best_vk == label_v[:, None]
-        score_vm = torch.stack([hit_vk[:, 0], hit_vk.any(1)], 1).double()
+        score_vm = torch.stack([hit_vk[:, :k].any(1) for k in self.tops], 1).double()
         score_vm = score_vm.masked_fill(label_v[:, None] < 0, torch.nan)
         return Scored(score_vm=score_vm, truth_v=label_v, predicted_v=best_vk[:, 0])
 
