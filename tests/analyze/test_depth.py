@@ -20,6 +20,7 @@ from layerlock.analyze.metrics import LABELLED, POOLED
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation.intervals import Interval
 from layerlock.features.neighbours import leave_one_out
+from layerlock.measures.dimension import intrinsic_dimension
 from layerlock.measures.similarity import Alignment
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.train.loop import train
@@ -106,6 +107,15 @@ def test_encoders_with_clips_of_their_own_are_compared(world: Path, tmp_path: Pa
     assert found["clips"] == 16
 
 
+def test_views_and_neighbours_have_their_figures(world: Path, tmp_path: Path) -> None:
+    encoder = tiny_encoder()
+    found = analyze(encoder, world, tmp_path, views=3, batch=9)
+    assert all(1 <= value <= MODEL.width for value in values(found, "LiDAR"))
+    dimension = intrinsic_dimension(pooled(encoder, world, 3))
+    assert values(found, "intrinsic dimension")[3] == pytest.approx(dimension, rel=1e-3)
+    assert "LiDAR" not in {metric["name"] for metric in analyze(encoder, world, tmp_path, clips=8)["metrics"]}
+
+
 class Lit(Encoder):
     """An encoder whose features tell how much of a clip is not black, with a little of what it shows."""
 
@@ -179,8 +189,9 @@ def test_checkpoints_of_a_run_are_analyzed_by_step(
 
 
 def test_of_constant_features_there_are_no_figures_but_reasons(world: Path, tmp_path: Path) -> None:
-    found = analyze(Constant(), world, tmp_path)
-    for metric in ("effective rank", "participation ratio", "alpha-ReQ", "CKA to the depth before", "retrieval mAP"):
+    found = analyze(Constant(), world, tmp_path, views=2)
+    undefined = ("effective rank", "participation ratio", "alpha-ReQ", "intrinsic dimension", "LiDAR", "retrieval mAP")
+    for metric in (*undefined, "CKA to the depth before"):
         each = [one for one in found["values"] if one["metric"] == metric]
         assert [one["value"] for one in each] == [None] * len(each)
         assert all(one["why"] for one in each)
@@ -247,6 +258,7 @@ def test_one_class_has_no_probe_and_says_why(world: Path, tmp_path: Path) -> Non
         ({"encoders": ()}, "encoders: none is named"),
         ({"encoders": ("random:nano", "random:nano")}, "encoders: random:nano is named twice"),
         ({"clips": 7}, "clips: 7 are too few"),
+        ({"views": 1}, "views: 1: LiDAR needs two views"),
         ({"ladder": -1}, "ladder: -1 is negative"),
         ({"batch": 3, "workers": -1}, r"2 problems:\n.*batch: 3.*\n.*workers: -1 is negative"),
         ({"precision": "int8"}, "precision: 'int8'"),

@@ -18,6 +18,7 @@ from layerlock.analyze.figures import Figures, Seen
 from layerlock.analyze.ladder import climb
 from layerlock.analyze.occlusion import one_patch
 from layerlock.analyze.table import write
+from layerlock.analyze.views import random_view
 from layerlock.config import RunConfig
 from layerlock.data import ClipConfig
 from layerlock.data.folder import FolderSource
@@ -35,6 +36,8 @@ from layerlock.train.device import pick_device, pick_precision, set_threads
 
 FEWEST = 8
 """clips without which there are no figures at all"""
+POINTS = 1_000
+"""clips, at most, whose pooled features are kept for figures of their neighbours"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,9 @@ class DepthConfig:
     """videos, at most, that the figures of classes are of: their features are kept"""
     occlusion: bool = False
     """whether labelled clips, and gratings, are also read with one patch of them seen, for OccDrop: a second pass"""
+    views: int = 0
+    """augmented views of each clip that are also read, for LiDAR: as many more passes; the paper has 50, 8 are enough
+    to tell depths apart"""
     ladder: int = 0
     """gratings of each of two kinds that are generated and probed at every depth (docs/analyze.md)"""
     batch: int = 32
@@ -87,9 +93,11 @@ class DepthConfig:
                 problems.append(f"clips: {self.clips} are too few; there are figures from {FEWEST} on")
             if self.batch < 4:
                 problems.append(f"batch: {self.batch}: an unbiased CKA needs batches of 4")
+            if self.views == 1:
+                problems.append("views: 1: LiDAR needs two views of a clip")
             if self.threads is not None and self.threads < 1:
                 problems.append(f"threads: {self.threads} is not positive")
-            negative = [name for name in ("labelled", "ladder", "workers") if getattr(self, name) < 0]
+            negative = [name for name in ("labelled", "views", "ladder", "workers") if getattr(self, name) < 0]
             problems += [f"{name}: {getattr(self, name)} is negative" for name in negative]
         if problems:
             raise ConfigError(problems)
@@ -119,7 +127,8 @@ def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, q
     if len(index) < FEWEST:
         raise LayerlockError(f"{index.root}: {len(index)} videos are too few; there are figures from {FEWEST} on")
     kept, lost = _kept(index, config.labelled), dict[str, str]()
-    figures = Figures(encoders, kept, config.seed)
+    points = _spread_rows(len(index), POINTS)
+    figures = Figures(encoders, kept, points, config.seed)
     with Progress("computing features of all depths", quiet) as progress:
         for done, seen in enumerate(_batches(config, encoders, index, device, kept, lost), 1):
             figures.add(seen)
@@ -170,7 +179,12 @@ def _names(config: DepthConfig) -> list[str]:
 def _kept(index: Index, most: int) -> set[int]:
     """Rows with a class, at most so many, evenly spread."""
     rows = [row for row, label in enumerate(index.labels) if label >= 0]
-    return {rows[at * len(rows) // most] for at in range(most)} if len(rows) > most else set(rows)
+    return {rows[at] for at in _spread_rows(len(rows), most)}
+
+
+def _spread_rows(count: int, most: int) -> set[int]:
+    """Of so many rows at most so many, evenly spread."""
+    return {at * count // most for at in range(most)} if count > most else set(range(count))
 
 
 def _batches(
@@ -196,15 +210,17 @@ def _batches(
             reader = Reader(alike, places, lambda x_bnd: x_bnd.float())
             streams.append(read_features(views, reader, batch=batch, device=device, workers=config.workers))
             stack.enter_context(closing(streams[-1]))
-            pooled.append(Reader(alike, places, mean_pooled))
+            pooled.append((Reader(alike, places, mean_pooled), clip))
         for number, read in enumerate(zip(*streams, strict=True)):
             for one in read:
                 lost |= dict(one.clips.skipped)
             rows = range(number * batch, min((number + 1) * batch, len(index)))
-            one_patches = dict[Place, Tensor]()
-            if config.occlusion and not kept.isdisjoint(rows):
-                for reader, one in zip(pooled, read, strict=True):
+            features, one_patches, views_of = dict[Place, Tensor](), dict[Place, Tensor](), dict[Place, Tensor]()
+            for one, (reader, clip) in zip(read, pooled, strict=True):
+                features |= one.features
+                if config.occlusion and not kept.isdisjoint(rows):
                     one_patches |= reader.read(one_patch(one.video_btchw, one.clips.index_b, config.seed))
-            features = {place: x_bnd for one in read for place, x_bnd in one.features.items()}
-            whole = Seen(rows=list(rows), features=features, one_patch=one_patches)
+                shown = [reader.read(random_view(one.clips, clip, view, config.seed)) for view in range(config.views)]
+                views_of |= {place: torch.stack([x[place] for x in shown], 1) for place in reader.places if shown}
+            whole = Seen(rows=list(rows), features=features, one_patch=one_patches, views=views_of)
             yield whole.take([at for at, row in enumerate(rows) if views.name(row) not in lost])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -19,19 +20,22 @@ from layerlock.analyze.metrics import (
     FORMS,
     LABELLED,
     ONE_PATCH,
+    POINTS,
     POOLED,
     STEP_CKA,
     STEPS,
     TOKENS,
+    VIEWS,
     Form,
     Metric,
     OfLabelled,
 )
-from layerlock.analyze.table import figure, finite
+from layerlock.analyze.table import computed, figure, finite
 from layerlock.encoders import AttentionEncoder, FrozenEncoder
 from layerlock.encoders.run import run_and_step
 from layerlock.evaluation.intervals import Interval
 from layerlock.features import Place, finite_clips, not_finite
+from layerlock.measures.lidar import ViewMoments
 from layerlock.measures.moments import Moments
 from layerlock.measures.similarity import Alignment
 
@@ -62,6 +66,8 @@ class Seen:
     """of all tokens, `[B, N, D]`"""
     one_patch: Mapping[Place, Tensor]
     """mean-pooled, of the clips of which one patch is seen, `[B, D]`; empty where none is wanted"""
+    views: Mapping[Place, Tensor]
+    """mean-pooled, of V augmented views of each clip, `[B, V, D]`; empty where none is wanted"""
 
     def take(self, at: Sequence[int]) -> Seen:
         """Those of some of the rows."""
@@ -69,13 +75,18 @@ class Seen:
             rows=[self.rows[one] for one in at],
             features={place: x_bnd[at] for place, x_bnd in self.features.items()},
             one_patch={place: x_bd[at] for place, x_bd in self.one_patch.items()},
+            views={place: x_bvd[at] for place, x_bvd in self.views.items()},
         )
 
 
 class Figures:
-    """Sums over batches. Memory does not grow with the clips but for those of `kept` rows, which have a class."""
+    """Sums over batches. Memory does not grow with the clips but for those of `kept` rows, which have a class, and of
+    `points`.
+    """
 
-    def __init__(self, encoders: Mapping[str, FrozenEncoder], kept: Collection[int], seed: int) -> None:
+    def __init__(
+        self, encoders: Mapping[str, FrozenEncoder], kept: Collection[int], points: Collection[int], seed: int
+    ) -> None:
         self.encoders = encoders
         self.places = [place for name, one in encoders.items() for place in _places(name, one)]
         self.moments = {place: Moments(encoders[place[0]].width) for place in self.places}
@@ -87,6 +98,8 @@ class Figures:
         }
         self.kept, self.kept_rows = kept, list[int]()
         self.features: dict[tuple[Form, Place], list[Tensor]] = {}
+        self.point_rows, self.points = points, {place: list[Tensor]() for place in self.places}
+        self.views: dict[Place, ViewMoments] = {}
         self.clips = 0
         self.not_finite: dict[int, str] = {}
         """rows that do not count, and why"""
@@ -101,8 +114,12 @@ class Figures:
         seen = seen.take([at for at, row in enumerate(seen.rows) if row not in self.not_finite])
         self.clips += len(seen.rows)
         pooled = {place: seen.features[place].mean(1).cpu() for place in self.places}
+        points = [at for at, row in enumerate(seen.rows) if row in self.point_rows]
         for place, x_bd in pooled.items():
             self.moments[place].add(x_bd)
+            self.points[place].append(x_bd[points])
+        for place, x_bvd in seen.views.items():
+            self.views.setdefault(place, ViewMoments(x_bvd.shape[-1])).add(x_bvd)
         if len(seen.rows) >= FEWEST_OF_BATCH:
             self._add_batch(seen.features)
             for alignment in self.alignments.values():
@@ -144,7 +161,16 @@ class Figures:
         for done, place in enumerate(self.places, 1):
             values += self._of_place(place, label_v[self.kept_rows], group_v[self.kept_rows])
             progress(done, len(self.places))
-        metrics = [*POOLED, *TOKENS, *STEPS, *ATTENTION, STEP_CKA, *self._of_classes()]
+        metrics = [
+            *POOLED,
+            *POINTS,
+            *(VIEWS if self.views else ()),
+            *TOKENS,
+            *STEPS,
+            *ATTENTION,
+            STEP_CKA,
+            *self._of_classes(),
+        ]
         return {
             "encoders": [
                 {
@@ -166,6 +192,10 @@ class Figures:
         for metric, of_moments in POOLED.items():
             why = "nothing varies, or there are too few directions"
             yield figure(metric, place, Interval(of_moments(self.moments[place])), why)
+        for metric, of_points in POINTS.items():
+            yield computed(metric, place, partial(of_points, torch.cat(self.points[place])))
+        for metric, of_views in VIEWS.items() if self.views else ():
+            yield figure(metric, place, Interval(of_views(self.views[place])), "views or clips do not differ")
         for metric in (*TOKENS, *STEPS):
             found = self.of_batches.get((metric, place))
             why = FIRST if metric in STEPS and place[1] == 0 else "not defined in any batch"
@@ -177,10 +207,7 @@ class Figures:
         yield figure(STEP_CKA, place, Interval(alike), "features do not vary, or too few clips" if place[1] else FIRST)
         for metric, (forms, of_labelled) in self._of_classes().items():
             features = [torch.cat(self.features[form, place]) for form in forms]
-            try:
-                yield figure(metric, place, of_labelled(*features, label_v, group_v), "")
-            except ValueError as error:
-                yield figure(metric, place, Interval(math.nan), str(error))
+            yield computed(metric, place, partial(of_labelled, *features, label_v, group_v))
 
     def _of_classes(self) -> dict[Metric, tuple[tuple[Form, ...], OfLabelled]]:
         """Those whose forms of features are there."""

@@ -15,6 +15,8 @@ from layerlock.analyze.labelled import linear_probe, nearest_is_right, occlusion
 from layerlock.evaluation.intervals import Interval
 from layerlock.features.probe import probe_hits
 from layerlock.measures import rank, tokens
+from layerlock.measures.dimension import intrinsic_dimension
+from layerlock.measures.lidar import ViewMoments
 from layerlock.measures.moments import Moments
 from layerlock.model.readout import over_time, standardized
 
@@ -43,6 +45,8 @@ FORMS: dict[Form, Callable[[Tensor, int], Tensor]] = {
 """one vector of a clip's tokens `[B, N, D]` of so many times, `[B, W]`, for figures of labelled videos"""
 
 OfMoments = Callable[[Moments], float]
+OfPoints = Callable[[Tensor], Interval]
+OfViews = Callable[[ViewMoments], float]
 OfTokens = Callable[[Tensor], float]
 OfSteps = Callable[[Tensor, Tensor], float]
 Distance = Callable[[Tensor], Tensor]
@@ -72,6 +76,27 @@ POOLED: dict[Metric, OfMoments] = {
     ): lambda moments: rank.alpha_req(moments.centred()),
 }
 """of the moments of mean-pooled features: exact however many batches they came in"""
+
+POINTS: dict[Metric, OfPoints] = {
+    Metric(
+        name="intrinsic dimension",
+        about="TwoNN (Facco et al., 2017) of the mean-pooled features of at most a thousand clips: how many numbers it "
+        "takes to say where features are near each of them, on a curved surface too, from the distances to the two "
+        "nearest neighbours.",
+    ): lambda x_vd: Interval(intrinsic_dimension(x_vd)),
+}
+"""of mean-pooled features `[V, D]`, which are kept; ValueError where not defined"""
+
+VIEWS: dict[Metric, OfViews] = {
+    Metric(
+        name="LiDAR",
+        about="Exponential of the entropy of the eigenvalues of the scatter of mean-pooled features between clips, "
+        "whitened by that between augmented views of one clip (arXiv 2312.04000), without the bias of few views: how "
+        "many directions tell clips apart that crops, flips and colours leave alone.",
+        better="higher",
+    ): ViewMoments.lidar,
+}
+"""of the scatters of the mean-pooled features of views; left out where none are read"""
 
 TOKENS: dict[Metric, OfTokens] = {
     Metric(

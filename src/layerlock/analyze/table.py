@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from layerlock.analyze.metrics import Metric
-from layerlock.errors import LayerlockError
+from layerlock.errors import LayerlockError, one_line
 from layerlock.evaluation.intervals import Interval
 from layerlock.features import Place
 from layerlock.files import write_whole
@@ -24,6 +24,14 @@ def figure(metric: Metric, place: Place, found: Interval, why: str) -> dict[str,
     encoder, depth = place
     made = {"encoder": encoder, "depth": depth, "metric": metric.name, "value": value, "low": low, "high": high}
     return made | {"why": why if value is None else ""}
+
+
+def computed(metric: Metric, place: Place, compute: Callable[[], Interval]) -> dict[str, Any]:
+    """The same of what is computed here; where that is a ValueError, its words are why."""
+    try:
+        return figure(metric, place, compute(), "")
+    except ValueError as error:
+        return figure(metric, place, Interval(math.nan), one_line(error))
 
 
 def finite(value: float) -> float | None:
