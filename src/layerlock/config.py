@@ -143,6 +143,11 @@ class RunConfig:
     """steps from one line of metrics.jsonl to the next"""
     checkpoint_every: int = 500
     """steps from one checkpoint to the next"""
+    watch: str | None = None
+    """folder or list of videos, 256 of them at most, of which figures of every depth are logged during training
+    (watch.jsonl); with classes a linear probe too; None: no figures"""
+    watch_every: int = 500
+    """steps from one line of watch.jsonl to the next"""
     keep: int = 2
     """checkpoints to keep, the newest; a large number keeps all, for `analyze depth --steps all`"""
 
@@ -150,7 +155,7 @@ class RunConfig:
         """What is wrong, a line each."""
         found = [
             f"run.{n}: {getattr(self, n)} is not positive"
-            for n in ("log_every", "checkpoint_every", "keep")
+            for n in ("log_every", "checkpoint_every", "watch_every", "keep")
             if getattr(self, n) < 1
         ]
         if self.workers < 0:

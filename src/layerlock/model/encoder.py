@@ -72,6 +72,14 @@ class Encoder(nn.Module):
         self.eval().requires_grad_(False)
 
     @classmethod
+    def around(cls, vit: ViT, clip: ClipShape) -> Encoder:
+        """A reader of a backbone that may go on learning: nothing of it is frozen or copied."""
+        encoder = cls.__new__(cls)
+        nn.Module.__init__(encoder)
+        encoder.clip, encoder.vit = clip, vit
+        return encoder
+
+    @classmethod
     @put_back()
     def random(cls, model: ViTConfig, clip: ClipShape, *, seed: int = 0) -> Encoder:
         """An encoder with the weights that training starts from: what a trained one is to be compared with."""

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from layerlock.learn.plan import Tap
 from layerlock.learn.targets import PatchTarget, of_patches
 from layerlock.model.vit import ViTConfig
-from layerlock.report.history import History, Line, keys, series
+from layerlock.report.history import History, Line, keys, number, series
 from layerlock.report.markup import card, cards, image, note
 
 POINTS = 500
@@ -98,7 +98,8 @@ def marks(history: History) -> list[Mark]:
 def charts(history: History) -> list[Chart]:
     """The charts of a run, from its log lines."""
     lines = history.lines
-    return [*_losses(history), *_rates(lines), *_health(lines, history.config.model.width)]
+    watched = _watched(history.watched, history.config.model.depth)
+    return [*_losses(history), *watched, *_rates(lines), *_health(lines, history.config.model.width)]
 
 
 def _losses(history: History) -> Iterator[Chart]:
@@ -132,6 +133,39 @@ def _losses(history: History) -> Iterator[Chart]:
             level=1.0,
             caption="One scale for all targets: at 1 no better than predicting the target's mean, at 0 perfect.",
         )
+
+
+def _watched(lines: Sequence[Line], blocks: int) -> Iterator[Chart]:
+    """Figures of every depth, from the lines of `watch.jsonl`."""
+    depths = "Of the videos of run.watch, by depth: shallow ones dark, deep ones light."
+    told = {
+        "rankme": (1.0, "RankMe of the features", f"{depths} How many directions mean-pooled features occupy."),
+        "cka": (
+            1.0,
+            "likeness to earlier features (CKA)",
+            f"{depths} Unbiased, to the features of the last switch; "
+            "before the first one, to those of the line before.",
+        ),
+        "probe": (100.0, "linear probe, %", f"{depths} Accuracy of logistic regression, cross-validated."),
+    }
+    for name, (scale, title, caption) in told.items():
+        reasons = dict.fromkeys(line["why"][name] for line in lines if name in line.get("why", ()))
+        yield Chart(
+            title=title,
+            curves=tuple(_depth_curve(lines, name, depth, blocks, scale) for depth in range(blocks + 1)),
+            floor=0.0 if name == "probe" else None,
+            caption=" ".join([caption, *(f"No value ({reason})." for reason in reasons)]),
+        )
+
+
+def _depth_curve(lines: Sequence[Line], name: str, depth: int, blocks: int, scale: float) -> Curve:
+    rows = [(line["step"], values[depth]) for line in lines if len(values := line.get(name) or ()) > depth]
+    return Curve(
+        steps=[step for step, _ in rows],
+        values=[scale * number(value) for _, value in rows],
+        name="input" if depth == 0 else f"block {depth}",
+        shade=depth / blocks,
+    )
 
 
 def _unit(model: ViTConfig, taps: Sequence[Tap]) -> str:
@@ -344,9 +378,9 @@ def _readable_ticks(axes: Any) -> None:
 
 def _mark(axes: Any, marked: Sequence[Mark]) -> None:
     every = -(-len(marked) // MARKS)
-    for number, mark in enumerate(marked):
+    for place, mark in enumerate(marked):
         axes.axvline(mark.step, color="#b9863b", linewidth=0.8, alpha=0.65, zorder=0.9)
-        if number % every == 0:
+        if place % every == 0:
             axes.text(
                 mark.step,
                 1.02,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -61,6 +61,8 @@ class History:
     lines: tuple[Line, ...]
     events: tuple[Event, ...]
     spans: tuple[Span, ...]
+    watched: tuple[Line, ...] = ()
+    """lines of `watch.jsonl`"""
 
     @property
     def step(self) -> int:
@@ -97,10 +99,13 @@ class History:
 
 def read_history(folder: RunFolder, config: Config, versions: dict[str, str]) -> History:
     """Reads both logs of a run folder; missing or cut short, they count as far as they go."""
-    lines = tuple(line for line in folder.lines() if isinstance(line, dict) and isinstance(line.get("step"), int))
-    return History(
-        config=config, versions=versions, lines=lines, events=tuple(_events(folder)), spans=_spans(config, lines)
-    )
+    lines, watched = _usable(folder.lines()), _usable(folder.watched())
+    events, spans = tuple(_events(folder)), _spans(config, lines)
+    return History(config=config, versions=versions, lines=lines, events=events, spans=spans, watched=watched)
+
+
+def _usable(lines: Iterable[Any]) -> tuple[Line, ...]:
+    return tuple(line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int))
 
 
 def _events(folder: RunFolder) -> list[Event]:

@@ -22,6 +22,7 @@ from layerlock.settings import to_dict
 PARTS = (
     "config.json",
     "metrics.jsonl",
+    "watch.jsonl",
     "events.log",
     "index.json",
     "plan.json",
@@ -29,6 +30,7 @@ PARTS = (
     "checkpoints",
     "previews",
     "encoder",
+    "watch",
 )
 EVENT = re.compile(r"(?P<when>\S+) step (?P<step>\d+) (?P<kind>\w+): (?P<text>.*)\n")
 """A line of `events.log`."""
@@ -56,10 +58,9 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.lock = FolderLock(self.path)
-        self.config, self.metrics, self.events, self.index, self.plan, self.report, *folders = (
-            self.path / name for name in PARTS
-        )
-        self.checkpoints, self.previews, self.encoder = folders
+        paths = [self.path / name for name in PARTS]
+        self.config, self.metrics, self.watch, self.events, self.index, self.plan, self.report, *folders = paths
+        self.checkpoints, self.previews, self.encoder, self.references = folders
 
     @property
     def exists(self) -> bool:
@@ -133,28 +134,58 @@ class RunFolder:
 
     def write_line(self, line: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""
-        with self.metrics.open("a", encoding="utf-8") as metrics:
-            metrics.write(json.dumps(line) + "\n")
+        _write_line(self.metrics, line)
+
+    def write_watched(self, line: dict[str, Any]) -> None:
+        """Adds a line to `watch.jsonl`."""
+        _write_line(self.watch, line)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """The whole lines of `metrics.jsonl`; a last line that a kill cut short is left out."""
-        if not self.metrics.exists():
-            return
-        for text in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(text)
-            except json.JSONDecodeError:
-                return
+        return _lines(self.metrics)
+
+    def watched(self) -> Iterator[dict[str, Any]]:
+        """The same of `watch.jsonl`."""
+        return _lines(self.watch)
 
     def rewind(self, step: int) -> None:
-        """Takes back the metrics and the events after `step`: a resumed run writes them anew."""
-        kept = "".join(json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step)
-        if self.metrics.exists():
-            write_whole(self.metrics, lambda part: part.write_text(kept, encoding="utf-8"))
+        """Takes back the metrics, the figures of depths and the events after `step`: a resumed run writes them anew."""
+        for log in (self.metrics, self.watch):
+            _cut(log, step)
+        for after, path in by_step(self.references).items():
+            if after > step:
+                path.unlink()
         if self.events.exists():
             text = self.events.read_text(encoding="utf-8", errors="surrogateescape")
             told = "".join(line for line in text.splitlines(keepends=True) if _stays(line, step))
             write_whole(self.events, lambda part: part.write_text(told, encoding="utf-8", errors="surrogateescape"))
+
+
+def by_step(folder: Path) -> dict[int, Path]:
+    """The files `step-N.safetensors` of a folder by their step."""
+    return {int(path.stem.removeprefix("step-")): path for path in sorted(folder.glob("step-*.safetensors"))}
+
+
+def _write_line(log: Path, line: dict[str, Any]) -> None:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _lines(log: Path) -> Iterator[dict[str, Any]]:
+    if not log.exists():
+        return
+    for text in log.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(text)
+        except json.JSONDecodeError:
+            return
+
+
+def _cut(log: Path, step: int) -> None:
+    """Leaves the lines up to `step`."""
+    if log.exists():
+        kept = "".join(json.dumps(line) + "\n" for line in _lines(log) if line["step"] <= step)
+        write_whole(log, lambda part: part.write_text(kept, encoding="utf-8"))
 
 
 def _stays(event: str, step: int) -> bool:

@@ -32,7 +32,7 @@ from layerlock.learn.networks import fingerprints
 from layerlock.learn.observed import decided, observes, own_copy, remember
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weighted, weights_of
 from layerlock.learn.shares import shared_step
-from layerlock.model.encoder import ClipShape, save_backbone
+from layerlock.model.encoder import save_backbone
 from layerlock.process import keep_freed_memory, put_back
 from layerlock.progress import INDEXING, Progress
 from layerlock.train import checkpoint
@@ -55,6 +55,7 @@ from layerlock.train.same_plan import differences, plan_facts
 from layerlock.train.schedule import teacher_decay
 from layerlock.train.signals import StopSignal
 from layerlock.train.start import weights_from
+from layerlock.train.watch import Watch, clip_shape, open_watch
 
 GRADIENT, OBJECTIVE = "gradient_norm", "objective/"
 """Figures beside the losses: the norm of all gradients before they are clipped, each loss times its factor."""
@@ -108,10 +109,11 @@ def train(
                     saved=folder.index if resume else None,
                 )
             examples = first_clips(source, min(1, config.run.workers))
+            watch = open_watch(config, folder, quiet=quiet)
             place = checkpoint.latest(folder.checkpoints) if resume else None
             state = checkpoint.read(place) if place else None
             with StopSignal() as stop, Progress("step", quiet, out=True, patience=0) as bar:
-                run = Run(config, plan, folder, source, device, examples, bar=bar, state=state)
+                run = Run(config, plan, folder, source, device, examples, bar=bar, state=state, watch=watch)
                 run.begin(resume=resume, overwrite=overwrite)
                 return run.go(stop)
     except (OSError, SafetensorError) as error:
@@ -154,9 +156,10 @@ class Run:
         *,
         bar: Progress,
         state: checkpoint.State | None,
+        watch: Watch | None,
     ) -> None:
         self.config, self.plan, self.folder, self.source, self.device = config, own_copy(plan), folder, source, device
-        self.bar, self.resumed = bar, state
+        self.bar, self.resumed, self.watch = bar, state, watch
         self.step: int = state.step if state else 0
         self.saved = self.step if state else -1
         self.log: SwitchLog = state.log if state else ()
@@ -219,6 +222,7 @@ class Run:
         with closing(self.loader(config.batch, self.step, config.steps, config.run.workers)) as loader:
             coming = Coming(loader)
             while self.step < config.steps and not (received := together.largest(stop.received or 0)):
+                self.look()
                 stage = self.plan.stage(self.step, self.log)
                 if stage != self.learner.stage:
                     self.switch(stage)
@@ -238,6 +242,7 @@ class Run:
                     self.save()
         self.save()
         if not received:
+            self.look()
             self.preview()
         self.export()
         self.tell("stop" if received else "end", f"after step {self.step} of {config.steps}")
@@ -312,6 +317,7 @@ class Run:
     def switch(self, stage: Stage) -> None:
         """State out, rebuild for the new stage, state in: live blocks keep their moments, heads of old targets go."""
         self.check_stage(stage, self.step)
+        self.look(switch=True)
         self.preview()
         moments = moments_of(self.learner, self.optimizer)
         self.learner.enter(stage)
@@ -418,6 +424,12 @@ class Run:
         with self.sparing("no preview was saved"):
             save_preview(self.folder.previews, self.step, self.learner, self.shown(examples), examples.index_b)
 
+    def look(self, *, switch: bool = False) -> None:
+        """Figures of all depths, where the run is watched and it is time for them; an error costs these alone."""
+        if self.watch is not None:
+            with self.clock.paused(), self.sparing("no figures of depths were computed"):
+                self.watch.look(self.learner.vit, self.step, switch=switch)
+
     @contextmanager
     def sparing(self, text: str) -> Iterator[None]:
         """What goes wrong within does not end the run: it is a warning, said once with its reason."""
@@ -436,9 +448,7 @@ class Run:
 
     def export(self) -> None:
         """The backbone as an encoder folder."""
-        clip = self.config.clip
-        shape = ClipShape(frames=clip.frames, stride=clip.stride, size=clip.size, fps=clip.fps)
-        save_backbone(self.folder.encoder, self.learner.vit, shape)
+        save_backbone(self.folder.encoder, self.learner.vit, clip_shape(self.config))
 
     def skip(self, path: str, reason: str) -> None:
         """Counts and names a file that could not be used, once."""

@@ -76,6 +76,13 @@ class Clock:
         yield
         self._waited += time.perf_counter() - begun
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done within takes no time."""
+        begun = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - begun
+
     def figures(self, clips_left: int) -> dict[str, float]:
         """Clips a second, the share of time that was waited, seconds until the end; and starts anew."""
         elapsed = max(time.perf_counter() - self._since, 1e-9)
