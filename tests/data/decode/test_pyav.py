@@ -164,6 +164,18 @@ def test_sampling_by_time_obeys_a_variable_frame_rate(tmp_path: Path) -> None:
     assert [times[number] for number in found] == [0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88]
 
 
+@pytest.mark.parametrize("start", [20, 25, 30, 35, 40, 45])
+def test_a_clip_by_time_that_starts_while_the_picture_stands_still_is_whole(tmp_path: Path, start: int) -> None:
+    """Its first frame is long after its start, and as many frames have to be read after that one."""
+    times = [*range(20), *range(400, 500)]
+    video = probe(str(write_video(tmp_path / "a.mp4", frames=120, times=times)))
+    assert video.seekable
+    time_n, _ = read_whole(video, size=(32, 160), most=120)
+    cut = Cut(start=start, frames=60, stride=1, seconds=1 / 25)
+    found = [number_of(frame) for frame in read_clips(video, [cut], size=(32, 160)).video_nthwc[0]]
+    assert found == cut.places(time_n, video.fps) == list(range(20, 80))
+
+
 def test_sampling_by_time_repeats_the_last_frame_of_a_short_video(tmp_path: Path) -> None:
     video = probe(str(write_video(tmp_path / "a.mp4", frames=6)))
     cut = Cut(start=3, frames=4, stride=1, seconds=0.08)

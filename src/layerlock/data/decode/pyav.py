@@ -137,10 +137,10 @@ def section_of(
     if sought and not _seek(container, stream, int(target)):
         return None
     last = cuts[starts.index(max(starts))]
-    beyond, count = max(starts), last.span(video.fps)
+    length, count = 0.0, last.span(video.fps)
     if last.seconds is not None and not video.missing:
-        beyond, count = beyond + (last.frames - 1) * last.seconds / base, 1
-    section = _read(container, stream, video, beyond, count + _REORDERED)
+        length, count = (last.frames - 1) * last.seconds / base, 1
+    section = _read(container, stream, video, max(starts), length, count + _REORDERED)
     if section is None or not sought:
         return section
     late = section.key > min(starts) or any(cut.too_long(section.seconds, video.fps) for cut in cuts)
@@ -165,9 +165,10 @@ def _seek(container: InputContainer, stream: VideoStream, time: int) -> bool:
 
 
 def _read(
-    container: InputContainer, stream: VideoStream, video: VideoInfo, beyond: float, count: int
+    container: InputContainer, stream: VideoStream, video: VideoInfo, start: float, length: float, count: int
 ) -> Section | None:
-    """Packets in file order from the first key frame on, up to `count` that are shown at time `beyond` or later.
+    """Packets in file order from the first key frame on, up to `count` that are shown a `length` or more after the
+    first one that is shown at time `start` or later.
 
     None where decoding cannot begin at that key frame, or there is nothing.
     """
@@ -176,6 +177,7 @@ def _read(
     packets: list[Packet[Any]] = []
     times: list[int] = []
     entries: list[int] = []
+    begin = math.inf
     for packet in packets_from_here(container, stream):
         if not packets and not packet.is_keyframe:
             continue
@@ -191,7 +193,9 @@ def _read(
         if packet.is_discard or (seen and not seen.shown) or packet.pts < entries[0]:
             continue
         times.append(packet.pts)
-        count -= packet.pts >= beyond
+        if packet.pts >= start:
+            begin = min(begin, packet.pts)  # after `start` the picture may stand still for long
+            count -= packet.pts >= begin + length
         if count <= 0:
             break
     if not times:

@@ -98,11 +98,8 @@ class VideoInfo:
 
     def place_with_gaps(self, start: float) -> float:
         """The place of frame `start` where those that are missing count too."""
-        for place in self.missing:
-            if place > start:
-                break
-            start += 1
-        return start
+        passed = bisect.bisect_right(range(len(self.missing)), start, key=lambda i: self.missing[i] - i)
+        return start + passed
 
     def resized(self, short_side: int) -> tuple[int, int]:
         """(height, width) with the shorter one `short_side`, in the video's proportions up to 16 to 1."""
