@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,16 @@ from torch import Tensor
 from video_files import write_video
 
 import layerlock
-from layerlock.data import collate, crop_and_flip, open_source
+from layerlock.data import Sample, collate, crop_and_flip, open_source
 from layerlock.data.decode import probe
 from layerlock.data.decode.video import UnreadableVideo, VideoInfo
 from layerlock.data.folder import FolderSource
+from layerlock.data.index import build_index
 from layerlock.errors import LayerlockError
 from layerlock.features import consecutive, rows
 from layerlock.features.clips import plain_clip
 from layerlock.features.consecutive import windows
+from layerlock.features.embed import embed_source
 from layerlock.features.embeddings import Embeddings, Per
 from layerlock.features.whitening import whitening
 from layerlock.model.encoder import ClipShape, Encoder
@@ -140,6 +144,29 @@ def test_clips_that_are_lost_are_left_out_and_named(
     assert found.video is not None
     assert found.video.tolist() == [0] * 3 + [1] + [2] * 2
     np.testing.assert_array_equal(found.features, np.delete(whole.features, [3, 4], axis=0))
+
+
+class Crashing(FolderSource):
+    """The first video takes the process down that decodes it from frame 20 on."""
+
+    def views(self, video: int, starts: Sequence[float]) -> list[Sample]:
+        if video == 0 and max(starts) > 20:
+            os._exit(1)
+        return super().views(video, starts)
+
+
+def test_clips_that_cost_a_process_are_left_out_and_named_each(encoder: Encoder, folder: Path) -> None:
+    source = Crashing(build_index(folder, 0), plain_clip(encoder.clip), 0)
+    found, _ = consecutive.all_windows(source, None, workers=0, progress=lambda *_: None)
+    views = consecutive.ConsecutiveViews(source, found, 2)
+    embedded = embed_source(encoder, views, depths=[5], without=views.fillers, batch=4, workers=1)
+    assert {Path(path).name.partition(" (")[0] for path in embedded.lost} == {
+        "a.mp4, clip 3",
+        "a.mp4, clip 4",
+        "a.mp4, clip 5",
+    }
+    whole = embed(encoder, folder, per="clip", depth=5).features
+    np.testing.assert_allclose(embedded.features[:, 0], whole[[0, 1, 5, 6, 7]], atol=1e-5)
 
 
 @pytest.mark.parametrize("per", ["video", "clip"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -73,17 +74,20 @@ def embed_videos(
     with Progress(INDEXING) as progress:
         source = open_source(data, plain_clip(encoder.clip), seed=0, root=root, workers=workers, progress=progress)
     views, lost = _consecutive(source, hop, batch, workers) if per == "clip" else (Views(source), {})
-    found = embed_source(
-        encoder,
-        views,
-        depths=depths,
-        form=_every_token if per == "token" else mean_pooled,
-        without=views.fillers if isinstance(views, ConsecutiveViews) else (),
-        folder=folder,
-        batch=batch,
-        workers=workers,
-        device=device,
-    )
+    done, batches = count(1), -(-len(views) // batch)
+    with Progress("batches of clips") as progress:
+        found = embed_source(
+            encoder,
+            views,
+            depths=depths,
+            form=_every_token if per == "token" else mean_pooled,
+            without=views.fillers if isinstance(views, ConsecutiveViews) else (),
+            folder=folder,
+            batch=batch,
+            workers=workers,
+            device=device,
+            each=lambda _: progress(next(done), batches),
+        )
     features = found.features[:, 0] if isinstance(depth, int) else found.features
     rejected = (*source.rejected, *lost.items(), *found.lost.items())
     if not isinstance(views, ConsecutiveViews):
@@ -141,14 +145,14 @@ def embed_source(
 
     Those that cannot be decoded are left out and listed. Raises LayerlockError where none is left.
     """
-    device, count = torch.device(device), len(views)
+    device, total = torch.device(device), len(views)
     keep_freed_memory(device)
     places = [(encoder.name, depth) for depth in depths]
     samples, lost = list[int](), dict[str, str]()
 
     def wanted(clips: Batch) -> list[int]:
         """The last batch is filled up with samples that were there before."""
-        return [index for index in clips.index_b.tolist() if index < count and index not in without]
+        return [index for index in clips.index_b.tolist() if index < total and index not in without]
 
     def see(clips: Batch) -> Tensor:
         video_btchw, first = crop_and_flip(clips), int(clips.index_b[0])
@@ -156,8 +160,8 @@ def embed_source(
         return video_btchw if len(rows) == len(clips) else video_btchw[rows]
 
     reader = Reader({encoder.name: encoder}, places, form)
-    stream = read_features(views, reader, batch=min(batch, count), device=device, workers=workers, see=see)
-    with closing(stream), Rows(folder, count - len(without)) as rows:
+    stream = read_features(views, reader, batch=min(batch, total), device=device, workers=workers, see=see)
+    with closing(stream), Rows(folder, total - len(without)) as rows:
         for read in stream:
             skipped, indices = dict(read.clips.skipped), wanted(read.clips)
             kept = [row for row, index in enumerate(indices) if views.name(index) not in skipped]
