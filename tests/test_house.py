@@ -11,6 +11,7 @@ FLOORS = [
     ["__main__"],
     ["cli"],
     ["dry_run", "show"],
+    ["studies"],
     ["api"],
     ["recipes"],
     ["report"],

@@ -30,7 +30,9 @@ from layerlock.show import (
     show_facts,
     show_recipe,
     show_recipes,
+    show_study,
 )
+from layerlock.studies.study import StudyConfig, run_study
 from layerlock.train.folder import RunFolder
 
 DataPath = Annotated[str, tyro.conf.arg(metavar="PATH")]
@@ -237,6 +239,40 @@ def analyze(arguments: Sequence[str]) -> int:
     return 0
 
 
+STUDY_USAGE = """usage: layerlock study blockwise --data PATH|synthetic --probe PATH [--out DIR] [--scale nano]
+                       [--seeds 0 1 2] [--steps N] [--any-field VALUE]
+
+The same command goes on with a study that was stopped. `layerlock study blockwise --help` lists all fields;
+docs/studies.md says what is compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyArguments:
+    """Train the arms of a study at several seeds, and compare their encoders depth by depth."""
+
+    config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
+
+
+def study(arguments: Sequence[str]) -> int:
+    """`layerlock study NAME --data PATH --probe PATH`."""
+    if not arguments or arguments[0].startswith("-"):
+        asked = "--help" in arguments or "-h" in arguments
+        print(STUDY_USAGE, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    given = tyro.cli(
+        StudyArguments,
+        args=["--study", *arguments],
+        prog="layerlock study",
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
+    )
+    found = run_study(given.config)
+    if found["signal"] is not None:
+        print("stopped; everything is saved; run the same command to continue")
+        return 128 + int(found["signal"])
+    show_study(found, Path(given.config.out))
+    return 0
+
+
 def recipes(name: tyro.conf.Positional[str] = "") -> None:
     """List the recipes: settings of the papers, and small ones.
 
@@ -368,6 +404,10 @@ def _evaluate_entry(encoder: tyro.conf.Positional[str]) -> None:
     """Train readouts on frozen features of an encoder: layerlock evaluate ENCODER --task TASK --data PATH."""
 
 
+def _study_entry(study: tyro.conf.Positional[Literal["blockwise"]]) -> None:
+    """Train the arms of a study and compare them depth by depth: layerlock study blockwise --data PATH --probe PATH."""
+
+
 def _analyze_entry(what: tyro.conf.Positional[Literal["depth"]]) -> None:
     """What is in the depths of encoders: layerlock analyze depth ENCODER... --data PATH."""
 
@@ -379,6 +419,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "embed": embed,
     "evaluate": _evaluate_entry,
     "analyze": _analyze_entry,
+    "study": _study_entry,
     "index": index,
     "info": info,
     "report": report,
@@ -395,6 +436,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(evaluate(given[1:]))
         if given[:1] == ["analyze"]:
             raise SystemExit(analyze(given[1:]))
+        if given[:1] == ["study"]:
+            raise SystemExit(study(given[1:]))
         tyro.extras.subcommand_cli_from_dict(VERBS, args=given, prog="layerlock", description=__doc__)
     except LayerlockError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -100,3 +100,24 @@ def show_depths(found: Mapping[str, Any], out: Path) -> None:
     print(f"{found['clips']} clips, {len(found['skipped'])} files skipped; figures: {path_name(out / 'depth.csv')}")
     if (out / "report.html").exists():
         print(f"report:  {path_name(out / 'report.html')}")
+
+
+def show_study(found: Mapping[str, Any], out: Path) -> None:
+    """Prints the figures of each arm at its last depth, with their range over seeds and the lead over the baseline."""
+    console = Console(highlight=False, soft_wrap=True, width=WIDEST)
+    last = {one["name"]: one["depths"][-1] for one in found["encoders"]}
+    value_of = {(one["encoder"], one["metric"]): one for one in found["values"] if one["depth"] == last[one["encoder"]]}
+    lead_of = {(one["arm"], one["metric"]): one["mean"] for one in found["leads"]}
+    names = [one["name"] for one in found["metrics"] if one["better"]]
+    drawn = Table("last depth", *names, box=None, pad_edge=False)
+    for arm in last:
+        cells = []
+        for name in names:
+            value, low, high = (value_of[arm, name][part] for part in ("value", "low", "high"))
+            lead = f" {lead_of[arm, name]:+.3g}" if (arm, name) in lead_of else ""
+            cells.append("-" if value is None else f"{value:.3g} [{low:.3g}, {high:.3g}]{lead}")
+        drawn.add_row(escape(arm), *cells)
+    console.print(drawn)
+    print(f"in brackets {found['bands']}, after them the mean lead over the baseline")
+    print(f"figures: {path_name(out / 'study.csv')}")
+    print(f"report:  {path_name(out / 'report.html')}")

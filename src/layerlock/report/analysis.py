@@ -34,7 +34,8 @@ def write_analysis(found: Mapping[str, Any], path: Path) -> Path:
             ("higher", "lower" or None) and `percent`; `values`, each with `encoder`, `depth`, `metric`, `value`, `low`,
             `high` (numbers or None), `why` (the reason of a missing value) and, of a mean over heads, `heads`; `maps`,
             each with `name`, `about`, `rows` and `columns` (names of encoders) and `values` (a list for each depth of
-            `rows`). A number that is not finite is a missing value.
+            `rows`). A number that is not finite is a missing value. `bands` says what `low` and `high` are, where they
+            are not intervals.
         path: the file to write.
 
     Raises:
@@ -62,6 +63,7 @@ def write_analysis(found: Mapping[str, Any], path: Path) -> Path:
         encoders=encoders,
         metrics=metrics,
         runs=runs,
+        bands=found.get("bands", "intervals"),
         maps=map_names,
         map_tables=[one | {"figures": [list(map(_short, row)) for row in one["values"]]} for one in maps],
         data=Markup(json.dumps(data, allow_nan=False).translate(_IN_SCRIPT)),
