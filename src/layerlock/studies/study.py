@@ -52,6 +52,8 @@ class StudyConfig:
     """videos of `probe` that are read, evenly spread over it; None: all"""
     occlusion: bool = False
     """whether OccDrop is computed too"""
+    ladder: int = 0
+    """gratings of each of two kinds that are generated and probed too"""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -129,6 +131,7 @@ def _compared(config: StudyConfig, seed: int, encoders: tuple[str, ...], quiet: 
         out=str(out),
         clips=config.clips,
         occlusion=config.occlusion,
+        ladder=config.ladder,
         seed=seed,
         device=config.device,
         precision=config.precision,
