@@ -51,9 +51,17 @@ def depth_batch(count: int) -> Batch:
     )
 
 
-@pytest.mark.parametrize("task", ["action", "depth"])
-def test_every_readout_learns_exactly_what_it_learns_alone(task: str) -> None:
-    config, encoders = settings(task=task, query_patch=(2, 12, 12)), {"encoder": tiny_encoder()}
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("action", {}),
+        ("action", {"queries": 4, "heads": None, "dropout": 0.3}),
+        ("depth", {"query_patch": (2, 12, 12), "dropout": 0.3}),
+    ],
+    ids=["action", "several queries with dropout", "depth with dropout"],
+)
+def test_every_readout_learns_exactly_what_it_learns_alone(task: str, changes: dict[str, Any]) -> None:
+    config, encoders = settings(task=task, **changes), {"encoder": tiny_encoder()}
     members = tuple(member for member in candidates_of(config, encoders) if member.kind in TRAINED)
     assert len(members) == 2 * 2 * 2
     batch = depth_batch(8)
@@ -69,6 +77,31 @@ def test_every_readout_learns_exactly_what_it_learns_alone(task: str) -> None:
     together = trained(members)
     for member in members:
         assert torch.equal(weights(together, member), weights(trained((member,)), member)), member
+
+
+@pytest.mark.parametrize("queries", [None, 4])
+def test_dropout_leaves_channels_out_of_a_step_and_none_of_a_prediction(queries: int | None) -> None:
+    changes: dict[str, Any] = {"queries": queries, "heads": None, "channels": 256, "depths": (1.0,), "lrs": (1e-3,)}
+    encoders, target = {"encoder": tiny_encoder()}, torch.arange(1)
+    gradients = {}
+    for share in (0.0, 0.3):
+        config = settings(readout="attention", dropout=share, **changes)
+        (member,) = members = candidates_of(config, encoders)
+        sweep = action_sweep(config, members, encoders)
+        features = reader(encoders, members).read(clips(1))
+        before = sweep.predict(member, features)
+        assert torch.equal(before, sweep.readouts[member].read(features[member.place])[:, 0])
+        for step in (0, 1):
+            sweep.step = step
+            sweep._backward(member, features[member.place], target)
+            gradients[share, step] = sweep.readouts[member].out.weight.grad.clone()  # type: ignore[union-attr]
+            sweep.optimizer.zero_grad()
+        assert torch.equal(before, sweep.predict(member, features))
+    assert torch.equal(gradients[0.0, 0], gradients[0.0, 1])
+    assert gradients[0.0, 0].all()
+    left_out = [(gradients[0.3, step] == 0).all(0) for step in (0, 1)]
+    assert all(0.2 < float(one.double().mean()) < 0.4 for one in left_out)
+    assert not torch.equal(*left_out)
 
 
 def test_learning_rates_begin_alike_depths_do_not_and_they_end_apart() -> None:

@@ -8,7 +8,7 @@ import torch
 from tiny import FIXTURES
 
 from layerlock.model.patches import unpatchify
-from layerlock.model.readout import AttentionReadout, LinearReadout, standardized
+from layerlock.model.readout import AttentionReadout, EfficientReadout, LinearReadout, standardized
 
 
 def test_depth_readout_is_the_references_to_1e_4() -> None:
@@ -74,6 +74,27 @@ def test_few_queries_are_read_as_the_paper_writes_it_with_the_same_gradients(que
         strict=True,
     ):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_efficient_probing_is_a_mean_of_its_own_part_of_the_values_for_each_query() -> None:
+    torch.manual_seed(0)
+    readout = EfficientReadout(16, times=3, channels=12, queries=4, outputs=5)
+    with torch.no_grad():
+        for parameter in readout.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.5)
+        x_bnd = standardized(torch.randn(2, 6, 16))
+        found = readout.read(x_bnd).numpy()
+    state = {name: parameter.numpy() for name, parameter in readout.state_dict().items()}
+    for clip in range(2):
+        y = x_bnd[clip].numpy() * state["norm.weight"] + state["norm.bias"] + state["time"][:, 0].repeat(2, axis=0)
+        parts = []
+        for query in range(4):
+            score = np.exp(y @ state["query"][query] / 16**0.5)
+            value = y @ state["value.weight"][3 * query : 3 * query + 3].T
+            parts.append((score / score.sum()) @ value)
+        wanted = np.concatenate(parts) @ state["out.weight"].T + state["out.bias"]
+        np.testing.assert_allclose(found[clip, 0], wanted, rtol=1e-4, atol=1e-5)
+    assert set(state) == {"norm.weight", "norm.bias", "time", "query", "value.weight", "out.weight", "out.bias"}
 
 
 def test_the_linear_readout_is_one_map_of_the_normalised_mean_or_of_each_token() -> None:

@@ -58,6 +58,11 @@ class EvaluateConfig:
     """width of an attention readout; None: 768 for Something-Something v2, else 1024"""
     heads: int | None = None
     """heads of an attention readout; None: one for each 64 channels"""
+    queries: int | None = None
+    """an attention readout is efficient probing with so many queries (arXiv 2506.10178); None: LayerLock's readout with
+    one"""
+    dropout: float = 0.0
+    """share of the channels before the last layer of an attention readout that are zero in training"""
     appearance: YesNo = "yes"
     """solved readouts of a class or a number see all of a clip; no: changes over time alone, so that they cannot go by
     what things look like, which may differ elsewhere"""
@@ -165,8 +170,8 @@ class EvaluateConfig:
         )
 
     def heads_of(self, channels: int) -> int:
-        """Heads of an attention readout of so many channels."""
-        return self.heads or max(1, channels // 64)
+        """Heads of an attention readout of so many channels; each query of efficient probing is one."""
+        return self.queries or self.heads or max(1, channels // 64)
 
     @property
     def augmented(self) -> bool:
@@ -213,6 +218,7 @@ class EvaluateConfig:
                 "batch",
                 "channels",
                 "heads",
+                "queries",
                 "stride",
                 "views",
                 "threads",
@@ -229,7 +235,8 @@ class EvaluateConfig:
             problems.append(f"workers: {self.workers} is negative")
         channels, heads = self.channels or 0, self.heads_of(self.channels or 0)
         if channels > 0 and heads > 0 and channels % heads:
-            problems.append(f"heads: {heads} heads do not divide {channels} channels")
+            name = "heads" if self.queries is None else "queries"
+            problems.append(f"{name}: {heads} {name} do not divide {channels} channels")
         if self.batch > 0 and self.steps < 1:
             problems.append(f"examples: {self.examples} is less than one batch of {self.batch}")
         return problems
@@ -255,6 +262,8 @@ class EvaluateConfig:
 
     def _training(self) -> list[str]:
         problems = []
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout: {self.dropout} is not a share, from 0 to below 1")
         if not self.lrs or min(self.lrs) <= 0:
             problems.append(f"lrs: {self.lrs} are not positive learning rates")
         if not 0 <= self.warmup <= 1:
@@ -277,7 +286,9 @@ class EvaluateConfig:
             reasons |= dict.fromkeys(("flip", "jitter", "grayscale"), "only used with --augment yes")
         if not self.cache:
             reasons["cache_gb"] = "only used with --cache"
-        if self.row.fields >= TRAINING and not set(self.kinds) & set(TRAINED):
+        if self.queries is not None:
+            reasons["heads"] = "not used with --queries, of which each is a head"
+        if not set(self.kinds) & set(TRAINED):
             reasons |= dict.fromkeys(TRAINING - CACHE, f"nothing is trained with --readout {self.readout}")
         if "solved" not in self.kinds:
             reasons |= dict.fromkeys(("appearance", "shots"), "only used by solved readouts")

@@ -14,7 +14,7 @@ from layerlock.evaluation.tasks import ReadoutTask, Shape
 from layerlock.evaluation.tasks.task import SOLVED, TRAINED
 from layerlock.features import Place
 from layerlock.model.encoder import block_at
-from layerlock.model.readout import AttentionReadout, LinearReadout, Readout, SolvedReadout
+from layerlock.model.readout import AttentionReadout, EfficientReadout, LinearReadout, Readout, SolvedReadout
 from layerlock.model.vit import initialize
 
 Draw = tuple[int | None, int]
@@ -84,7 +84,15 @@ def blocks_of(fractions: Sequence[float], encoder: FrozenEncoder) -> dict[int, f
 def build_readout(candidate: Candidate, encoder: FrozenEncoder, shape: Shape, seed: int) -> Readout:
     """A readout with its first weights, the same for all learning rates."""
     readout: Readout
-    if candidate.kind == "attention":
+    if candidate.kind == "attention" and shape.efficient:
+        readout = EfficientReadout(
+            encoder.width,
+            times=encoder.grid[0],
+            channels=shape.channels,
+            queries=shape.heads,
+            outputs=shape.outputs,
+        )
+    elif candidate.kind == "attention":
         readout = AttentionReadout(
             encoder.width,
             times=encoder.grid[0],

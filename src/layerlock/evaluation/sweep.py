@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from layerlock import draws
 from layerlock.data import Batch, Source
 from layerlock.data.augment import augment
 from layerlock.data.order import video_at
@@ -28,7 +29,7 @@ from layerlock.features.cache import Cached
 from layerlock.features.clips import SpreadViews
 from layerlock.features.probe import check_solvable
 from layerlock.features.read import unusable
-from layerlock.model.readout import Readout, SolvedReadout
+from layerlock.model.readout import AttentionReadout, EfficientReadout, Readout, SolvedReadout
 from layerlock.train.optimizer import OPTIMIZERS, groups_of
 from layerlock.train.schedule import learning_rate
 from layerlock.train.signals import StopSignal
@@ -123,10 +124,20 @@ class Sweep:
         return {place: (x_bnd[finite_of[place]], target[finite_of[place]]) for place, x_bnd in features.items()}
 
     def _backward(self, candidate: Candidate, x_bnd: Tensor, target: Tensor) -> Tensor:
-        output_bqo = self.readouts[candidate].read(x_bnd)
+        output_bqo = self._output(candidate, x_bnd)
         loss = self.task.loss(self.task.predict(self.shapes[candidate], output_bqo), target)
         loss.backward()
         return loss.detach()
+
+    def _output(self, candidate: Candidate, x_bnd: Tensor) -> Tensor:
+        """What a readout says in training, with dropout in attention readouts: a function of the seed and the step."""
+        readout, share = self.readouts[candidate], self.config.dropout
+        if not share or not isinstance(readout, AttentionReadout | EfficientReadout):
+            return readout.read(x_bnd)
+        pooled_bqc = readout.pooled(x_bnd)
+        clip_b = self.step * self.config.batch + torch.arange(len(x_bnd), device=x_bnd.device)
+        drawn_bc = draws.uniform(self.config.seed, f"dropout/{candidate}", clip_b, pooled_bqc.shape[-1])
+        return readout.out(pooled_bqc * ((drawn_bc >= share) / (1 - share))[:, None].to(pooled_bqc.dtype))
 
     @torch.no_grad()
     def _begin_at(self, output: float) -> None:

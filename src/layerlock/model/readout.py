@@ -1,4 +1,6 @@
-"""Readouts of frozen features: the attention readout of the 4DS tasks (LayerLock A.4), and linear ones beside it."""
+"""Readouts of frozen features: the attention readout of the 4DS tasks (LayerLock A.4), and beside it efficient probing,
+linear ones, and ones that are solved.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +49,15 @@ class AttentionReadout(nn.Module):
 
     def read(self, x_bnd: Tensor) -> Tensor:
         """The same, of features that went through `standardized`."""
+        return self.out(self.pooled(x_bnd))
+
+    def pooled(self, x_bnd: Tensor) -> Tensor:
+        """What the last Dense takes, `[B, queries, channels]`."""
         queries, channels = self.query.shape
         few = self.heads * queries < channels
         attended_bqc = self._attended_by_few(x_bnd) if few else self._attended(x_bnd)
         x = self.query.to(x_bnd.dtype) + self.mix(attended_bqc)
-        return self.out(x + self.fc2(self.fc1(self.norm_mlp(x), "tanh")))
+        return x + self.fc2(self.fc1(self.norm_mlp(x), "tanh"))
 
     def _attended(self, x_bnd: Tensor) -> Tensor:
         """Attention `[B, Q, C]`.
@@ -77,20 +83,58 @@ class AttentionReadout(nn.Module):
         A query goes through the key's weights to the features, `q . (K y) = (K' q) . y`, and features are averaged
         before they go through the value's. The key's bias adds the same to all tokens, which a softmax does not see.
         """
-        b, n, d = x_bnd.shape
         heads, queries = self.heads, len(self.query)
         query_hqc = self.query.unflatten(1, (heads, -1)).transpose(0, 1)
         scale = query_hqc.shape[-1] ** -0.5
         probe_rd = (query_hqc * scale @ self.key.weight.unflatten(0, (heads, -1))).flatten(0, 1)
-        at_time_rt = probe_rd @ (self.time[:, 0] + self.norm.bias).T
-        score_bnr = (x_bnd @ (probe_rd * self.norm.weight).T.to(x_bnd.dtype)).float()
-        score_brtm = score_bnr.transpose(1, 2).unflatten(2, (self.times, n // self.times)) + at_time_rt[..., None]
-        weight_brn = score_brtm.flatten(2).softmax(-1)
-        mean_brd = (weight_brn.to(x_bnd.dtype) @ x_bnd).float() * self.norm.weight + self.norm.bias
-        mean_brd = mean_brd + weight_brn.unflatten(2, (self.times, -1)).sum(-1) @ self.time[:, 0]
-        mean_bhqd = mean_brd.view(b, heads, queries, d)
+        mean_bhqd = attended_means(x_bnd, probe_rd, self.norm, self.time).unflatten(1, (heads, queries))
         value_bhqc = mean_bhqd @ self.value.weight.unflatten(0, (heads, -1)).transpose(1, 2)
         return (value_bhqc.transpose(1, 2).flatten(2) + self.value.bias).to(x_bnd.dtype)
+
+
+def attended_means(x_bnd: Tensor, probe_rd: Tensor, norm: Norm, time_t1d: Tensor) -> Tensor:
+    """Means `[B, R, D]` of normalised tokens with their position in time, float32; the weights of each are the softmax
+    of their products with one of the probes. Scale and shift of `norm` and the position go through the probes.
+    """
+    times = len(time_t1d)
+    at_time_rt = probe_rd @ (time_t1d[:, 0] + norm.bias).T
+    score_bnr = (x_bnd @ (probe_rd * norm.weight).T.to(x_bnd.dtype)).float()
+    score_brtm = score_bnr.transpose(1, 2).unflatten(2, (times, -1)) + at_time_rt[..., None]
+    weight_brn = score_brtm.flatten(2).softmax(-1)
+    mean_brd = (weight_brn.to(x_bnd.dtype) @ x_bnd).float() * norm.weight + norm.bias
+    return mean_brd + weight_brn.unflatten(2, (times, -1)).sum(-1) @ time_t1d[:, 0]
+
+
+class EfficientReadout(nn.Module):
+    """Efficient probing (Psomas et al., ICLR 2026, arXiv 2506.10178): features `[B, N, D]` in token order (t, h, w) to
+    outputs `[B, 1, outputs]`.
+
+    Keys are the tokens themselves, here LayerNorm(features) + a learned position in time. Each of the learned queries
+    averages by its own attention its own part of the `channels` of a Dense without bias; the parts side by side go
+    through a Dense to `outputs`. There is no MLP.
+    """
+
+    def __init__(self, width: int, *, times: int, channels: int, queries: int, outputs: int) -> None:
+        super().__init__()
+        self.norm = Norm(width, EPS)
+        self.time = nn.Parameter(torch.zeros(times, 1, width))
+        self.query = nn.Parameter(torch.zeros(queries, width))
+        self.value = Dense(width, channels, bias=False)
+        self.out = Dense(channels, outputs)
+
+    def forward(self, features_bnd: Tensor) -> Tensor:
+        return self.read(standardized(features_bnd))
+
+    def read(self, x_bnd: Tensor) -> Tensor:
+        """The same, of features that went through `standardized`."""
+        return self.out(self.pooled(x_bnd))
+
+    def pooled(self, x_bnd: Tensor) -> Tensor:
+        """What the last Dense takes, `[B, 1, channels]`."""
+        queries, width = self.query.shape
+        mean_bqd = attended_means(x_bnd, self.query * width**-0.5, self.norm, self.time)
+        value_bqc = torch.einsum("bqd,qcd->bqc", mean_bqd, self.value.weight.unflatten(0, (queries, -1)))
+        return value_bqc.flatten(1)[:, None].to(x_bnd.dtype)
 
 
 class LinearReadout(nn.Module):
@@ -159,4 +203,4 @@ class SolvedReadout(nn.Module):
         return self.out(self.inputs(x_bnd))
 
 
-Readout = AttentionReadout | LinearReadout | SolvedReadout
+Readout = AttentionReadout | EfficientReadout | LinearReadout | SolvedReadout

@@ -44,12 +44,19 @@ class ActionTask(ReadoutTask):
         self.views = config.views or (KINETICS_VIEWS if splits.layout == "Kinetics" else 1)
         self.channels = config.channels or (768 if splits.layout == "Something-Something v2" else 1024)
         self.heads = heads_of(config, self.channels)
+        self.efficient = config.queries is not None
         self.appearance = config.appearance == "yes"
         self.metrics = tuple(Metric(name=f"top-{k}", higher_is_better=True, percent=True) for k in self.tops)
 
     def shape(self, kind: str, encoder: FrozenEncoder) -> Shape:
         """One vector of logits."""
-        return Shape(outputs=len(self.classes), channels=self.channels, heads=self.heads, appearance=self.appearance)
+        return Shape(
+            outputs=len(self.classes),
+            channels=self.channels,
+            heads=self.heads,
+            efficient=self.efficient,
+            appearance=self.appearance,
+        )
 
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:
         """Logits `[B, C]`."""

@@ -40,7 +40,7 @@ class DepthTask(ReadoutTask):
 
     name = "depth"
     target = DEPTH
-    fields = TRAINING | {"query_patch"}
+    fields = (TRAINING | {"query_patch"}) - {"queries"}
     augmentation = Augmentation(flip=True)
     constant = "mean depth image"
     metrics = (

@@ -43,11 +43,18 @@ class RegressionTask(ReadoutTask):
         self.views = config.views or 1
         self.channels = config.channels or 1024
         self.heads = heads_of(config, self.channels)
+        self.efficient = config.queries is not None
         self.appearance = config.appearance == "yes"
 
     def shape(self, kind: str, encoder: FrozenEncoder) -> Shape:
         """One number."""
-        return Shape(outputs=1, channels=self.channels, heads=self.heads, appearance=self.appearance)
+        return Shape(
+            outputs=1,
+            channels=self.channels,
+            heads=self.heads,
+            efficient=self.efficient,
+            appearance=self.appearance,
+        )
 
     def predict(self, shape: Shape, output_bqo: Tensor) -> Tensor:
         """Values in the unit of the column `[B, 1]`."""

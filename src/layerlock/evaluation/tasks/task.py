@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from layerlock.evaluation.solved import Solver
     from layerlock.evaluation.splits.split import Splits
 
-ATTENTION = frozenset({"channels", "heads"})
+ATTENTION = frozenset({"channels", "heads", "queries", "dropout"})
 """fields of the config that attention readouts have"""
 CACHE = frozenset({"cache", "cache_gb"})
 """fields of the config that say whether features are kept"""
@@ -87,14 +87,16 @@ class Augmentation:
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """What a readout gives: `queries` vectors of `outputs` numbers; without queries one for each token, or for their
-    mean where it is `pooled`, solved ones without what does not change over time unless `appearance`. `grid` and
-    `patch` say where in the clip dense outputs belong.
+    mean where it is `pooled`, solved ones without what does not change over time unless `appearance`. An attention
+    readout is that of LayerLock, or `efficient` probing with a query for each head. `grid` and `patch` say where in the
+    clip dense outputs belong.
     """
 
     outputs: int
     queries: int = 1
     channels: int = 0
     heads: int = 0
+    efficient: bool = False
     pooled: bool = True
     appearance: bool = True
     grid: Grid = (1, 1, 1)
@@ -214,10 +216,11 @@ class FeatureTask(Task):
 
 
 def heads_of(config: EvaluateConfig, channels: int) -> int:
-    """Heads of an attention readout. ConfigError where they do not divide the channels."""
+    """Heads of an attention readout, or its queries. ConfigError where they do not divide the channels."""
     heads = config.heads_of(channels)
     if channels % heads:
-        raise ConfigError([f"heads: {heads} heads do not divide {channels} channels"])
+        name = "heads" if config.queries is None else "queries"
+        raise ConfigError([f"{name}: {heads} {name} do not divide {channels} channels"])
     return heads
 
 
