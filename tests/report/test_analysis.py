@@ -139,6 +139,14 @@ def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
     assert data["maps"][1]["values"][0] == [0.1, None, None]
 
 
+def test_heads_are_drawn_beside_their_mean(tmp_path: Path) -> None:
+    found = analysis()
+    found["values"][0]["heads"] = [0.01, 0.123456]
+    cells = json.loads(Tags(written(tmp_path, found)).json)["metrics"][0]["cells"]
+    assert cells[0][0][4:] == [[0.01, 0.1235]]
+    assert all(len(cell) == 4 for cell in (*cells[0][1:], *cells[1]))
+
+
 def test_the_table_is_complete(tmp_path: Path) -> None:
     found = analysis()
     page = written(tmp_path, found).split('<section id="values">')[1]

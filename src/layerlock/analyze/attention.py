@@ -41,7 +41,7 @@ class AttentionDistances:
         for block, x_bnd in enumerate(features[:-1], 1):
             q_bhnd, k_bhnd = self.encoder.queries_and_keys(block, x_bnd[:CLIPS])
             for metric, distance in ATTENTION.items():
-                distance_qn = distance(offset_qn3).to(q_bhnd.device)
+                distance_qn = distance(offset_qn3).float().to(q_bhnd.device)
                 found_h = attention_distance(q_bhnd[:, :, position_q], k_bhnd, distance_qn).cpu()
                 self.sums[metric, block] = self.sums.get((metric, block), 0) + clips * found_h
         self.clips += clips

@@ -62,8 +62,7 @@ class DepthConfig:
     occlusion: bool = False
     """whether labelled clips, and gratings, are also read with one patch of them seen, for OccDrop: a second pass"""
     views: int = 0
-    """augmented views of each clip that are also read, for LiDAR: as many more passes; the paper has 50, 8 are enough
-    to tell depths apart"""
+    """augmented views of each clip that are also read, for LiDAR: as many more passes"""
     ladder: int = 0
     """gratings of each of two kinds that are generated and probed at every depth (docs/analyze.md)"""
     batch: int = 32

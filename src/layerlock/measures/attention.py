@@ -13,4 +13,4 @@ def attention_distance(q_bhqd: Tensor, k_bhnd: Tensor, distance_qn: Tensor) -> T
     Weights are the softmax of products over sqrt(D / heads), in float32; the result is in the units of `distance_qn`.
     """
     weight_bhqn = (q_bhqd.float() @ k_bhnd.float().mT * q_bhqd.shape[-1] ** -0.5).softmax(-1)
-    return torch.einsum("bhqn,qn->h", weight_bhqn, distance_qn.float()) / (len(q_bhqd) * q_bhqd.shape[2])
+    return torch.einsum("bhqn,qn->h", weight_bhqn, distance_qn) / (len(q_bhqd) * q_bhqd.shape[2])

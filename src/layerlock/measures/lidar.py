@@ -11,8 +11,8 @@ from layerlock.measures.moments import CONSTANT, Moments
 from layerlock.measures.rank import effective_rank
 
 DELTA = 1e-4
-"""of the mean variance within clips, added to all directions; the paper adds it as it is, which depends on the scale of
-the features"""
+"""share of the mean variance within clips that is added to it in all directions; the paper adds a constant, with which
+LiDAR depends on the scale of the features"""
 
 
 class ViewMoments:
@@ -33,7 +33,8 @@ class ViewMoments:
     def lidar(self) -> float:
         """LiDAR, in [1, D]; NaN where views do not differ or there are fewer than two of them or two clips.
 
-        Scatters are free of bias: that between clips is less what so few views add to their means.
+        Scatters are free of bias: that between clips is less what views add to their means, 1/V of that within them,
+        without which few views look like more directions.
         """
         clips = self.means.count
         if clips < 2 or self.views < 2:
