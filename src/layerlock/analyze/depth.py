@@ -1,6 +1,7 @@
 """`layerlock analyze depth`: what every depth of one or several encoders is like, from one pass over a data set.
 
-All figures are of whole clips, without masks: the middle clip of each video, cropped in the centre.
+Figures are of whole clips, without masks: the middle clip of each video, cropped in the centre; those of occlusion, of
+views and of the ladder say what else is read.
 """
 
 from __future__ import annotations

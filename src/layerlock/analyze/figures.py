@@ -70,12 +70,13 @@ class Seen:
     """mean-pooled, of V augmented views of each clip, `[B, V, D]`; empty where none is wanted"""
 
     def take(self, at: Sequence[int]) -> Seen:
-        """Those of some of the rows."""
+        """Those of some of the rows; of the first ones nothing is copied."""
+        chosen = slice(len(at)) if list(at) == list(range(len(at))) else at
         return Seen(
             rows=[self.rows[one] for one in at],
-            features={place: x_bnd[at] for place, x_bnd in self.features.items()},
-            one_patch={place: x_bd[at] for place, x_bd in self.one_patch.items()},
-            views={place: x_bvd[at] for place, x_bvd in self.views.items()},
+            features={place: x_bnd[chosen] for place, x_bnd in self.features.items()},
+            one_patch={place: x_bd[chosen] for place, x_bd in self.one_patch.items()},
+            views={place: x_bvd[chosen] for place, x_bvd in self.views.items()},
         )
 
 
