@@ -24,6 +24,7 @@ from layerlock.report.charts import chart_section
 from layerlock.report.history import read_history
 from layerlock.train.folder import RunFolder
 from layerlock.train.loop import Run, train
+from layerlock.train.meter import Clock
 from layerlock.train.watch import Reference, Watch, open_watch
 
 VIDEOS, DEPTHS = 26, 7
@@ -104,6 +105,16 @@ def test_a_watched_run_cut_short_and_resumed_has_the_same_figures(
     train(watched(tmp_path / "cut", few, **run), resume=True, quiet=True)
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
     assert lines_of(tmp_path / "cut") == lines_of(tmp_path / "whole")
+
+
+def test_the_time_of_a_look_is_no_time_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([0.0, 1.0, 101.0, 102.0, 102.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(moments))
+    clock = Clock()
+    clock.clips = 8
+    with clock.paused():
+        pass
+    assert clock.figures(4) == {"clips_per_s": 4.0, "data_wait": 0.0, "seconds_left": 1.0}
 
 
 @pytest.mark.usefixtures("noise")
@@ -213,6 +224,6 @@ def test_too_few_videos_are_refused_before_anything_is_written(
 def test_the_report_draws_every_depth_over_steps(tmp_path: Path, few: Path) -> None:
     train(watched(tmp_path, few), quiet=True)
     page = "".join(chart_section(read_history(RunFolder(tmp_path), watched(tmp_path, few), {})))
-    for title in ("RankMe of the features", "likeness to earlier features (CKA)", "linear probe, %"):
+    for title in ("RankMe of the features", "CKA to earlier features", "linear probe, %"):
         assert f"Chart of {title} over steps: input from" in page
     assert "No value (depth 0: there is no look before)." in page

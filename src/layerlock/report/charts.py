@@ -142,7 +142,7 @@ def _watched(lines: Sequence[Line], blocks: int) -> Iterator[Chart]:
         "rankme": (1.0, "RankMe of the features", f"{depths} How many directions mean-pooled features occupy."),
         "cka": (
             1.0,
-            "likeness to earlier features (CKA)",
+            "CKA to earlier features",
             f"{depths} Unbiased, to the features of the last switch; "
             "before the first one, to those of the line before.",
         ),

@@ -1,8 +1,8 @@
 """The training loop, to be read from top to bottom.
 
-Order within a step: switch (if the plan says so), batch, gradients, update, log, what the plan decides by the line,
-checkpoint. A checkpoint after n
-updates holds all that update n + 1 depends on; every random draw is a function of (seed, purpose, global sample index).
+Order within a step: figures of depths (if the run is watched), switch (if the plan says so), batch, gradients, update,
+log, what the plan decides by the line, checkpoint. A checkpoint after n updates holds all that update n + 1 depends on;
+every random draw is a function of (seed, purpose, global sample index).
 """
 
 from __future__ import annotations

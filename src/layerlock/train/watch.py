@@ -75,20 +75,19 @@ class Watch:
             return
         before = newest(self.folder.references)
         new_line = all(line["step"] != step for line in self.folder.watched())
-        done = before is not None and before.step == step and not (switch and before.moment == "look")
-        new_reference = not done and (switch or before is None or before.moment == "look")
+        after_switch = before is not None and before.moment == "switch"
+        there = before is not None and before.step == step and (after_switch or not switch)
+        new_reference = not there and (switch or not after_switch)
         if not new_line and not new_reference:
             return
         with put_back():
             features = self._features(vit, step)
             if new_line:
-                self.folder.write_watched(
-                    {"step": step, "clips": len(self.video_vtchw), **self.figures(features, before)}
-                )
+                line = {"step": step, "clips": len(self.video_vtchw)} | self.figures(features, before)
+                self.folder.write_watched(line)
             if new_reference:
-                self._keep(
-                    Reference(step=step, moment="switch" if switch else "look", videos=self.videos, features=features)
-                )
+                moment: Moment = "switch" if switch else "look"
+                self._keep(Reference(step=step, moment=moment, videos=self.videos, features=features))
 
     def _features(self, vit: ViT, step: int) -> list[Tensor]:
         """Mean-pooled features of every depth, `[V, D]` each."""
