@@ -14,6 +14,7 @@ from tiny import config, run_config, video
 from layerlock.encoders import at_hand, open_encoder
 from layerlock.encoders.run import FACTS, TENSORS
 from layerlock.errors import LayerlockError
+from layerlock.learn.networks import opened
 from layerlock.model.encoder import Encoder, load
 from layerlock.train.loop import train
 
@@ -40,6 +41,17 @@ def test_a_checkpoint_opens_as_the_backbone_after_so_many_steps(run: Path) -> No
     assert not torch.equal(weights[last_block], exported.vit.state_dict()[last_block])
     assert open_encoder(f"random:{run}@8").depth == 6
     assert at_hand(f"{run}@8")
+
+
+def test_a_target_from_a_checkpoint_is_told_from_those_of_others(run: Path) -> None:
+    before = [opened(f"{run}@{step}", 8).fingerprint for step in (4, 8)]
+    assert len({*before, opened(str(run), 8).fingerprint}) == 3
+    place = run / "checkpoints" / "step-00000008" / TENSORS
+    tensors = load_file(place)
+    save_file(tensors | {"model/vit.embed.bias": tensors["model/vit.embed.bias"] + 1}, place)
+    after = [opened(f"{run}@{step}", 8).fingerprint for step in (4, 8)]
+    assert after[0] == before[0]
+    assert after[1] != before[1]
 
 
 def test_the_path_of_something_is_no_checkpoint(run: Path) -> None:

@@ -107,6 +107,28 @@ def test_a_watched_run_cut_short_and_resumed_has_the_same_figures(
     assert lines_of(tmp_path / "cut") == lines_of(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("noise")
+def test_a_run_killed_between_a_line_and_its_features_writes_what_is_missing(
+    tmp_path: Path, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(watched(tmp_path / "whole", few), quiet=True)
+    keep = Watch._keep
+
+    def cut(self: Watch, reference: Reference) -> None:
+        if reference.step == 4:
+            raise KeyboardInterrupt
+        keep(self, reference)
+
+    monkeypatch.setattr(Watch, "_keep", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train(watched(tmp_path / "cut", few), quiet=True)
+    assert lines_of(tmp_path / "cut")[-1]["step"] == 4
+    monkeypatch.setattr(Watch, "_keep", keep)
+    train(watched(tmp_path / "cut", few), resume=True, quiet=True)
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    assert lines_of(tmp_path / "cut") == lines_of(tmp_path / "whole")
+
+
 def test_the_time_of_a_look_is_no_time_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter([0.0, 1.0, 101.0, 102.0, 102.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(moments))
