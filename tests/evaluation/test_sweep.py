@@ -129,6 +129,20 @@ def test_readouts_learn_32_clips_by_heart() -> None:
     assert last[fast] < 0.1 * first[fast]
 
 
+def test_several_queries_learn_what_clips_of_a_class_have_in_common() -> None:
+    changes: dict[str, Any] = {"queries": 4, "heads": None, "readout": "attention", "depths": (1.0,)}
+    config = settings(examples=16 * 60, batch=16, lrs=(3e-2,), **changes)
+    encoders, label = {"encoder": tiny_encoder()}, torch.arange(16) % 4
+    (member,) = members = candidates_of(config, encoders)
+    sweep = action_sweep(config, members, encoders)
+    for step in range(config.steps):
+        video = clips(16, seed=step) // (label + 1)[:, None, None, None, None].to(torch.uint8)
+        features = reader(encoders, members).read(video)
+        loss = sweep.train_step(features, label)[member]
+    assert loss < 0.5
+    assert (sweep.predict(member, features).argmax(1) == label).all()
+
+
 def test_the_encoder_runs_once_a_batch_and_no_deeper_than_its_deepest_readout(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, asked = tiny_encoder(), list[list[int]]()
     original = encoder.forward_intermediates
