@@ -67,14 +67,15 @@ def _metrics(rung: Gratings, target: str, occlusion: bool) -> list[Metric]:
     )
     drop = Metric(
         name=f"OccDrop, {accuracy.name}",
-        about="Share of that accuracy that is lost when one patch of the clip is seen, as for OccDrop"
-        f"{'' if len(kind.sides) == 1 else ', in each half'}.",
+        about="Share of that accuracy that is lost when the probe is fitted to and tested on clips of which one patch "
+        f"is seen{_WHERE[len(kind.sides)]}, an eighth of the frame high and wide, and the rest is black.",
         percent=True,
     )
     return [accuracy, drop] if occlusion else [accuracy]
 
 
 _WHAT = {1: "a grating", 2: "a grating in the left and one in the right half"}
+_WHERE = {1: "", 2: " in each half"}
 
 
 def _features(
