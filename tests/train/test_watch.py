@@ -71,8 +71,8 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 @pytest.mark.usefixtures("noise", "threads")
 @pytest.mark.parametrize("threads_of_torch", [1, 2])
-def test_no_bit_of_a_run_depends_on_being_watched(tmp_path: Path, world: Path, threads_of_torch: int) -> None:
-    for name, data in (("alone", None), ("watched", world)):
+def test_no_bit_of_a_run_depends_on_being_watched(tmp_path: Path, few: Path, threads_of_torch: int) -> None:
+    for name, data in (("alone", None), ("watched", few)):
         train(watched(tmp_path / name, data, threads=threads_of_torch), quiet=True)
     assert_same_run(tmp_path / "alone", tmp_path / "watched")
     assert not (tmp_path / "alone" / "watch.jsonl").exists()
