@@ -20,7 +20,7 @@ from layerlock.evaluation.baselines import (
     baseline_encoders,
 )
 from layerlock.evaluation.readouts import build_readout, candidates_of
-from layerlock.features import Reader
+from layerlock.features import Reader, mean_pooled
 from layerlock.model.encoder import ClipShape, Encoder
 
 
@@ -93,6 +93,12 @@ def test_motion_statistics_are_read_by_solved_readouts_of_a_class_or_a_number(
         x_b1d = motion.forward_intermediates(clips(2), [1])[0]
         inputs_bw = readout.inputs(x_b1d)[:, 0]  # type: ignore[union-attr]
         assert torch.equal(inputs_bw, torch.cat([x_b1d[:, 0], torch.zeros(2, 5)], 1))
+
+
+def test_motion_statistics_are_pooled_as_other_features_are() -> None:
+    motion, video = MotionStatistics(tiny_encoder().clip), clips(2)
+    found = Reader({"motion": motion}, [("motion", 1)], mean_pooled).read(video)["motion", 1]
+    assert torch.equal(found, motion.forward_intermediates(video, [1])[0][:, 0])
 
 
 def test_one_frame_has_no_motion() -> None:

@@ -18,8 +18,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from layerlock.data.synth import SynthConfig, write_videos
-from layerlock.errors import ConfigError
+from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation import words
+from layerlock.evaluation.baselines import MotionStatistics
 from layerlock.evaluation.results import Evaluation
 from layerlock.evaluation.run import evaluate
 from layerlock.evaluation.splits.shots import DRAWS, ranks
@@ -134,6 +135,18 @@ def test_shots_of_a_number_are_videos_and_of_other_readouts_nothing_changes(tmp_
     train = found.data["videos"]["train"]
     assert found.data["shots"] == {"6": 6, "99": train}
     assert found.data["notes"] == [f"Training videos: {train}, fewer than 99; all are used"]
+
+
+@pytest.mark.parametrize("changes", [{"readout": "linear"}, {"task": "retrieval", "readout": None}])
+def test_motion_statistics_in_place_of_an_encoder_are_read_by_solved_readouts_alone(
+    tmp_path: Path, world: Path, changes: dict[str, Any]
+) -> None:
+    motion = MotionStatistics(tiny_encoder().clip)
+    fields = {"data": str(world), "baselines": "no"}
+    found = evaluate(settings(tmp_path / "out", readout="solved", **fields), motion, quiet=True)
+    assert [row.kind for row in found.rows] == ["solved", "constant"]
+    with pytest.raises(LayerlockError, match="motion statistics: numbers of whole clips, which solved readouts"):
+        evaluate(settings(tmp_path / "other", **fields, **changes), motion, quiet=True)
 
 
 @pytest.mark.parametrize(

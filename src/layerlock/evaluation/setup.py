@@ -15,9 +15,11 @@ from layerlock.data.folder import FolderSource
 from layerlock.data.index import build_index
 from layerlock.encoders import FrozenEncoder, open_encoder
 from layerlock.encoders.checks import check_features, fingerprint
+from layerlock.errors import LayerlockError
 from layerlock.evaluation.baselines import baseline_encoders
 from layerlock.evaluation.config import FEW_VIDEOS, EvaluateConfig
 from layerlock.evaluation.folder import EvaluationFolder
+from layerlock.evaluation.readouts import kinds_for
 from layerlock.evaluation.splits.cut import Cutting
 from layerlock.evaluation.splits.open import open_splits
 from layerlock.evaluation.splits.shots import ranks
@@ -118,9 +120,12 @@ def set_up(
         )
         splits = open_splits(str(Path(config.data)), config.test_data, cutting, read)
     task = row(config, splits, ours)
+    fitting = config.fitting(len(splits.train))
+    if not kinds_for(ours, fitting):
+        raise LayerlockError(f"{ours.name}: numbers of whole clips, which solved readouts of a class or a number read")
     folder.begin(config, resume=resume)
     folder.bind(config, {"encoder": weights, **splits.fingerprints(clip, target.name)})
-    notes, fitting = splits.notes, config.fitting(len(splits.train))
+    notes = splits.notes
     if config.readout is None and fitting.readout == "solved":
         limit = f"{FEW_VIDEOS:,} training videos"
         notes += (f"Readouts are solved, the default below {limit}; --readout all trains others",)

@@ -23,8 +23,8 @@ def mean_pooled(features_bnd: Tensor) -> Tensor:
 
 
 class Reader:
-    """Every encoder once for a batch of clips, as deep as the deepest of `places`; features are kept in `form`, those
-    of a `Summary` as they are.
+    """Every encoder once for a batch of clips, as deep as the deepest of `places`; features are kept in `form`, but
+    those of a `Summary` are not standardized.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class Reader:
                 features = encoder.forward_intermediates(video_btchw, blocks)
                 for block, x_bnd in zip(blocks, features, strict=True):
                     here_bnd = x_bnd.to(video_btchw.device)
-                    features_of[name, block] = here_bnd if isinstance(encoder, Summary) else self.form(here_bnd)
+                    as_is = isinstance(encoder, Summary) and self.form is standardized
+                    features_of[name, block] = here_bnd if as_is else self.form(here_bnd)
         return features_of
 
 

@@ -15,8 +15,8 @@ DRAWS = 5
 def ranks(label_v: Tensor, group_v: Tensor, *, seed: int, draw: int) -> Tensor:
     """The place of each training video in the order in which those of its class are drawn, int64 `[V]`, from 0 on.
 
-    The first k of each class are so part of the first k + 1. The order is that of groups, the same in every class, and
-    within a group that of its videos, both at random: k videos of a class are of as few groups as they can be.
+    The first k of each class are so part of the first k + 1. Groups come in a random order, the same in every class,
+    and the videos of a group one after the other, so that few videos of a class are of few groups.
     """
     videos = torch.arange(len(group_v))
     of_group_v = draws.uniform(seed, f"shots/{draw}/groups", group_v, 1)[:, 0]
