@@ -145,7 +145,7 @@ class RunConfig:
     """steps from one checkpoint to the next"""
     watch: str | None = None
     """folder or list of videos, 256 of them at most, of which figures of every depth are logged during training
-    (watch.jsonl); with classes a linear probe too; None: no figures"""
+    (watch.jsonl); with classes a probe over time too; None: no figures"""
     watch_every: int = 500
     """steps from one line of watch.jsonl to the next"""
     keep: int = 2

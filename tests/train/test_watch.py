@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import config, run_config
+from tiny import GRID, config, run_config
 
 import layerlock
 from layerlock.analyze.labelled import linear_probe
@@ -20,6 +20,7 @@ from layerlock.config import Config
 from layerlock.data.index import build_index
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.measures.similarity import Alignment
+from layerlock.model.readout import over_time, standardized
 from layerlock.report.charts import chart_section
 from layerlock.report.history import read_history
 from layerlock.train.folder import RunFolder
@@ -147,19 +148,22 @@ def test_figures_are_those_of_their_definitions(tmp_path: Path, world: Path) -> 
     index = build_index(world, 1)
     labels, groups = torch.tensor(index.labels), torch.tensor(index.group_numbers)
     for depth in (0, 4, 6):
-        now, then = (
-            torch.from_numpy(
-                layerlock.embed(f"{tmp_path}@{step}", world, depth=depth, whiten=False, workers=0).features
+        tokens, before = (
+            torch.tensor(
+                layerlock.embed(f"{tmp_path}@{step}", world, depth=depth, per="token", whiten=False, workers=0).features
             )
             for step in (9, 7)
         )
+        now, then = tokens.mean(1), before.mean(1)
         share = np.linalg.svd(now.double().numpy(), compute_uv=False)
         share = share / share.sum()
         assert line["rankme"][depth] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-3)
         alignment = Alignment(unbiased=True)
         alignment.add([now, then])
         assert line["cka"][depth] == pytest.approx(float(alignment.cka()[0, 1]), abs=1e-4)
-        assert line["probe"][depth] == pytest.approx(linear_probe(now, labels, groups).mean, abs=0.06)
+        assert line["probe"][depth] == pytest.approx(
+            linear_probe(over_time(standardized(tokens), GRID[0]), labels, groups).mean, abs=0.06
+        )
     assert line["cka"][0] == pytest.approx(1), "frozen at the switch"
     assert line["cka"][6] < 1
 
@@ -213,11 +217,12 @@ def test_of_features_that_do_not_vary_or_are_not_finite_there_are_reasons(tmp_pa
     x_vd = torch.randn(VIDEOS, 4, generator=torch.Generator().manual_seed(0))
     broken_vd = x_vd.index_fill(0, torch.tensor([3]), torch.nan)
     before = Reference(step=4, moment="switch", videos=watch.videos, features=[x_vd, x_vd, x_vd])
-    found = watch.figures([torch.zeros(VIDEOS, 4), broken_vd, x_vd], before)
+    features = [torch.zeros(VIDEOS, 4), broken_vd, x_vd]
+    found = watch.figures(features, features, before)
     assert [value is None for value in found["cka"]] == [True, True, False]
     assert [value is None for value in found["rankme"]] == [True, True, False]
     assert found["why"]["cka"] == "depth 0: features do not vary"
-    other = watch.figures([x_vd] * 3, replace(before, videos="others"))
+    other = watch.figures([x_vd] * 3, [x_vd] * 3, replace(before, videos="others"))
     assert (other["cka"], other["why"]["cka"]) == ([None] * 3, "depth 0: other videos were watched before")
 
 
@@ -246,6 +251,6 @@ def test_too_few_videos_are_refused_before_anything_is_written(
 def test_the_report_draws_every_depth_over_steps(tmp_path: Path, few: Path) -> None:
     train(watched(tmp_path, few), quiet=True)
     page = "".join(chart_section(read_history(RunFolder(tmp_path), watched(tmp_path, few), {})))
-    for title in ("RankMe of the features", "CKA to earlier features", "linear probe, %"):
+    for title in ("RankMe of the features", "CKA to earlier features", "probe over time, %"):
         assert f"Chart of {title} over steps: input from" in page
     assert "No value (depth 0: there is no look before)." in page

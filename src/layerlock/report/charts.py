@@ -146,7 +146,7 @@ def _watched(lines: Sequence[Line], blocks: int) -> Iterator[Chart]:
             f"{depths} Unbiased, to the features of the last switch; "
             "before the first one, to those of the line before.",
         ),
-        "probe": (100.0, "linear probe, %", f"{depths} Accuracy of logistic regression, cross-validated."),
+        "probe": (100.0, "probe over time, %", f"{depths} Accuracy of logistic regression, cross-validated."),
     }
     for name, (scale, title, caption) in told.items():
         reasons = dict.fromkeys(line["why"][name] for line in lines if name in line.get("why", ()))

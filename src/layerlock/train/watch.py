@@ -1,4 +1,4 @@
-"""Figures of every depth while a run trains: RankMe, CKA to an earlier moment, a linear probe (`run.watch`).
+"""Figures of every depth while a run trains: RankMe, CKA to an earlier moment, a probe over time (`run.watch`).
 
 They are of the middle clips, whole and unmasked, of a few videos that are read once, before training begins. Each look
 is a line of `watch.jsonl`. The features that the next ones are compared with are kept in the run folder, so that a
@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from layerlock.measures import rank
 from layerlock.measures.moments import Moments
 from layerlock.measures.similarity import Alignment
 from layerlock.model.encoder import ClipShape, Encoder
+from layerlock.model.readout import over_time, standardized
 from layerlock.model.vit import ViT
 from layerlock.process import put_back
 from layerlock.progress import INDEXING, Progress
@@ -64,8 +66,8 @@ class Watch:
         self.config, self.folder = config, folder
         self.video_vtchw, self.videos = video_vtchw, videos
         self.label_v, self.group_v = torch.tensor(index.labels).long(), torch.tensor(index.group_numbers)
-        self.held: tuple[int, list[Tensor]] | None = None
-        """the features of the last look, with its step"""
+        self.held: tuple[int, list[Tensor], list[Tensor]] | None = None
+        """the step of the last look, its mean-pooled features, and those that are pooled over time"""
 
     def look(self, vit: ViT, step: int, *, switch: bool = False) -> None:
         """Writes the figures of a backbone after `step` updates, if it is time for them: every `run.watch_every` steps,
@@ -81,28 +83,35 @@ class Watch:
         if not new_line and not new_reference:
             return
         with put_back():
-            features = self._features(vit, step)
+            features, changes = self._features(vit, step)
             if new_line:
-                line = {"step": step, "clips": len(self.video_vtchw)} | self.figures(features, before)
+                line = {"step": step, "clips": len(self.video_vtchw)} | self.figures(features, changes, before)
                 self.folder.write_watched(line)
             if new_reference:
                 moment: Moment = "switch" if switch else "look"
                 self._keep(Reference(step=step, moment=moment, videos=self.videos, features=features))
 
-    def _features(self, vit: ViT, step: int) -> list[Tensor]:
-        """Mean-pooled features of every depth, `[V, D]` each."""
+    def _features(self, vit: ViT, step: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Features of every depth: mean-pooled, `[V, D]` each, and as `over_time` pools them."""
         if self.held is None or self.held[0] != step:
             encoder = Encoder.around(vit, clip_shape(self.config))
             places = [(encoder.name, depth) for depth in range(encoder.depth + 1)]
-            reader, device = Reader({encoder.name: encoder}, places, mean_pooled), vit.embed.weight.device
+            reader, device = (
+                Reader({encoder.name: encoder}, places, partial(_both, times=vit.grid[0])),
+                vit.embed.weight.device,
+            )
             with torch.compiler.set_stance("force_eager"):  # whole clips would be one more variant of every block
                 parts = [reader.read(part.to(device)) for part in self.video_vtchw.split(BATCH)]
-            self.held = step, [torch.cat([part[place] for part in parts]) for place in places]
-        return self.held[1]
+            both = [torch.cat([part[place] for part in parts]) for place in places]
+            width = vit.config.width
+            self.held = step, [x_vw[:, :width] for x_vw in both], [x_vw[:, width:] for x_vw in both]
+        return self.held[1:]
 
-    def figures(self, features: Sequence[Tensor], before: Reference | None) -> dict[str, Any]:
-        """RankMe, unbiased linear CKA to the features `before` and a probe's accuracy of each depth. A figure that is
-        not defined is None, and `why` says so.
+    def figures(
+        self, features: Sequence[Tensor], changes: Sequence[Tensor], before: Reference | None
+    ) -> dict[str, Any]:
+        """RankMe, unbiased linear CKA to the features `before` and the accuracy of a probe over time of each depth. A
+        figure that is not defined is None, and `why` says so.
         """
         why: dict[str, str] = {}
 
@@ -113,7 +122,7 @@ class Watch:
             "against": before.step if before else None,
             "rankme": of_depths("rankme", lambda depth: rank.rankme(Moments.of(features[depth]).uncentred())),
             "cka": of_depths("cka", lambda depth: self._cka(features[depth], before, depth)),
-            "probe": of_depths("probe", lambda depth: self._probe(features[depth])),
+            "probe": of_depths("probe", lambda depth: self._probe(changes[depth])),
             "why": why,
         }
 
@@ -145,6 +154,11 @@ class Watch:
         wanted = {max((step for step in there if step <= each), default=None) for each in resumable}
         for step in there.keys() - wanted:
             there[step].unlink(missing_ok=True)
+
+
+def _both(x_bnd: Tensor, *, times: int) -> Tensor:
+    """Mean-pooled features, and behind them what changes: actions are lost in a mean."""
+    return torch.cat([mean_pooled(x_bnd), over_time(standardized(x_bnd), times).cpu()], -1)
 
 
 def _value(figure: Callable[[int], float], depth: int, x_vd: Tensor, name: str, why: dict[str, str]) -> float | None:
