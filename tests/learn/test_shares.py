@@ -122,9 +122,11 @@ def test_what_a_share_fails_with_is_the_error_of_the_step() -> None:
 
 
 @pytest.mark.parametrize(
-    "why", ["one thread", "fewer clips than threads", "fewer cores than threads", "large", "compiled"]
+    "why", ["one thread", "fewer clips than threads", "fewer cores than threads", "large", "compiled", "motion"]
 )
-def test_a_batch_is_not_shared_out_where_that_is_no_gain(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_not_shared_out_where_that_is_no_gain_or_another_loss(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = layerlock.recipe("mae-nano")
     made, clips = learner(config), batch(config, clips=2 if why == "fewer clips than threads" else 7)
     if why == "one thread":
@@ -135,5 +137,7 @@ def test_a_batch_is_not_shared_out_where_that_is_no_gain(why: str, monkeypatch: 
         monkeypatch.setattr("layerlock.learn.shares.MOST_BYTES", 1_000_000)
     elif why == "compiled":
         made.compiled = True
+    elif why == "motion":
+        made.stage = replace(made.stage, taps=tuple(replace(tap, motion_weight=0.5) for tap in made.stage.taps))
     assert shared_step(made, clips, shown) is None
     assert not gradients(made)

@@ -46,12 +46,13 @@ def shared_step(
     rounding, and the same bits each time with the same number of threads.
 
     None, and nothing done, where all threads are better together: on a GPU, with compiled blocks, a large model or
-    fewer clips than threads.
+    fewer clips than threads; and where patches are weighted by their motion, relative to that of all clips.
     """
     live = list(learner.live().values())
     shares = torch.get_num_threads()
     large = sum(parameter.nbytes for parameter in live) * shares > MOST_BYTES
-    if learner.compiled or large or live[0].device.type != "cpu":
+    weighted = any(tap.motion_weight for tap in learner.stage.taps)
+    if learner.compiled or large or weighted or live[0].device.type != "cpu":
         return None
 
     def step(share: Batch) -> tuple[StepFigures, Gradients]:
