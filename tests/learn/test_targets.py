@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from scipy.fft import dct
 from tiny import FIXTURES, MODEL
 from torch.nn import functional as F
 
-from layerlock.encoders import open_encoder
+from layerlock.encoders import FrozenEncoder, open_encoder
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.learner import Learner, head_name
 from layerlock.learn.masking import RandomMasking
@@ -208,6 +211,27 @@ def test_a_network_computes_as_it_did_whatever_was_computed_in_before(tmp_path: 
     Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=24), seed=4).save_pretrained(tmp_path)
     assert fingerprints([name], 8) != marks, "trained again, it is another"
     assert not torch.equal(found(torch.float32), before)
+
+
+def test_an_encoder_is_opened_once_for_all_threads_that_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, opened, video, threads = Barrier(4), [], clips(8, 16), ThreadPoolExecutor(4)
+
+    def slowly(name: str, frames: int) -> FrozenEncoder:
+        opened.append(name)
+        time.sleep(0.05)
+        return open_encoder(name)
+
+    monkeypatch.setattr("layerlock.learn.networks.open_frozen", slowly)
+    network = Foreign(FOURDS, 8, (4, 1, 1), torch.float32)
+
+    def ask(_: int) -> torch.Tensor:
+        seen.wait()
+        return network.features(video, video, [2], None)[2]
+
+    with threads:
+        first, *others = threads.map(ask, range(4))
+    assert opened == [FOURDS]
+    assert all(torch.equal(first, other) for other in others)
 
 
 @pytest.mark.parametrize(

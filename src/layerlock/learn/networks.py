@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 import torch
@@ -97,6 +98,7 @@ class Foreign:
         self.name, self.frames, self.grid, self.compute = name, frames, grid, compute
         self.encoder: FrozenEncoder | None = None
         self.device: torch.device | None = None
+        self.opening = Lock()  # all shares of a batch ask for it at once (`learn/shares.py`)
 
     @property
     def width(self) -> int:
@@ -124,11 +126,12 @@ class Foreign:
         return features
 
     def _on(self, device: torch.device) -> FrozenEncoder:
-        encoder = self.encoder or open_frozen(self.name, self.frames)
-        if self.device != device:
-            encoder.prepare(device, self.compute)
-            self.encoder, self.device = encoder, device
-        return encoder
+        with self.opening:
+            encoder = self.encoder or open_frozen(self.name, self.frames)
+            if self.device != device:
+                encoder.prepare(device, self.compute)
+                self.encoder, self.device = encoder, device
+            return encoder
 
     def enter(self, student: ViT, frozen: int) -> None:
         """Nothing: it follows nobody."""
