@@ -25,7 +25,7 @@ def classes(videos: int = 60, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor
 
 def test_a_probe_is_scikit_learns_at_the_penalty_with_the_least_loss() -> None:
     x_vd, label_v, group_v = classes()
-    split = PredefinedSplit(folds_of(group_v).numpy())
+    split = PredefinedSplit(folds_of(group_v, label_v).numpy())
     found = []
     for penalty in INVERSE_PENALTIES:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=300, tol=1e-6))
@@ -45,6 +45,13 @@ def test_a_group_is_never_on_both_sides() -> None:
     assert len(GroupKFold(4).split(x_vd, groups=group_v.numpy()).__next__()) == 2
     assert linear_probe(x_vd, label_v, group_v).mean < 0.75
     assert linear_probe(x_vd, label_v, torch.arange(80)).mean > 0.95
+
+
+@pytest.mark.parametrize("classes", [2, 4, 8])
+def test_classes_that_come_in_turns_are_told_as_those_in_a_row_are(classes: int) -> None:
+    label_v = torch.arange(48) % classes
+    x_vd = torch.eye(classes)[label_v] + 0.05 * torch.randn(48, classes, generator=torch.Generator().manual_seed(0))
+    assert probe_hits(x_vd, label_v, torch.arange(48)).all()
 
 
 def test_what_one_patch_loses_is_a_share_of_the_accuracy() -> None:

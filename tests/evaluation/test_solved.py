@@ -102,7 +102,18 @@ def test_folds_keep_groups_together_and_are_of_the_videos_that_are_used() -> Non
     assert folds_of(torch.tensor([7, 7, 3, 9, 9, 1, 2])).tolist() == [3, 3, 2, 0, 0, 0, 1]
     assert folds_of(torch.tensor([5, 5])).tolist() == [0, 0]
     used = torch.tensor([True, False, True, False, True, False, False])
-    assert folds_of(torch.tensor([7, 7, 3, 9, 9, 1, 2]), used).tolist() == [1, -1, 0, -1, 2, -1, -1]
+    assert folds_of(torch.tensor([7, 7, 3, 9, 9, 1, 2]), used_v=used).tolist() == [1, -1, 0, -1, 2, -1, -1]
+
+
+@pytest.mark.parametrize("classes", [2, 4, 5, 8])
+def test_no_fold_has_all_groups_of_a_class_in_whatever_order_videos_come(classes: int) -> None:
+    label_v, group_v = torch.arange(12 * classes) % classes, torch.arange(12 * classes)
+    for order_v in (group_v, label_v.argsort(stable=True), noise(12 * classes).argsort()):
+        fold_v = folds_of(group_v, label_v[order_v])
+        count_cf = torch.zeros(classes, 4).index_put((label_v[order_v], fold_v), torch.ones(()), accumulate=True)
+        assert (count_cf == 3).all()
+    sorted_v = label_v.sort().values
+    assert folds_of(group_v, sorted_v).equal(folds_of(group_v)), "the order of class folders"
 
 
 @pytest.mark.parametrize(

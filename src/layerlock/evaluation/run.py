@@ -102,7 +102,7 @@ def _fit(setup: Setup, sweep: Sweep, skipped: dict[str, str]) -> int | None:
             return signal
     if not sweep.is_solved:
         group_v, drawn = setup.splits.train.group_v, {candidate.draw for candidate in sweep.solved}
-        folds = {draw: folds_of(group_v, setup.fitted(*draw)) for draw in drawn}
+        folds = {draw: folds_of(group_v, setup.label_v, setup.fitted(*draw)) for draw in drawn}
         with setup.progress(f"solving {len(sweep.solved)} readouts, clip") as progress:
             solve(sweep, _once(setup, sweep, skipped), folds, setup.folder, progress, skipped)
     sweep.check_taught(skipped)

@@ -33,13 +33,19 @@ def check_solvable(what: str) -> None:
         raise LayerlockError(f"{what} needs scikit-learn (pip install 'layerlock[evaluate]')")
 
 
-def folds_of(group_v: Tensor, used_v: Tensor | None = None) -> Tensor:
-    """The part of each video, int64 `[V]`: groups in the order in which they come, dealt out one by one; -1 where
-    `used_v`, bool `[V]`, says that it is not used.
+def folds_of(group_v: Tensor, label_v: Tensor | None = None, used_v: Tensor | None = None) -> Tensor:
+    """The part of each video, int64 `[V]`: groups in the order of their numbers, dealt out one by one, class by class
+    where there are class numbers `label_v`, so that no part has all of a class with several groups; -1 where `used_v`,
+    bool `[V]`, says that a video is not used.
     """
     used_v = torch.ones_like(group_v, dtype=torch.bool) if used_v is None else used_v
+    label_v = torch.zeros_like(group_v) if label_v is None else label_v
     number_v = group_v[used_v].unique(return_inverse=True)[1]
-    return torch.full_like(group_v, -1).masked_scatter(used_v, number_v % min(FOLDS, int(number_v.max()) + 1))
+    groups = int(number_v.max()) + 1
+    # of a group with several classes the lowest
+    label_g = label_v.new_zeros(groups).scatter_reduce(0, number_v, label_v[used_v], "amin", include_self=False)
+    place_g = label_g.argsort(stable=True).argsort()
+    return torch.full_like(group_v, -1).masked_scatter(used_v, place_g[number_v] % min(FOLDS, groups))
 
 
 def probe_hits(x_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Tensor:
@@ -48,7 +54,7 @@ def probe_hits(x_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Tensor:
 
     Features are standardised by the videos of each fit. ValueError where there are fewer than two groups or classes.
     """
-    fold_v, classes = folds_of(group_v), int(label_v.max()) + 1
+    fold_v, classes = folds_of(group_v, label_v), int(label_v.max()) + 1
     if len(fold_v.unique()) < 2 or len(label_v.unique()) < 2:
         raise ValueError("a probe needs two classes and two groups of videos")
     x_vd, folds = x_vd.double(), []
