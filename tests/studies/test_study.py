@@ -7,15 +7,18 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import layerlock
 from layerlock import api, cli
+from layerlock.analyze.depth import DepthConfig
 from layerlock.errors import ConfigError
 from layerlock.learn.plan import timeline
 from layerlock.recipes import recipe
+from layerlock.studies import study
 from layerlock.studies.blockwise import BASELINE, PARTS, arms
 from layerlock.studies.study import RANDOM, StudyConfig, run_study, summary_of
 
@@ -121,6 +124,31 @@ def test_a_study_trains_compares_and_goes_on(
     printed = capsys.readouterr().out
     assert "deep supervision, 2 parts" in printed
     assert "linear probe" in printed
+
+
+def test_encoders_are_compared_again_where_one_was_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+
+    def analysed(config: DepthConfig, *, quiet: bool) -> dict[str, Any]:
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        found: dict[str, Any] = {"encoders": [], "values": [], "maps": []}
+        (Path(config.out) / "depth.json").write_text(json.dumps(found))
+        compared.append(config.seed)
+        return found
+
+    monkeypatch.setattr(api, "pretrain", lambda config, **_: SimpleNamespace(signal=None))
+    monkeypatch.setattr(api, "run_analysis", analysed)
+    monkeypatch.setattr(study, "summary_of", lambda found: {})
+    monkeypatch.setattr(study, "_write", lambda summary, folder: None)
+    config = StudyConfig(data="synthetic", probe="videos", out=str(tmp_path), seeds=(0, 1))
+    run_study(config, quiet=True)
+    run_study(config, quiet=True)
+    assert compared == [0, 1, 0, 1]
+    monkeypatch.setattr(study, "_train", lambda config, quiet: None)
+    run_study(config, quiet=True)
+    assert compared == [0, 1, 0, 1], "nothing was trained"
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,13 @@ def _train(config: Config, quiet: bool) -> int | None:
         folder.check(config, resume=True, overwrite=False)
         if config.steps in checkpoints_of(folder.checkpoints) and folder.encoder.exists():
             return None
+    _settings(folder.path.parent).unlink(missing_ok=True)  # what is compared there is of another encoder
     return api.pretrain(config, resume=folder.exists, quiet=quiet).signal
+
+
+def _settings(of_seed: Path) -> Path:
+    """What the figures in the folder of a seed were made with; not there where they have to be made anew."""
+    return of_seed / "depth" / "settings.json"
 
 
 def _slug(name: str) -> str:
@@ -124,7 +130,8 @@ def _slug(name: str) -> str:
 
 def _compared(config: StudyConfig, seed: int, encoders: tuple[str, ...], quiet: bool) -> dict[str, Any]:
     """The figures of one seed's encoders; those of an earlier call with the same settings, where they are there."""
-    out = Path(config.out) / f"seed-{seed}" / "depth"
+    settings = _settings(Path(config.out) / f"seed-{seed}")
+    out = settings.parent
     wanted = DepthConfig(
         encoders=encoders,
         data=config.probe,
@@ -138,11 +145,11 @@ def _compared(config: StudyConfig, seed: int, encoders: tuple[str, ...], quiet: 
         workers=config.workers,
         threads=config.threads,
     )
-    settings = out / "settings.json"
     text = json.dumps(asdict(wanted))
     if settings.exists() and settings.read_text() == text:
         kept: dict[str, Any] = json.loads((out / "depth.json").read_text())
         return kept
+    settings.unlink(missing_ok=True)
     figures = api.run_analysis(wanted, quiet=quiet)
     write_whole(settings, lambda path: path.write_text(text))
     return figures
