@@ -81,6 +81,8 @@ def test_figures_of_seeds_become_their_mean_and_range_and_leads_are_within_a_see
     (first, second) = found["maps"]
     assert first["values"] == [[1.0, pytest.approx(1.75 / 3)], [None, pytest.approx(1.75 / 3)]]
     assert second["values"] == [[1.0, 0.375], [None, 0.375]]
+    one_seed = summary_of([figures(**{BASELINE: None}), figures(**{BASELINE: 0.5})])["values"][0]
+    assert (one_seed["value"], one_seed["low"], one_seed["high"], one_seed["why"]) == (0.5, 0.5, 0.5, "")
     unknown = summary_of([figures(**{BASELINE: None})])["values"][0]
     assert (unknown["value"], unknown["low"], unknown["high"], unknown["why"]) == (None, None, None, "no classes")
 
@@ -124,6 +126,15 @@ def test_a_study_trains_compares_and_goes_on(
     printed = capsys.readouterr().out
     assert "deep supervision, 2 parts" in printed
     assert "linear probe" in printed
+
+
+def test_the_band_of_a_mean_over_heads_is_that_of_the_heads() -> None:
+    def attention(*heads: float) -> dict[str, Any]:
+        found = figures(**{BASELINE: sum(heads) / 2})
+        return found | {"values": [one | {"heads": list(heads)} for one in found["values"][:1]]}
+
+    (value,) = summary_of([attention(1.0, 5.0), attention(3.0, 9.0)])["values"]
+    assert (value["heads"], value["low"], value["value"], value["high"]) == ([2.0, 7.0], 2.0, 4.5, 7.0)
 
 
 def test_encoders_are_compared_again_where_one_was_trained_again(

@@ -47,7 +47,7 @@ class StudyConfig:
     steps: int | None = None
     """of an arm that goes through the data once; None: the recipe's"""
     parts: tuple[int, ...] = ()
-    """into how many parts the encoder is cut; (): 2 and 3 at nano, else those of the paper"""
+    """into how many parts the encoder is cut; (): 2 and 3 at nano, 2 and 4 at tiny, else the paper's 4 and 6"""
     clips: int | None = None
     """videos of `probe` that are read, evenly spread over it; None: all"""
     occlusion: bool = False
@@ -190,12 +190,15 @@ def summary_of(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _over_seeds(same: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One figure of several seeds."""
+    """One figure of several seeds; of a mean over heads the band stays that of the heads, each its mean over seeds."""
     known = [one["value"] for one in same if _known(one["value"])]
-    spread = {"value": fmean(known), "low": min(known), "high": max(known)} if known else {"low": None, "high": None}
-    heads = [one["heads"] for one in same if "heads" in one]
-    mean = {"heads": [fmean(each) for each in zip(*heads, strict=True)]} if heads else {}
-    return {**same[0], **spread, **mean}
+    if not known:
+        return {**same[0], "low": None, "high": None}
+    of_seeds = [one["heads"] for one in same if "heads" in one]
+    heads = [fmean(each) for each in zip(*of_seeds, strict=True)]
+    band = heads or known
+    spread = {"value": fmean(known), "low": min(band), "high": max(band), "why": ""}
+    return {**same[0], **spread, **({"heads": heads} if heads else {})}
 
 
 def _means(same: Sequence[Sequence[Sequence[float | None]]]) -> list[list[float | None]]:
