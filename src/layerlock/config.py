@@ -121,8 +121,8 @@ class OptimConfig:
 class RunConfig:
     """How a run is carried out.
 
-    No field here changes the result, except `device`, `precision` and `threads` (rounding) and `log_every` if the
-    plan decides by logged figures.
+    No field here changes the result, except `device`, `precision` and `threads` (rounding), and `log_every`: on a CPU
+    by rounding (`learn/shares.py`), elsewhere if the plan decides by logged figures.
     """
 
     device: str = "auto"

@@ -37,8 +37,8 @@ EVENT = re.compile(r"(?P<when>\S+) step (?P<step>\d+) (?P<kind>\w+): (?P<text>.*
 BEFORE_UPDATE = ("switch", "skipped")
 """Kinds of events that bear the number of updates so far and belong to the next one, after the checkpoint."""
 FREE = ("out", "run", "recipe", "data", "data_root")
-"""Fields that a resumed run may have other than the run before: they change no number that is learned. Whether the data
-are the same is told by their fingerprint, since they may have been moved."""
+"""Fields that a resumed run may have other than the run before: they change what is learned by rounding at most.
+Whether the data are the same is told by their fingerprint, since they may have been moved."""
 
 
 def versions() -> dict[str, str]:
