@@ -27,13 +27,16 @@ class SavedForBackward(saved_tensors_hooks):
 
     def __init__(self, constant: Iterable[Tensor]) -> None:
         self.live = self.peak = 0
-        self._constant = {tensor.untyped_storage().data_ptr() for tensor in constant}
+        self._constant = {tensor.untyped_storage()._cdata for tensor in constant}
         self._views: Counter[int] = Counter()
         super().__init__(self._pack, lambda kept: kept.tensor)
 
     def _pack(self, tensor: Tensor) -> _Kept:
         kept, storage = _Kept(tensor), tensor.untyped_storage()
-        where, size = storage.data_ptr(), storage.nbytes()
+        where, size = (
+            storage._cdata,
+            storage.nbytes(),
+        )  # the address of the storage itself: tensors on meta have no other
         if where not in self._constant:
             if not self._views[where]:
                 self.live += size

@@ -20,8 +20,9 @@ from layerlock.learn.observed import observes
 from layerlock.learn.plan import Plan, Stage, timeline, weighed, weight_problems
 from layerlock.learn.plans import Freezing, Plans, Progressive
 from layerlock.learn.step_cost import StepCost, step_cost
+from layerlock.learn.step_memory import StepMemory, StepShape, step_memory
 from layerlock.learn.targets import OWN
-from layerlock.model.cost import backbone_parameters
+from layerlock.model.cost import Numerics, backbone_parameters
 from layerlock.model.patches import Grid, token_grid
 from layerlock.model.separate import SeparateDecoding
 from layerlock.model.vit import FirstWeights, ViTConfig
@@ -368,6 +369,18 @@ class Config:
     def cost(self, stage: Stage) -> StepCost:
         """FLOPs of one clip in one step of `stage`."""
         return step_cost(self.model, self.decoder, stage, self.masking.counts(self.grid), self.grid)
+
+    def memory(self, stage: Stage, numerics: Numerics) -> StepMemory:
+        """What a step of `stage` holds."""
+        shape = StepShape(
+            model=self.model,
+            decoding=self.decoder,
+            stage=stage,
+            grid=self.grid,
+            numerics=numerics,
+            recompute=self.run.recompute,
+        )
+        return step_memory(shape, self.masking.counts(self.grid))
 
 
 def load_config(path: str | Path) -> Config:

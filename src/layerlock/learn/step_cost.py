@@ -1,7 +1,7 @@
 """What a stage costs, counted from shapes: FLOPs of one clip in one training step, by part.
 
 A live layer costs three forwards (one forward, two for the gradients of inputs and weights), a frozen one a single
-forward. Recomputation of activations is not counted.
+forward. What recomputation of activations adds stands apart, as in every measure of model FLOPs.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class StepCost:
     decoder: int
     heads: int
     target: int
+    recomputed: int
+    """what a second forward of the live blocks adds where their activations are recomputed; not in `total`"""
     unknown: tuple[str, ...] = ()
 
     @property
@@ -54,21 +56,35 @@ def step_cost(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Sequen
     """
     tokens, frames = math.prod(grid), grid[0] * model.patch[0]
     passes = [_pass(model, decoding, stage, each, tokens, frames) for each in counts]
-    encoder, decoder, heads = (sum(parts) for parts in zip(*passes, strict=True))
-    seen = max((tokens if tap.full_clip else _positions(tap, counts[0], tokens) for tap in stage.latent), default=0)
-    seen = tokens if any(tap.masked for tap in stage.latent) else seen
+    encoder, decoder, heads, recomputed = (sum(parts) for parts in zip(*passes, strict=True))
+    seen = seen_tokens(stage, counts[0], tokens)
     target, unknown = 0, []
     for network in stage.networks:
         blocks = stage.blocks_of(network)
         if network == MODEL:
             target += _own_target(model, stage, seen, blocks[-1]) * (len(passes) if stage.trains_targets else 1)
+            if stage.trains_targets:
+                recomputed += len(passes) * (blocks[-1] - stage.frozen) * _again(model, seen)
         elif network == TEACHER:
             target += encoder_flops(model, seen, blocks[-1])
         elif shape := known_shape(network, frames):
             target += shape.flops(blocks)
         else:
             unknown.append(network)
-    return StepCost(encoder=encoder, decoder=decoder, heads=heads, target=target, unknown=tuple(unknown))
+    return StepCost(
+        encoder=encoder,
+        decoder=decoder,
+        heads=heads,
+        target=target,
+        recomputed=recomputed,
+        unknown=tuple(unknown),
+    )
+
+
+def seen_tokens(stage: Stage, counts: Counts, tokens: int) -> int:
+    """Tokens of `tokens` that targets which are features are computed from: the subset alone where no loss wants more."""
+    seen = max((tokens if tap.full_clip else positions(tap, counts, tokens) for tap in stage.latent), default=0)
+    return tokens if any(tap.masked for tap in stage.latent) else seen
 
 
 def _own_target(model: ViTConfig, stage: Stage, seen: int, depth: int) -> int:
@@ -79,8 +95,8 @@ def _own_target(model: ViTConfig, stage: Stage, seen: int, depth: int) -> int:
 
 def _pass(
     model: ViTConfig, decoding: Decoding, stage: Stage, counts: Counts, tokens: int, frames: int
-) -> tuple[int, int, int]:
-    """Encoder, decoders and heads for one mask."""
+) -> tuple[int, int, int, int]:
+    """Encoder, decoders and heads for one mask, and what recomputation adds to them."""
     context = round(counts.context)
     depths = sorted({tap.depth for tap in stage.taps})
     embed = dense_flops(context, model.patch_values, model.width)
@@ -88,17 +104,32 @@ def _pass(
     block = block_flops(model, context)
     encoder += sum(block * (1 if number < stage.frozen else LIVE) for number in range(depths[-1]))
     decoder = heads = 0
+    recomputed = max(0, depths[-1] - stage.frozen) * _again(model, context)
     for depth in depths:
         taps = [tap for tap in stage.taps if tap.depth == depth]
-        queries = max(_positions(tap, counts, tokens) for tap in taps)
+        queries = max(positions(tap, counts, tokens) for tap in taps)
         decoder += _decode(model, decoding, stage, depth, context, queries)
+        recomputed += _decoded_again(model, decoding, stage, context + queries)
         for tap in taps:
-            out = _outputs(tap, model, frames)
-            heads += _head(model, decoding, stage, out, _positions(tap, counts, tokens))
-    return encoder, decoder, heads
+            out = outputs(tap, model, frames)
+            heads += _head(model, decoding, stage, out, positions(tap, counts, tokens))
+    return encoder, decoder, heads, recomputed
 
 
-def _positions(tap: Tap, counts: Counts, tokens: int) -> int:
+def _again(model: ViTConfig, tokens: int) -> int:
+    """A second forward of a block, which ends before its last product: nothing asks for that one's output."""
+    return block_flops(model, tokens) - dense_flops(tokens, model.mlp, model.width)
+
+
+def _decoded_again(model: ViTConfig, decoding: Decoding, stage: Stage, tokens: int) -> int:
+    """A second forward of the live blocks that decode so many tokens."""
+    if isinstance(decoding, BackboneDecoding):
+        return min(decoding.blocks, model.depth - stage.frozen) * _again(model, tokens)
+    return decoding.depth * _again(decoding.block, tokens)
+
+
+def positions(tap: Tap, counts: Counts, tokens: int) -> int:
+    """At how many of a clip's `tokens` a loss is."""
     if tap.masked:
         return round(counts.predicted)
     return max(1, round(tokens * tap.fraction))
@@ -115,7 +146,7 @@ def _decode(model: ViTConfig, decoding: Decoding, stage: Stage, depth: int, cont
     return LIVE * whole - (0 if learns_below else inputs)
 
 
-def _outputs(tap: Tap, model: ViTConfig, frames: int) -> int:
+def outputs(tap: Tap, model: ViTConfig, frames: int) -> int:
     """Numbers that a head predicts at each position; 0 where nobody knows."""
     if isinstance(tap.target, PatchTarget):
         return model.patch_values

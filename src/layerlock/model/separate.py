@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from layerlock.model.cost import block_flops, dense_flops
+from layerlock.model.cost import block_flops, block_parameters, dense_flops, dense_parameters
 from layerlock.model.patches import Grid
 from layerlock.model.position import fixed_table
 from layerlock.model.vit import GELU, Block, Blocks, Dense, Norm, ViTConfig
@@ -143,6 +143,14 @@ def separate_flops(config: SeparateDecoding, encoder_width: int, context: int, q
     """A forward pass on `context` features that predicts `queries` positions, counted as in `model.cost`; no head."""
     blocks = config.depth * block_flops(config.block, context + queries)
     return dense_flops(context, encoder_width, config.width) + blocks
+
+
+def separate_parameters(config: SeparateDecoding, encoder_width: int, tokens: int) -> int:
+    """Parameters of a separate decoder for a grid of `tokens`; no head."""
+    norms = 2 * config.width + (2 * encoder_width if config.input_norm else 0)
+    embed = dense_parameters(encoder_width, config.width) - (0 if config.input_bias else config.width)
+    rows = config.mask_tokens + (tokens if config.position == "learned" else 0)
+    return norms + embed + rows * config.width + config.depth * block_parameters(config.block)
 
 
 def normalized_patches(patches_bnp: Tensor) -> Tensor:
