@@ -242,7 +242,7 @@ def analyze(arguments: Sequence[str]) -> int:
 STUDY_USAGE = """usage: layerlock study blockwise --data PATH|synthetic --probe PATH [--out DIR] [--scale nano]
                        [--seeds 0 1 2] [--steps N] [--any-field VALUE]
 
-The same command goes on with a study that was stopped. `layerlock study blockwise --help` lists all fields;
+The same command resumes a study that was stopped. `layerlock study blockwise --help` lists all fields;
 docs/studies.md says what is compared."""
 
 

@@ -15,7 +15,7 @@ import pytest
 import layerlock
 from layerlock import api, cli
 from layerlock.analyze.depth import DepthConfig
-from layerlock.errors import ConfigError
+from layerlock.errors import LayerlockError
 from layerlock.learn.plan import timeline
 from layerlock.recipes import recipe
 from layerlock.studies import study
@@ -151,6 +151,7 @@ def test_encoders_are_compared_again_where_one_was_trained_again(
 
     monkeypatch.setattr(api, "pretrain", lambda config, **_: SimpleNamespace(signal=None))
     monkeypatch.setattr(api, "run_analysis", analysed)
+    monkeypatch.setattr(study, "build_index", lambda *_, **__: range(8))
     monkeypatch.setattr(study, "summary_of", lambda found: {})
     monkeypatch.setattr(study, "_write", lambda summary, folder: None)
     config = StudyConfig(data="synthetic", probe="videos", out=str(tmp_path), seeds=(0, 1))
@@ -171,12 +172,16 @@ def test_encoders_are_compared_again_where_one_was_trained_again(
         ({"parts": (1,)}, "parts: 1 of 8 blocks"),
         ({"parts": (9,)}, "parts: 9 of 8 blocks"),
         ({"steps": 0}, "steps: 0 is not positive"),
+        ({"steps": 2, "parts": (2, 3)}, r"optim\.cycles: 3 do not fit in 2 steps"),
+        ({"clips": 4}, "clips: 4 are too few"),
+        ({"ladder": -1}, "ladder: -1 is negative"),
+        ({}, "videos: there is no such folder"),
     ],
 )
 def test_what_cannot_be_studied_is_said_before_anything_is_written(
     tmp_path: Path, changes: dict[str, Any], problem: str
 ) -> None:
     config = StudyConfig(**{"data": "synthetic", "probe": "videos", "out": str(tmp_path / "out")} | changes)
-    with pytest.raises(ConfigError, match=problem):
+    with pytest.raises(LayerlockError, match=problem):
         run_study(config, quiet=True)
     assert not (tmp_path / "out").exists()

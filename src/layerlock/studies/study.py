@@ -14,11 +14,13 @@ from statistics import fmean
 from typing import Any, Literal
 
 from layerlock import api
-from layerlock.analyze.depth import DepthConfig
+from layerlock.analyze.depth import FEWEST, DepthConfig
 from layerlock.config import Config
+from layerlock.data.index import build_index
 from layerlock.encoders.run import checkpoints_of
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.files import write_whole
+from layerlock.progress import INDEXING, Progress
 from layerlock.recipes import recipe
 from layerlock.report.analysis import write_analysis
 from layerlock.settings import type_problems
@@ -64,7 +66,7 @@ class StudyConfig:
     """CPU threads; None: on a CPU OMP_NUM_THREADS, without it one for each processor"""
 
     def check(self) -> None:
-        """Raises ConfigError with all that is wrong."""
+        """Raises ConfigError with all that is wrong, also for what comes after hours of training."""
         problems = list(type_problems(self))
         if not problems:
             problems += [f"{name}: empty" for name in ("data", "probe", "out", "seeds") if not getattr(self, name)]
@@ -73,6 +75,9 @@ class StudyConfig:
             problems += [f"parts: {n} of {depth} blocks" for n in self.parts if not 2 <= n <= depth]
         if problems:
             raise ConfigError(problems)
+        self.comparison(self.seeds[0], (RANDOM,)).check()
+        for arm in self.arms().values():
+            arm.check()
 
     def arms(self) -> dict[str, Config]:
         """What is trained, by name; without a seed and a folder."""
@@ -83,6 +88,22 @@ class StudyConfig:
         base = replace(base, steps=base.steps if self.steps is None else self.steps, run=run)
         return blockwise.arms(base, self.parts or blockwise.PARTS[self.scale])
 
+    def comparison(self, seed: int, encoders: tuple[str, ...]) -> DepthConfig:
+        """How the encoders of one seed are compared."""
+        return DepthConfig(
+            encoders=encoders,
+            data=self.probe,
+            out=str(Path(self.out) / f"seed-{seed}" / "depth"),
+            clips=self.clips,
+            occlusion=self.occlusion,
+            ladder=self.ladder,
+            seed=seed,
+            device=self.device,
+            precision=self.precision,
+            workers=self.workers,
+            threads=self.threads,
+        )
+
 
 def run_study(config: StudyConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Trains what is not trained yet, and goes on with what was stopped; compares the encoders of each seed, and then
@@ -90,8 +111,13 @@ def run_study(config: StudyConfig, *, quiet: bool = False) -> dict[str, Any]:
     baseline, seed by seed) and `report.html`.
 
     Returns the summary as `layerlock analyze depth` has its figures, with `leads`, and `signal`: what stopped it.
+    Raises ConfigError and LayerlockError; for settings and videos of `probe` before anything is trained.
     """
     config.check()
+    with Progress(INDEXING, quiet) as progress:
+        videos = len(build_index(config.probe, config.workers or None, progress=progress))
+    if videos < FEWEST:
+        raise LayerlockError(f"probe: {config.probe}: {videos} videos are too few; there are figures from {FEWEST} on")
     found = []
     for seed in config.seeds:
         folders = {name: Path(config.out) / f"seed-{seed}" / _slug(name) for name in config.arms()}
@@ -130,24 +156,10 @@ def _slug(name: str) -> str:
 
 def _compared(config: StudyConfig, seed: int, encoders: tuple[str, ...], quiet: bool) -> dict[str, Any]:
     """The figures of one seed's encoders; those of an earlier call with the same settings, where they are there."""
-    settings = _settings(Path(config.out) / f"seed-{seed}")
-    out = settings.parent
-    wanted = DepthConfig(
-        encoders=encoders,
-        data=config.probe,
-        out=str(out),
-        clips=config.clips,
-        occlusion=config.occlusion,
-        ladder=config.ladder,
-        seed=seed,
-        device=config.device,
-        precision=config.precision,
-        workers=config.workers,
-        threads=config.threads,
-    )
+    wanted, settings = config.comparison(seed, encoders), _settings(Path(config.out) / f"seed-{seed}")
     text = json.dumps(asdict(wanted))
     if settings.exists() and settings.read_text() == text:
-        kept: dict[str, Any] = json.loads((out / "depth.json").read_text())
+        kept: dict[str, Any] = json.loads((settings.parent / "depth.json").read_text())
         return kept
     settings.unlink(missing_ok=True)
     figures = api.run_analysis(wanted, quiet=quiet)
