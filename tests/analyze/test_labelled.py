@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from threading import current_thread
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from layerlock.analyze.labelled import linear_probe, nearest_is_right, occlusion_drop, retrieval
-from layerlock.features.probe import INVERSE_PENALTIES, folds_of, probe_hits
+from layerlock.features.probe import INVERSE_PENALTIES, Logistic, folds_of, probe_hits
 
 
 def classes(videos: int = 60, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -52,6 +55,27 @@ def test_classes_that_come_in_turns_are_told_as_those_in_a_row_are(classes: int)
     label_v = torch.arange(48) % classes
     x_vd = torch.eye(classes)[label_v] + 0.05 * torch.randn(48, classes, generator=torch.Generator().manual_seed(0))
     assert probe_hits(x_vd, label_v, torch.arange(48)).all()
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_probe_has_the_same_bits_on_as_many_threads_as_torch_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    (x_vd, label_v, group_v), names, logits = classes(120), set(), Logistic.logits
+
+    def spied(fit: Logistic, *arguments: Any) -> np.ndarray:
+        names.add(current_thread().name)
+        found.append(logits(fit, *arguments))
+        return found[-1]
+
+    monkeypatch.setattr(Logistic, "logits", spied)
+    sums = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found: list[np.ndarray] = []
+        names.clear()
+        probe_hits(x_vd, label_v, group_v)
+        assert 1 <= len(names) <= threads == torch.get_num_threads()
+        sums.append(sorted(float(logit_vc.sum()) for logit_vc in found))
+    assert sums[0] == sums[1]
 
 
 def test_what_one_patch_loses_is_a_share_of_the_accuracy() -> None:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerlock.data.pool import processors
 from layerlock.errors import LayerlockError
 
 FOLDS = 4
@@ -113,13 +112,14 @@ class Logistic:
 
 @contextmanager
 def side_by_side() -> Iterator[Callable[[Sequence[tuple[Logistic, np.ndarray]], float], list[np.ndarray]]]:
-    """The logits of each of several regressions for other clips, at one penalty, each on a core of its own: their
-    products are too narrow to be divided among cores, and have the same bits on any number of them.
+    """The logits of each of several regressions for other clips, at one penalty, as many at a time as torch has
+    threads, each on one: their products are too narrow to be divided, and have the same bits on any number of threads.
     """
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
-    with ThreadPoolExecutor(min(FOLDS, processors())) as pool, threadpool_limits(1), warnings.catch_warnings():
+    threads = min(FOLDS, torch.get_num_threads())
+    with ThreadPoolExecutor(threads) as pool, threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty that takes long is not the best one
         warnings.filterwarnings("ignore", "The number of unique classes")  # few videos of many classes
         yield lambda fits, inverse_penalty: list(pool.map(lambda fit: fit[0].logits(inverse_penalty, fit[1]), fits))
