@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerlock import together
 from layerlock.budget import budget, cost_in_words
 from layerlock.config import Config, load_config
 from layerlock.data.index import Index, build_index
@@ -95,9 +96,11 @@ def pretrain(
 
     `plan` is anything with `stage(step, log) -> Stage`; without one the config's own. Raises ConfigError for a config
     that cannot be trained (with all its problems), LayerlockError for data, disk or losses that stop the run.
+
+    Called by all processes that `torchrun` started, each trains on its share of every batch (`docs/cluster.md`).
     """
     outcome = train(config, plan, resume=resume, overwrite=overwrite, quiet=quiet)
-    if outcome.signal is None:
+    if outcome.signal is None and together.leads():
         _report(outcome)
     return outcome
 

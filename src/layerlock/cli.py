@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from layerlock import api
+from layerlock import api, together
 from layerlock.analyze.depth import DepthConfig
 from layerlock.config import Config, load_config
 from layerlock.data.index.describe import describe, describe_rejected
@@ -65,13 +65,17 @@ def pretrain(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         print(PRETRAIN_USAGE, file=sys.stdout if "--help" in arguments or "-h" in arguments else sys.stderr)
         return 0 if "--help" in arguments or "-h" in arguments else 2
-    given = pretrain_arguments(arguments)
+    with together.job():
+        given = pretrain_arguments(arguments)
     if given.dry_run:
         from layerlock.dry_run import show
 
-        show(given.config)
+        if together.leads():
+            show(given.config)
         return 0
     outcome = api.pretrain(given.config, resume=given.resume, overwrite=given.overwrite)
+    if not together.leads():
+        return 0 if outcome.signal is None else 128 + outcome.signal
     if outcome.signal is not None:
         print(f"stopped after step {outcome.step}; everything is saved; run the same command with --resume to continue")
         return 128 + outcome.signal
@@ -91,6 +95,7 @@ def pretrain_arguments(arguments: Sequence[str]) -> PretrainArguments:
         args=list(arguments[1:]),
         default=kind(config=config),
         prog=f"layerlock pretrain {arguments[0]}",
+        console_outputs=together.leads(),
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
     )
 
@@ -439,6 +444,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given[:1] == ["study"]:
             raise SystemExit(study(given[1:]))
         tyro.extras.subcommand_cli_from_dict(VERBS, args=given, prog="layerlock", description=__doc__)
+    except together.ToldElsewhere:
+        raise SystemExit(2) from None
     except LayerlockError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

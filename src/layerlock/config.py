@@ -127,7 +127,7 @@ class RunConfig:
     """
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
+    """auto, cpu, cuda, cuda:1, ...; several processes of a machine have a GPU each"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 if the hardware supports it, else fp32"""
     compile: Literal["auto", "yes", "no"] = "auto"
@@ -135,7 +135,7 @@ class RunConfig:
     recompute: bool = False
     """activation checkpointing: recompute the activations of trained blocks in the backward pass"""
     workers: int = 2
-    """processes that decode"""
+    """processes that decode, for each process that trains"""
     store_gb: float = 2.0
     """gigabytes of temporary file for decoded frames; used if the frames of all videos fit, so each is decoded once"""
     threads: int | None = None
@@ -183,7 +183,7 @@ class Config:
     steps: int = 1_000
     """optimizer steps; schedules are fractions of it"""
     batch: int = 64
-    """clips per step"""
+    """clips per step, of all processes together"""
     seed: int = 0
     """seed of weights, masks and clips"""
     first_weights: FirstWeights = "xavier"
@@ -364,6 +364,24 @@ class Config:
             found.append(f"optim.cycles: {self.optim.cycles} do not fit in {self.steps} steps")
         if self.optim.accumulate > 0 and self.batch % self.optim.accumulate:
             found.append(f"optim.accumulate: {self.optim.accumulate} does not divide a batch of {self.batch}")
+        return found
+
+    def share_problems(self, processes: int, stages: Iterable[Stage]) -> list[str]:
+        """What is wrong with each batch in equal shares for so many processes, a line each, field first."""
+        share, left = divmod(self.batch, processes)
+        if left or not share:
+            return [f"batch: {self.batch} clips cannot be divided equally among {processes} processes"]
+        parts = {"clip.per_decode": self.clip.per_decode, "optim.accumulate": self.optim.accumulate}
+        found = [
+            f"{name}: {value} does not divide the {share} clips that each of {processes} processes has of a batch"
+            for name, value in parts.items()
+            if share % value
+        ]
+        if processes > 1 and any(tap.motion_weight for stage in stages for tap in stage.taps):
+            field = "plan.motion_weight" if getattr(self.plan, "motion_weight", 0) else "stage.taps.motion_weight"
+            found.append(
+                f"{field}: weights are relative to the motion of a whole batch; {processes} processes have shares"
+            )
         return found
 
     def cost(self, stage: Stage) -> StepCost:

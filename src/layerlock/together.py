@@ -1,67 +1,298 @@
-"""What the processes of one job average and decide together, so that all go the same way; one alone keeps what it has.
+"""What the processes of one job exchange and decide together, so that all go the same way; one alone keeps what it has.
 
-All of them call each of these at the same point of their work. Nothing here starts processes or shares out the data.
+`torchrun`, or whatever else sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, starts the processes;
+within `job` they work together. All of them call each function that exchanges something at the same point of their
+work.
+
+Nobody waits for a process that has failed: each exchange begins with a meeting, and a process that fails, wherever that
+is, comes to the next one with its error. So no other code has to know where one process alone may fail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache, reduce
+from itertools import count
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed.nn  # defaults of its functions keep for good the group that is there at its first import
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from layerlock.errors import LayerlockError, one_line
+
+TIMEOUT = timedelta(minutes=30)
+"""for a process to come to an exchange; the others wait as long where the first one indexes videos"""
+
+BUCKET_BYTES = 2**26
+"""of what is added up at a time: what an exchange needs of memory, beside a tensor that is larger"""
+
+ROLL_CALL_SECONDS = 5.0
+
+Value = TypeVar("Value")
 
 
-def alone() -> bool:
-    """Whether this process is all of its job: no `torch.distributed` group, or one of a single process."""
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1
+class ToldElsewhere(LayerlockError):
+    """An error that another process of the job tells its user."""
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
-    """Puts the sum over all processes into each tensor; in one exchange, in float64 where one of them is."""
-    if alone() or not tensors:
+@dataclass(kw_only=True)
+class _Job:
+    """A job that this process is at work in; `over` once it, or another, has failed."""
+
+    number: int
+    rank: int
+    size: int
+    store: Store
+    over: bool = False
+
+
+_numbers = count()
+_job: _Job | None = None
+
+
+def size() -> int:
+    """Number of the processes that were started as one job."""
+    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
+
+
+def rank() -> int:
+    """Number of this process among them, from 0."""
+    return int(os.environ["RANK"]) if size() > 1 else 0
+
+
+def leads() -> bool:
+    """Whether this process is the first one: it writes files and talks to the user."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """Number of this process among those of its machine: that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if size() > 1 else 0
+
+
+def local_size() -> int:
+    """Number of the processes of this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if size() > 1 else 1
+
+
+@contextmanager
+def job() -> Iterator[None]:
+    """Within it the processes that were started as one job exchange things; all leave it at the same time.
+
+    What one of them raises ends all: the first process raises that error, or a LayerlockError that names the process
+    and its machine; the others raise ToldElsewhere. Raises LayerlockError where a process does not come. A process
+    that is alone, or within a job already, just does what it does.
+    """
+    global _job  # noqa: PLW0603
+    if size() == 1 or _job is not None:
+        yield
         return
-    flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-    distributed.all_reduce(flat)
-    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.detach().copy_(part.view_as(tensor))
+    _job = own = _join()
+    try:
+        yield
+        meet()
+    except Exception as error:
+        if not own.over:
+            _meet(own, error=error)
+        raise
+    finally:
+        _job = None
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
-def average(tensors: Sequence[Tensor]) -> None:
-    """Puts the mean over all processes into each tensor."""
-    if not alone():
-        add_up(tensors)
-        for tensor in tensors:
-            tensor.detach().div_(distributed.get_world_size())
+def _join() -> _Job:
+    number = next(_numbers)
+    try:
+        store = _store()
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=PrefixStore(f"job {number}", store),
+            rank=rank(),
+            world_size=size(),
+            timeout=TIMEOUT,
+        )
+        store.set(f"host {number} {rank()}", socket.gethostname())
+    except (RuntimeError, ValueError) as error:
+        raise LayerlockError(
+            f"the {size()} processes of this job did not find each other: {_first_line(error)}"
+        ) from None
+    return _Job(number=number, rank=rank(), size=size(), store=store)
 
 
-def reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Gives each parameter the gradient of the whole job's batch: the mean of those of its equal shares."""
-    average([parameter.grad for parameter in parameters if parameter.grad is not None])
+@cache
+def _store() -> Store:
+    """Where the processes find each other; it outlives a job."""
+    store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+    return store
+
+
+def meet() -> None:
+    """Returns when all processes are here."""
+    if _job is not None:
+        _meet(_job)
 
 
 def largest(value: int) -> int:
-    """The largest value that a process has."""
-    if alone():
-        return value
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    found = torch.tensor(value, device=device)
-    distributed.all_reduce(found, distributed.ReduceOp.MAX)
-    return int(found)
+    """The largest value, 0 or more, that a process has."""
+    return value if _job is None else _meet(_job, value)
 
 
-def mean_of(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures and tables of figures, by name, as means over all processes; none where a process has none."""
-    if alone():
-        return dict(figures)
-    if largest(int(not figures)):
-        return {}
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    values = [value for each in figures.values() for value in (each.values() if isinstance(each, dict) else [each])]
-    flat = torch.tensor(values, dtype=torch.float64, device=device)
-    average([flat])
-    means = iter(flat.tolist())
-    return {
-        name: {inner: next(means) for inner in each} if isinstance(each, dict) else next(means)
-        for name, each in figures.items()
-    }
+def of_first(make: Callable[[], Value]) -> Value:
+    """What the first process makes, for all; the others make nothing."""
+    if _job is None:
+        return make()
+    made: list[Any] = [make() if _job.rank == 0 else None]
+    _meet(_job)
+    with _exchange(_job):
+        distributed.broadcast_object_list(made, src=0, device=torch.device("cpu"))
+    return made[0]
+
+
+def gathered(items: Sequence[Value]) -> list[Value]:
+    """The items of all processes, in their order; a meeting alone where no process has any."""
+    if _job is None:
+        return list(items)
+    if not _meet(_job, len(items)):
+        return []
+    every: list[Any] = [None] * _job.size
+    with _exchange(_job):
+        distributed.all_gather_object(every, list(items))
+    return [item for each in every for item in each]
+
+
+def first_rows(x_nd: Tensor, most: int) -> Tensor:
+    """The first rows, `most` at most, of the `[n, D]` of all processes one below the other."""
+    if _job is None:
+        return x_nd[:most]
+    count_r = torch.zeros(_job.size, dtype=torch.int64, device=x_nd.device)
+    count_r[_job.rank] = len(x_nd)
+    add_up([count_r])
+    begin, rows = int(count_r[: _job.rank].sum()), min(most, int(count_r.sum()))
+    joined_nd = x_nd.new_zeros(rows, x_nd.shape[1])
+    own_nd = x_nd[: max(0, rows - begin)]
+    joined_nd[begin : begin + len(own_nd)] = own_nd
+    add_up([joined_nd])
+    return joined_nd
+
+
+def add_up(tensors: Sequence[Tensor], *, divisor: int = 1) -> int:
+    """Puts the sum over all processes, divided by `divisor`, into each tensor; in float64 where one of them is.
+
+    Returns how many bytes each process gave to the others' sum.
+    """
+    if _job is None or not tensors:
+        return 0
+    kind = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+    buckets = list(_buckets(tensors, BUCKET_BYTES // kind.itemsize))
+    rooms = [sum(tensor.numel() for tensor in bucket) for bucket in buckets]
+    buffer = torch.empty(max(rooms), dtype=kind, device=tensors[0].device)  # before the meeting: memory may be lacking
+    _meet(_job)
+    for bucket, room in zip(buckets, rooms, strict=True):
+        flat = buffer[:room]
+        torch.cat([tensor.detach().flatten() for tensor in bucket], out=flat)
+        with _exchange(_job):
+            distributed.all_reduce(flat)
+        if divisor > 1:
+            flat /= divisor
+        for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+            tensor.detach().copy_(part.view_as(tensor))
+    return sum(rooms) * kind.itemsize
+
+
+def _buckets(tensors: Sequence[Tensor], most: int) -> Iterator[list[Tensor]]:
+    """Tensors in their order, so many together that they have `most` elements at most; larger ones are alone."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and sum(each.numel() for each in bucket) + tensor.numel() > most:
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    yield bucket
+
+
+def average(tensors: Sequence[Tensor]) -> int:
+    """Puts the mean over all processes into each tensor; returns what `add_up` does."""
+    return add_up(tensors, divisor=size())
+
+
+def reduce_gradients(parameters: Iterable[nn.Parameter]) -> int:
+    """Gives each parameter the gradient of the whole job's batch: the mean of those of its equal shares. Parameters
+    without a gradient take no part. Returns what `add_up` does.
+    """
+    return average([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def _meet(job: _Job, word: int = 0, error: Exception | None = None) -> int:
+    """The largest `word` of all processes, when all are here; one that has failed brings its `error`.
+
+    Raises LayerlockError or ToldElsewhere where one has failed or does not come; a process that has failed by something
+    else than a LayerlockError raises that.
+    """
+    brought = torch.tensor([word, 0 if error is None else job.size - job.rank])
+    try:
+        distributed.all_reduce(brought, distributed.ReduceOp.MAX)
+        most, failed = brought.tolist()
+        if not failed:
+            return int(most)
+        job.over = True
+        first = job.size - failed
+        told = [f"process {job.rank} on {socket.gethostname()}: {_text(error)}" if job.rank == first else ""]
+        distributed.broadcast_object_list(told, src=first, device=torch.device("cpu"))
+    except RuntimeError as broken:
+        lost = _lost(job, broken)
+        raise error or lost from None
+    if error is not None and (job.rank == 0 or not isinstance(error, LayerlockError)):
+        raise error
+    raise LayerlockError(told[0]) if job.rank == 0 else ToldElsewhere(told[0])
+
+
+@contextmanager
+def _exchange(job: _Job) -> Iterator[None]:
+    """What fails in it is another process that does not answer."""
+    try:
+        yield
+    except RuntimeError as broken:
+        raise _lost(job, broken) from None
+
+
+def _lost(job: _Job, broken: RuntimeError) -> LayerlockError:
+    """The error of an exchange that did not come about; the first process that is left tells the user who is not."""
+    job.over = True
+    reason = _first_line(broken.with_traceback(None))  # its frames hold the group
+    distributed.destroy_process_group()  # whoever waits for this process hears of it, and comes to the roll call
+    others = range(job.size)
+    there, hosts = {job.rank}, dict.fromkeys(others, "")
+    try:
+        job.store.set(f"left {job.number} {job.rank}", "")
+        until = time.monotonic() + ROLL_CALL_SECONDS
+        while len(there) < job.size and time.monotonic() < until:
+            there |= {other for other in others if job.store.check([f"left {job.number} {other}"])}
+            time.sleep(0.05)
+        hosts = {other: f" on {job.store.get(f'host {job.number} {other}').decode()}" for other in others}
+    except RuntimeError:  # the first process, which may have had the store, has ended
+        there = there if 0 in there else set(others[1:])
+    missing = ", ".join(f"{other}{host}" for other, host in hosts.items() if other not in there)
+    minutes = TIMEOUT.total_seconds() / 60
+    text = f"these of {job.size} processes ended, or did not come to an exchange for {minutes:.0f} minutes: {missing}"
+    error = text if missing else f"an exchange of {job.size} processes failed: {reason}"
+    return LayerlockError(error) if job.rank == min(there) else ToldElsewhere(error)
+
+
+def _text(error: Exception | None) -> str:
+    return (
+        str(error) if isinstance(error, LayerlockError) else f"{type(error).__name__}: {one_line(error or Exception())}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -45,10 +45,10 @@ def test_weight_norms_are_by_layer_the_projection_first() -> None:
 
 def test_figures_are_taken_from_watched_steps_only() -> None:
     losses = {"h1": torch.tensor(0.5)}
-    plain = StepFigures(losses=losses, target_variance={}, explained={}, features_nd=None)
+    plain = StepFigures(losses=losses, moments={}, features_nd=None)
     assert CollapseMonitor().figures(plain) == {}
-    measured = {"target_variance": {"h1": torch.tensor(2.0)}, "explained": {"h1": torch.tensor(0.25)}}
-    step = StepFigures(losses=losses, **measured, features_nd=features((2, 7, 12)))
+    moments_3p = torch.tensor([[3.0, 1.0], [10.0, 4.0], [2.0, 1.0]], dtype=torch.float64)  # variances of 1 and 3
+    step = StepFigures(losses=losses, moments={"h1": moments_3p}, features_nd=features((2, 7, 12)))
     found = CollapseMonitor().figures(step)
     assert found["target_variance"] == {"h1": 2.0}
     assert found["explained"] == {"h1": 0.25}

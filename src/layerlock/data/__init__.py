@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from layerlock import together
 from layerlock.data.augment import crop_and_flip, crop_and_flip_target
 from layerlock.data.clips import Batch, ClipConfig, Sample, Source, collate
 from layerlock.data.loader import batches, check_memory
@@ -51,7 +52,7 @@ def open_source(
     since then are skipped when their turn comes, and new ones are not seen; in another place they have to be the same
     videos. Raises LayerlockError when no video can be used, where they are others than the saved ones, or
     the decoder that `clip` names is not there. Those that cannot be used are in the source's `rejected`, as
-    (path, reason).
+    (path, reason). Of several processes of a job the first one indexes, for all.
 
     `targets` are the names of those that samples carry: `label`, another column of a list, or `depth`, which the
     synthetic world and folders of colour and depth pictures have. Where `clips`, the number that will be asked for, is
@@ -65,25 +66,27 @@ def open_source(
         return SyntheticSource(clip=clip, seed=seed, targets=targets)
     from layerlock.data.decode.torchcodec import check_torchcodec
     from layerlock.data.folder import MAPS, FolderSource
-    from layerlock.data.index import build_index
+    from layerlock.data.index import Index, build_index
     from layerlock.data.index.saved import load_index
     from layerlock.data.store import store_for
 
     if clip.backend == "torchcodec":
         check_torchcodec()
-    if saved is not None and saved.exists():
+
+    def index() -> Index:
+        if saved is None or not saved.exists():
+            columns = dict.fromkeys(name for name in targets if name not in MAPS)
+            return build_index(data, workers, root=root, targets=columns, progress=progress)
         if not os.path.exists(data):
             raise LayerlockError(
                 f"{data}: the data are no longer there; if they were moved, give their new place with --data"
             )
-        index = load_index(saved, data, root)
-    else:
-        columns = dict.fromkeys(name for name in targets if name not in MAPS)
-        index = build_index(data, workers, root=root, targets=columns, progress=progress)
-    source = FolderSource(index, clip, seed, targets=targets)
+        return load_index(saved, data, root)
+
+    source = FolderSource(together.of_first(index), clip, seed, targets=targets)
     if clip.backend == "pyav":  # which is what fills the store
         openings = clips // clip.per_decode
-        source.store = store_for(index.videos, source.read_sizes(), budget=store_bytes, openings=openings)
+        source.store = store_for(source.index.videos, source.read_sizes(), budget=store_bytes, openings=openings)
     return source
 
 

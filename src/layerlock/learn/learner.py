@@ -52,16 +52,14 @@ class Prediction:
             return error(self.predicted.float(), self.target)
         return (error(self.predicted.float(), self.target, reduction="none").mean(-1) * self.weight_bq).mean()
 
-    def target_variance(self) -> Tensor:
-        """Variance of the target over clips and tokens, averaged over its dimensions: 0 when all targets are one
-        vector.
+    def moments(self) -> Tensor:
+        """Mean, mean square and mean squared error of each dimension of the target, float64 `[3, P or D]`: those of
+        several equal shares of the clips have as their mean those of all clips.
         """
-        return self.target.detach().float().flatten(0, 1).var(dim=0, unbiased=False).mean()
-
-    def explained(self) -> Tensor:
-        """The share of that variance that the prediction explains: 1 is all of it, 0 what the mean would do."""
-        error = (self.predicted.detach().float() - self.target.detach()).square().mean()
-        return 1 - error / self.target_variance().clamp(min=1e-30)
+        target_np = self.target.detach().float().flatten(0, 1)
+        error_p = (self.predicted.detach().float().flatten(0, 1) - target_np).square().mean(0)
+        variance_p, mean_p = torch.var_mean(target_np, dim=0, correction=0)
+        return torch.stack([mean_p.double(), variance_p.double() + mean_p.double().square(), error_p.double()])
 
 
 Latents = dict[Source, Tensor]
@@ -98,11 +96,23 @@ class StepFigures:
     """Figures of one micro-batch, on its device: losses by the stage's labels; the rest only where asked for."""
 
     losses: dict[str, Tensor]
-    target_variance: dict[str, Tensor]
-    explained: dict[str, Tensor]
-    """shares of the targets' variance that the predictions explain"""
+    moments: dict[str, Tensor]
+    """`Prediction.moments`"""
     features_nd: Tensor | None
     """the deepest features that a loss is taken from, of all context tokens"""
+
+    @property
+    def target_variance(self) -> dict[str, Tensor]:
+        """Variances of the targets over clips and tokens, averaged over their dimensions: 0 when all targets are one
+        vector.
+        """
+        return {name: (m_3p[1] - m_3p[0].square()).clamp(min=0).mean() for name, m_3p in self.moments.items()}
+
+    @property
+    def explained(self) -> dict[str, Tensor]:
+        """Shares of those variances that the predictions explain: 1 is all of it, 0 what the mean would do."""
+        variance = self.target_variance
+        return {name: 1 - m_3p[2].mean() / variance[name].clamp(min=1e-30) for name, m_3p in self.moments.items()}
 
 
 class Learner(nn.Module):
@@ -267,7 +277,7 @@ class Learner(nn.Module):
         factor in `weights`, by its label; figures are without.
         """
         parts = self.masking.parts(index_b)
-        figures = StepFigures(losses={}, target_variance={}, explained={}, features_nd=None)
+        figures = StepFigures(losses={}, moments={}, features_nd=None)
         for part in parts:
             share = len(index_b[part]) / len(index_b)
             latents: Latents = {}
@@ -290,7 +300,7 @@ class Learner(nn.Module):
         backward: Callable[[Tensor], None],
     ) -> StepFigures:
         """Backward through the groups as they close; the figures `before` with `share` times those of this pass."""
-        losses, variance, explained = dict(before.losses), dict(before.target_variance), dict(before.explained)
+        losses, moments = dict(before.losses), dict(before.moments)
         pending: Tensor | None = None
         features = None
         for group in groups:
@@ -301,15 +311,14 @@ class Learner(nn.Module):
                 loss = loss * weights.get(label, 1.0)
                 pending = loss if pending is None else pending + loss
                 if watch:
-                    variance[label] = variance.get(label, 0) + prediction.target_variance() * share
-                    explained[label] = explained.get(label, 0) + prediction.explained() * share
+                    moments[label] = moments.get(label, 0) + prediction.moments() * share
             if group.closed and pending is not None:
                 backward(pending * scale)
                 pending = None
             features = group.features_bkd.detach().flatten(0, 1) if watch else None
         if features is not None and before.features_nd is not None:
             features = torch.cat([before.features_nd, features])
-        return StepFigures(losses=losses, target_variance=variance, explained=explained, features_nd=features)
+        return StepFigures(losses=losses, moments=moments, features_nd=features)
 
     def groups(
         self,

@@ -8,15 +8,22 @@ import sys
 
 import torch
 
+from layerlock import together
 from layerlock.config import RunConfig
 from layerlock.data.pool import processors
 from layerlock.errors import ConfigError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device asked for; `auto` is CUDA where there is one, else the CPU. ConfigError for one that is not there."""
+    """The device asked for; `auto` is CUDA where there is one, else the CPU. Of several processes of a job each has the
+    GPU of its own number on the machine. ConfigError for one that is not there, and for one GPU for all of them.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if together.size() > 1 and name.startswith("cuda:"):
+        raise ConfigError([f"run.device: {name!r} is one GPU; with {together.size()} processes say cuda: a GPU each"])
+    if together.size() > 1 and name == "cuda":
+        name = f"cuda:{together.local_rank()}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

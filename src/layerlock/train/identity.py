@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from layerlock import together
 from layerlock.config import Config
 from layerlock.errors import ConfigError, LayerlockError
+from layerlock.settings import to_dict
+from layerlock.train.device import pick_precision
+from layerlock.train.folder import flat
 from layerlock.train.same_plan import differences
 
 
@@ -45,3 +51,20 @@ class Identity:
             )
         if different:
             raise ConfigError(different)
+
+
+def refuse_different(config: Config, device: torch.device) -> None:
+    """Raises ConfigError where a process of a job was told something else than the first one, or would compute on
+    another kind of device or in another precision.
+    """
+    found = {"run.device": device.type, "run.precision": str(pick_precision(config.run, device))}
+    own = flat(to_dict(config)) | found
+    first = together.of_first(lambda: own)
+    if own != first:
+        raise ConfigError(
+            [
+                f"{name}: {own.get(name)!r} here, {first.get(name)!r} in the first process"
+                for name in sorted(own | first)
+                if own.get(name) != first.get(name)
+            ]
+        )

@@ -3,6 +3,9 @@
 Order within a step: figures of depths (if the run is watched), switch (if the plan says so), batch, gradients, update,
 log, what the plan decides by the line, checkpoint. A checkpoint after n updates holds all that update n + 1 depends on;
 every random draw is a function of (seed, purpose, global sample index).
+
+Of several processes each goes through all of this with its share of every batch; what they exchange is in `together`.
+The first one alone writes.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -46,9 +49,9 @@ from layerlock.train.device import (
     set_threads,
 )
 from layerlock.train.folder import RunFolder
-from layerlock.train.identity import Identity
+from layerlock.train.identity import Identity, refuse_different
 from layerlock.train.meter import Clock, Meter, in_words
-from layerlock.train.monitors import CollapseMonitor, not_finite, weight_norms
+from layerlock.train.monitors import CollapseMonitor, not_finite, of_the_job, weight_norms
 from layerlock.train.optimizer import bounded, build_optimizer, moments_of, optimizer_problems, schedule
 from layerlock.train.previews import CLIPS, save_preview
 from layerlock.train.same_plan import differences, plan_facts
@@ -71,6 +74,7 @@ class Outcome:
 
 
 @put_back()
+@together.job()
 def train(
     config: Config,
     plan: Plan | None = None,
@@ -82,20 +86,26 @@ def train(
     """Trains by `plan` (without one, the config's own) and leaves a run folder behind.
 
     Raises ConfigError for a config that cannot be trained, LayerlockError for data, disk, memory or losses that stop
-    the run; the last checkpoint is whole in every case.
+    the run; the last checkpoint is whole in every case. Several processes of a job train together, and end together.
     """
     plan = config.check(plan)
-    check_memory(config.clip, config.batch)
     stages = [stage for _, stage in timeline(plan, config.steps)]
+    if problems := config.share_problems(together.size(), stages):
+        raise ConfigError(problems)
+    check_memory(config.clip, config.batch // together.size())
     if problems := optimizer_problems(config.optim) + config.network_problems(stages, fetch=True):
         raise ConfigError(problems)
     device = pick_device(config.run.device)
+    refuse_different(config, device)
+    if together.size() > 1 and device.type == "cuda":
+        torch.cuda.set_device(device)
     keep_freed_memory(device)
     set_threads(config.run.threads, device)
     folder = RunFolder(config.out)
     try:
-        folder.check(config, resume=resume, overwrite=overwrite)
-        with folder.lock:
+        if together.leads():
+            folder.check(config, resume=resume, overwrite=overwrite)
+        with folder.lock if together.leads() else nullcontext():
             with Progress(INDEXING, quiet) as progress:
                 source = open_source(
                     config.data,
@@ -104,15 +114,15 @@ def train(
                     root=config.data_root,
                     workers=config.run.workers,
                     progress=progress,
-                    clips=config.steps * config.batch,
-                    store_bytes=int(config.run.store_gb * 1e9),
+                    clips=config.steps * config.batch // together.size(),
+                    store_bytes=int(config.run.store_gb * 1e9) // together.local_size(),
                     saved=folder.index if resume else None,
                 )
             examples = first_clips(source, min(1, config.run.workers))
-            watch = open_watch(config, folder, quiet=quiet)
-            place = checkpoint.latest(folder.checkpoints) if resume else None
+            watch = open_watch(config, folder, quiet=quiet) if together.leads() else None
+            place = together.of_first(lambda: checkpoint.latest(folder.checkpoints) if resume else None)
             state = checkpoint.read(place) if place else None
-            with StopSignal() as stop, Progress("step", quiet, out=True, patience=0) as bar:
+            with StopSignal() as stop, Progress("step", quiet or not together.leads(), out=True, patience=0) as bar:
                 run = Run(config, plan, folder, source, device, examples, bar=bar, state=state, watch=watch)
                 run.begin(resume=resume, overwrite=overwrite)
                 return run.go(stop)
@@ -175,6 +185,7 @@ class Run:
         self.monitor = CollapseMonitor(state.monitor if state else None)
         self.warned: set[str] = set()
         self.skipped: set[str] = set(state.skipped) if state else set()
+        self.exchanged = 0
         last = max(self.step - 1, 0)  # the update before; what was decided there is in the log, what is foretold is not
         stage = plan.stage(last, tuple(s for s in self.log if s.step < last or (s.step == last and s.reason)))
         if state:
@@ -191,6 +202,13 @@ class Run:
 
     def begin(self, *, resume: bool, overwrite: bool) -> None:
         """Makes the folder ready and says what is done; nothing is written there before."""
+        if together.leads():
+            self.prepare(resume=resume, overwrite=overwrite)
+        for path, reason in self.source.rejected:
+            self.skip(path, reason)
+
+    def prepare(self, *, resume: bool, overwrite: bool) -> None:
+        """Writes what a run folder has from the beginning, and takes back what is later than the checkpoint."""
         folder, own, before = self.folder, self.identity, self.resumed
         if resume and before is None and (began := folder.plan_facts()) and (different := differences(began, own.plan)):
             raise ConfigError(different)
@@ -202,8 +220,6 @@ class Run:
             self.tell("resume", f"from {before.folder}")
             if before.device != own.device:
                 self.warn(f"on {own.device}, before on {before.device}: from here on the same only up to rounding")
-        for path, reason in self.source.rejected:
-            self.skip(path, reason)
 
     def remember(self) -> None:
         """Shows the plan again what it observed up to the checkpoint. Raises LayerlockError where that is not there."""
@@ -212,8 +228,9 @@ class Run:
         remember(self.plan, list(self.folder.lines()), self.log, wanted, self.folder.metrics)
 
     def loader(self, batch: int, start: int, stop: int, workers: int) -> Generator[Batch]:
-        """Batches of the steps start .. stop - 1."""
-        return batches(self.source, batch=batch, start=start, stop=stop, workers=workers)
+        """This process's share of the batches of the steps start .. stop - 1."""
+        own, processes = together.rank(), together.size()
+        return batches(self.source, batch=batch, start=start, stop=stop, workers=workers, rank=own, ranks=processes)
 
     def go(self, stop: StopSignal) -> Outcome:
         """Trains to the end, or to a signal; saves, exports, and says how it ended."""
@@ -230,7 +247,7 @@ class Run:
                     self.start_heads(coming)
                 with self.clock.waiting():
                     batch = next(coming)
-                for path, reason in batch.skipped:
+                for path, reason in together.gathered(batch.skipped):
                     self.skip(path, reason)
                 due = self.line_is_due()
                 figures = self.update(batch, watch=due)
@@ -246,6 +263,7 @@ class Run:
             self.preview()
         self.export()
         self.tell("stop" if received else "end", f"after step {self.step} of {config.steps}")
+        together.meet()
         return Outcome(folder=self.folder.path, step=self.step, signal=received or None)
 
     def line_is_due(self) -> bool:
@@ -256,9 +274,9 @@ class Run:
         return self.plan.stage(after, self.log) != self.learner.stage
 
     def update(self, batch: Batch, *, watch: bool) -> StepFigures:
-        """One optimizer step on a batch, in micro-batches where gradients are accumulated."""
+        """One optimizer step on this process's share of a batch, in micro-batches where gradients are accumulated."""
         config, parts = self.config, self.config.optim.accumulate
-        size = config.batch // parts
+        size = len(batch) // parts
         weights = self.weights()
         losses: dict[str, torch.Tensor] = {}
         for k in range(parts):
@@ -269,7 +287,7 @@ class Run:
                 self.shown(part.to(self.device)), part.index_b, scale=1 / parts, weights=weights, watch=watched
             )
             losses = {name: losses.get(name, 0) + value / parts for name, value in figures.losses.items()}
-        together.reduce_gradients(self.learner.live().values())
+        self.exchanged = together.reduce_gradients(self.learner.live().values())
         norm = bounded(self.learner.live().values(), config.optim.clip_norm)
         schedule(self.optimizer, config.optim, config.steps, self.step, self.log)
         self.optimizer.step()
@@ -282,6 +300,7 @@ class Run:
     def check_stage(self, stage: Stage, step: int) -> None:
         """Raises ConfigError for a stage that cannot be entered at `step`: a plan may do what it has not foretold."""
         problems = self.config.stage_problems(stage, self.learner.stage)
+        problems += self.config.share_problems(together.size(), [stage])
         self.refuse(problems or self.config.network_problems([stage], fetch=True), step)
         if self.labels is not None:
             self.labels |= {stage.label(tap) for tap in stage.taps}
@@ -346,14 +365,24 @@ class Run:
         `timing`.
         """
         self.stop_if_not_finite()
+        means, figures = self.meter.drain(), of_the_job(figures)
+        line = together.of_first(lambda: self.line(means, figures))
+        if together.leads():
+            self.folder.write_line(line)
+        for warning in self.monitor.warnings(line, self.step / self.config.steps):
+            self.warn(warning)
+        self.bar(self.step, self.config.steps, in_words(line))
+        return line
+
+    def line(self, means: dict[str, float], figures: StepFigures) -> dict[str, Any]:
+        """The line of this moment, with the `means` of what was metered since the last one."""
         config, stage = self.config, self.learner.stage
-        means = self.meter.drain()
         losses = {stage.label(tap): means[stage.label(tap)] for tap in stage.taps}
         watched: dict[str, Any] = {}
         with self.sparing("collapse figures could not be computed"):
             watched = self.monitor.figures(figures)
-        watched = together.mean_of(watched)
-        line = {
+        left = config.batch * (config.steps - self.step)
+        return {
             "step": self.step,
             "loss": sum(means.get(OBJECTIVE + name, loss) for name, loss in losses.items()),
             "losses": losses,
@@ -364,14 +393,9 @@ class Run:
             "weight_norms": weight_norms(self.learner),
             **watched,
             "skipped": len(self.skipped),
+            "timing": self.clock.figures(left)
+            | {"memory_bytes": memory_bytes(self.device), "gradient_bytes": self.exchanged},
         }
-        left = config.batch * (config.steps - self.step)
-        line["timing"] = self.clock.figures(left) | {"memory_bytes": memory_bytes(self.device)}
-        self.folder.write_line(line)
-        for warning in self.monitor.warnings(watched, self.step / config.steps):
-            self.warn(warning)
-        self.bar(self.step, config.steps, in_words(line))
-        return line
 
     def stop_if_not_finite(self) -> None:
         """Raises LayerlockError naming the step, its files and the last good checkpoint, if a loss or the gradient of
@@ -395,17 +419,24 @@ class Run:
         """A checkpoint of this moment, unless it is there already."""
         if self.step == self.saved:
             return
-        self.folder.lock.check()
         self.stop_if_not_finite()
         if bad := not_finite(self.learner):
             self.stop_for(f"weights are not finite after step {self.step}: {bad}", self.step)
+        pending = self.meter.pending()
+        if together.leads():
+            self.write_checkpoint(pending)
+        self.saved = self.step
+
+    def write_checkpoint(self, pending: dict[str, torch.Tensor]) -> None:
+        """Writes a checkpoint, with the `pending` figures that are not logged yet."""
+        self.folder.lock.check()
         if observes(self.plan) and self.folder.metrics.exists():
             sync(self.folder.metrics)  # a resume shows these lines to the plan
         checkpoint.save(
             self.folder.checkpoints,
             learner=self.learner,
             optimizer=self.optimizer,
-            pending=self.meter.pending(),
+            pending=pending,
             keep=self.config.run.keep,
             facts=checkpoint.Facts(
                 step=self.step,
@@ -416,11 +447,12 @@ class Run:
                 **asdict(self.identity),
             ),
         )
-        self.saved = self.step
 
     def preview(self) -> None:
         """Pictures' raw material, at the end of a stage; whatever goes wrong with it costs the picture alone."""
         examples = self.examples
+        if not together.leads():
+            return
         with self.sparing("no preview was saved"):
             save_preview(self.folder.previews, self.step, self.learner, self.shown(examples), examples.index_b)
 
@@ -448,7 +480,8 @@ class Run:
 
     def export(self) -> None:
         """The backbone as an encoder folder."""
-        save_backbone(self.folder.encoder, self.learner.vit, clip_shape(self.config))
+        if together.leads():
+            save_backbone(self.folder.encoder, self.learner.vit, clip_shape(self.config))
 
     def skip(self, path: str, reason: str) -> None:
         """Counts and names a file that could not be used, once."""
@@ -464,7 +497,8 @@ class Run:
 
     def tell(self, kind: str, text: str) -> None:
         """A line of `events.log`."""
-        self.folder.write_event(self.step, kind, text)
+        if together.leads():
+            self.folder.write_event(self.step, kind, text)
 
 
 def first_clips(source: Source, workers: int) -> Batch:

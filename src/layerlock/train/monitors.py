@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from layerlock import together
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.measures import rank
 from layerlock.measures.tokens import token_cosine
@@ -46,6 +48,14 @@ def not_finite(learner: Learner) -> str:
     return next(name for name, value in named.items() if not value.isfinite().all())
 
 
+def of_the_job(step: StepFigures) -> StepFigures:
+    """A watched step's targets and first features of all processes, so that figures of them are of the whole batch."""
+    if step.features_nd is None:
+        return step
+    together.average(list(step.moments.values()))
+    return replace(step, features_nd=together.first_rows(step.features_nd.flatten(0, -2), ROWS))
+
+
 class CollapseMonitor:
     """Remembers the best of each figure and warns once when it turns.
 
@@ -80,7 +90,7 @@ class CollapseMonitor:
 
         A figure that recovers can turn again.
         """
-        if not figures or done < self.SETTLED:
+        if "token_cosine" not in figures or done < self.SETTLED:
             return []
         spread = 1 - figures["token_cosine"]
         turned = [

@@ -7,9 +7,15 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from layerlock import together
+
 
 class StopSignal:
-    """Within it, the first SIGINT or SIGTERM only sets `received`; the second acts as it always does."""
+    """Within it, the first SIGINT or SIGTERM only sets `received`; the second acts as it always does.
+
+    In a job of several processes the second does nothing: one that was sent to all of them and to their launcher, which
+    passes it on, arrives twice.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -29,4 +35,5 @@ class StopSignal:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        signal.signal(number, self._before[number])
+        if together.size() == 1:
+            signal.signal(number, self._before[number])
