@@ -77,12 +77,19 @@ def test_figures_of_seeds_become_their_mean_and_range_and_leads_are_within_a_see
     base, behind = value_of[BASELINE, 1, "probe"], value_of[other, 0, "rank"]
     assert (base["value"], base["low"], base["high"]) == (pytest.approx(4.75 / 3), 1.25, 2.0)
     assert (behind["value"], behind["low"], behind["high"]) == (0.375, 0.25, 0.5)
+    assert (base["seeds"], base["why"]) == (3, "")
+    assert (behind["seeds"], behind["why"]) == (2, "of 2 of 3 seeds: no classes")
     assert found["leads"] == [{"arm": other, "metric": "probe", "mean": 0.0, "leads": [0.25, -0.25]}]
     (first, second) = found["maps"]
     assert first["values"] == [[1.0, pytest.approx(1.75 / 3)], [None, pytest.approx(1.75 / 3)]]
     assert second["values"] == [[1.0, 0.375], [None, 0.375]]
     one_seed = summary_of([figures(**{BASELINE: None}), figures(**{BASELINE: 0.5})])["values"][0]
-    assert (one_seed["value"], one_seed["low"], one_seed["high"], one_seed["why"]) == (0.5, 0.5, 0.5, "")
+    assert (one_seed["value"], one_seed["low"], one_seed["high"], one_seed["why"]) == (
+        0.5,
+        0.5,
+        0.5,
+        "of 1 of 2 seeds: no classes",
+    )
     unknown = summary_of([figures(**{BASELINE: None})])["values"][0]
     assert (unknown["value"], unknown["low"], unknown["high"], unknown["why"]) == (None, None, None, "no classes")
 

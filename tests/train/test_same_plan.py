@@ -276,6 +276,18 @@ def test_a_run_is_not_resumed_in_another_precision_and_auto_is_what_it_was_resol
     assert train(settings(tmp_path, run=run_config(precision="fp32")), resume=True, quiet=True).step == 12
 
 
+@pytest.mark.usefixtures("noise", "threads")
+def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
+    train(settings(tmp_path, run=run_config(threads=1)), quiet=True)
+    cut(tmp_path, 8)
+    train(settings(tmp_path, run=run_config(threads=1)), resume=True, quiet=True)
+    assert "rounding" not in (tmp_path / "events.log").read_text()
+    cut(tmp_path, 8)
+    assert train(settings(tmp_path, run=run_config(threads=2)), resume=True, quiet=True).step == 12
+    told = "on 2 threads, before on 1: from here on the same only up to rounding; --run.threads sets their number"
+    assert told in (tmp_path / "events.log").read_text()
+
+
 @pytest.mark.usefixtures("noise")
 def test_another_device_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(settings(tmp_path), quiet=True)

@@ -18,6 +18,7 @@ from layerlock.model.encoder import ClipShape
 from layerlock.settings import type_problems
 
 YesNo = Literal["yes", "no"]
+UNCACHED = "cache: needs --augment no, since augmented clips differ each time"
 FEW_VIDEOS = 5_000
 """Below so many labelled videos trained readouts are starved (docs/evaluation.md)."""
 
@@ -112,7 +113,7 @@ class EvaluateConfig:
     baselines: YesNo = "yes"
     """also evaluate random weights, raw pixels, frame differences and, by solved readouts, motion statistics"""
     cache: bool = False
-    """keep features on the disk; needs --augment no"""
+    """keep features on the disk; trained readouts need --augment no"""
     cache_gb: float = 200.0
     """limit in gigabytes of the features of all evaluations on the disk; the least recently used are removed first"""
 
@@ -143,12 +144,23 @@ class EvaluateConfig:
         return self.row.readouts if self.readout in (None, "all") else (self.readout,)
 
     def fitting(self, videos: int) -> EvaluateConfig:
-        """The same with a kind of readout for so many training videos, where none is asked for."""
+        """The same with a kind of readout for so many training videos, where none is asked for.
+
+        Raises ConfigError where that kind is trained on clips that cannot be cached.
+        """
         if self.readout is not None:
             return self
-        trained = any(getattr(self, name) != default for name, default in _DEFAULTS.items() if name in TRAINING)
         few = videos < FEW_VIDEOS and "solved" in self.row.readouts and self.row.target.kind != "map"
-        return replace(self, readout="solved" if few and not trained else "all")
+        if few and not self.trains:
+            return replace(self, readout="solved")
+        if self.cache and self.augmented:
+            raise ConfigError([UNCACHED])
+        return replace(self, readout="all")
+
+    @property
+    def trains(self) -> bool:
+        """Whether a setting of training by steps is given."""
+        return any(getattr(self, name) != _DEFAULTS[name] for name in TRAINING - CACHE)
 
     @property
     def few(self) -> tuple[int, ...]:
@@ -231,6 +243,7 @@ class EvaluateConfig:
             problems.append(f"query_patch: {self.query_patch} are not all positive")
         least = 1 if self.row.target.kind == "class" else 2
         problems += [f"shots: {shots} is less than {least}" for shots in self.few if shots < least]
+        problems += ["shots: all alone is no curve; name a number too"] if self.shots and not self.few else []
         if self.workers < 0:
             problems.append(f"workers: {self.workers} is negative")
         channels, heads = self.channels or 0, self.heads_of(self.channels or 0)
@@ -275,8 +288,9 @@ class EvaluateConfig:
         ]
         if not 0 < self.cache_gb < math.inf:
             problems.append(f"cache_gb: {self.cache_gb} must be a positive number of gigabytes")
-        if self.cache and self.augmented and set(self.kinds) & set(TRAINED):
-            problems.append("cache: needs --augment no, since augmented clips differ each time")
+        trained = set(self.kinds) & set(TRAINED) and (self.readout is not None or self.trains)
+        if self.cache and self.augmented and trained:
+            problems.append(UNCACHED)
         return problems
 
     def _unused(self) -> list[str]:

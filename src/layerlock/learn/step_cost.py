@@ -82,7 +82,7 @@ def step_cost(model: ViTConfig, decoding: Decoding, stage: Stage, counts: Sequen
 
 
 def seen_tokens(stage: Stage, counts: Counts, tokens: int) -> int:
-    """Tokens of `tokens` that targets which are features are computed from: the subset alone where no loss wants more."""
+    """Tokens of `tokens` that latent targets are computed from: the subset alone where no loss wants more."""
     seen = max((tokens if tap.full_clip else positions(tap, counts, tokens) for tap in stage.latent), default=0)
     return tokens if any(tap.masked for tap in stage.latent) else seen
 

@@ -1,8 +1,8 @@
 """What a backbone costs, counted from shapes: floating-point operations (a multiply-add is two), parameters, and bytes
 that autograd keeps for backward.
 
-Only matrix products count as operations, as in `torch.utils.flop_counter`; `learn.step_cost` and `learn.step_memory` add
-up a training step.
+Only matrix products count as operations, as in `torch.utils.flop_counter`; `learn.step_cost` and `learn.step_memory`
+add up a training step.
 """
 
 from __future__ import annotations

@@ -177,8 +177,9 @@ def _renamed(found: dict[str, Any], arm_of: Mapping[str, str]) -> dict[str, Any]
 
 
 def summary_of(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Figures of several seeds as one: of each the mean, with the least and the most as its interval; a figure that a
-    seed lacks is that of the others. `leads` are those over the baseline at the last depth, seed by seed.
+    """Figures of several seeds as one: of each the mean, with the least and the most as its interval, and `seeds`, how
+    many have it; of a figure that some lack `why` says so. `leads` are those over the baseline at the last depth, seed
+    by seed.
     """
     values = defaultdict(list)
     for of_seed in found:
@@ -205,11 +206,13 @@ def _over_seeds(same: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One figure of several seeds; of a mean over heads the band stays that of the heads, each its mean over seeds."""
     known = [one["value"] for one in same if _known(one["value"])]
     if not known:
-        return {**same[0], "low": None, "high": None}
+        return {**same[0], "low": None, "high": None, "seeds": 0}
     of_seeds = [one["heads"] for one in same if "heads" in one]
     heads = [fmean(each) for each in zip(*of_seeds, strict=True)]
     band = heads or known
-    spread = {"value": fmean(known), "low": min(band), "high": max(band), "why": ""}
+    lacking = next((one["why"] for one in same if not _known(one["value"])), "")
+    why = f"of {len(known)} of {len(same)} seeds: {lacking}" if len(known) < len(same) else ""
+    spread = {"value": fmean(known), "low": min(band), "high": max(band), "why": why, "seeds": len(known)}
     return {**same[0], **spread, **({"heads": heads} if heads else {})}
 
 
@@ -258,7 +261,7 @@ def _write(summary: Mapping[str, Any], folder: Path) -> None:
 
 
 def _write_table(summary: Mapping[str, Any], path: Path) -> None:
-    columns = ("arm", "depth", "metric", "value", "low", "high", "lead")
+    columns = ("arm", "depth", "metric", "value", "low", "high", "seeds", "lead", "why")
     lead_of = {(one["arm"], one["metric"]): one["mean"] for one in summary["leads"]}
     last = {one["name"]: one["depths"][-1] for one in summary["encoders"]}
     with path.open("w", newline="", encoding="utf-8") as file:
