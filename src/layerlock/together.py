@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, reduce
 from itertools import count
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-import torch.distributed.nn  # defaults of its functions keep for good the group that is there at its first import
 from torch import Tensor, distributed, nn
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 
 from layerlock.errors import LayerlockError, one_line
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store  # not in every build of torch
 
 TIMEOUT = timedelta(minutes=30)
 """for a process to come to an exchange; the others wait as long where the first one indexes videos"""
@@ -111,6 +111,9 @@ def job() -> Iterator[None]:
 
 
 def _join() -> _Job:
+    import torch.distributed.nn  # the defaults of its functions keep a group that is there when it is first imported
+    from torch.distributed.distributed_c10d import PrefixStore
+
     number = next(_numbers)
     try:
         store = _store()
@@ -132,6 +135,8 @@ def _join() -> _Job:
 @cache
 def _store() -> Store:
     """Where the processes find each other; it outlives a job."""
+    from torch.distributed.rendezvous import rendezvous
+
     store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
     return store
 
@@ -190,6 +195,24 @@ def add_up(tensors: Sequence[Tensor], *, divisor: int = 1) -> int:
 
     Returns how many bytes each process gave to the others' sum.
     """
+
+    def sum_up(flat: Tensor) -> None:
+        distributed.all_reduce(flat)
+        if divisor > 1:
+            flat /= divisor
+
+    return _in_buckets(tensors, sum_up)
+
+
+def copy_first(tensors: Sequence[Tensor]) -> None:
+    """Puts those of the first process into the tensors of the others: what each computed by itself may be rounded in
+    another way on another machine.
+    """
+    _in_buckets(tensors, lambda flat: distributed.broadcast(flat, src=0))
+
+
+def _in_buckets(tensors: Sequence[Tensor], exchange: Callable[[Tensor], object]) -> int:
+    """Has an exchange change tensors, a bucket of them at a time; returns their bytes."""
     if _job is None or not tensors:
         return 0
     kind = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
@@ -201,9 +224,7 @@ def add_up(tensors: Sequence[Tensor], *, divisor: int = 1) -> int:
         flat = buffer[:room]
         torch.cat([tensor.detach().flatten() for tensor in bucket], out=flat)
         with _exchange(_job):
-            distributed.all_reduce(flat)
-        if divisor > 1:
-            flat /= divisor
+            exchange(flat)
         for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
             tensor.detach().copy_(part.view_as(tensor))
     return sum(rooms) * kind.itemsize
@@ -211,12 +232,13 @@ def add_up(tensors: Sequence[Tensor], *, divisor: int = 1) -> int:
 
 def _buckets(tensors: Sequence[Tensor], most: int) -> Iterator[list[Tensor]]:
     """Tensors in their order, so many together that they have `most` elements at most; larger ones are alone."""
-    bucket: list[Tensor] = []
+    bucket, room = list[Tensor](), 0
     for tensor in tensors:
-        if bucket and sum(each.numel() for each in bucket) + tensor.numel() > most:
+        if bucket and room + tensor.numel() > most:
             yield bucket
-            bucket = []
+            bucket, room = [], 0
         bucket.append(tensor)
+        room += tensor.numel()
     yield bucket
 
 
@@ -269,6 +291,8 @@ def _lost(job: _Job, broken: RuntimeError) -> LayerlockError:
     """The error of an exchange that did not come about; the first process that is left tells the user who is not."""
     job.over = True
     reason = _first_line(broken.with_traceback(None))  # its frames hold the group
+    if distributed.group.WORLD is not None:
+        distributed.group.WORLD.abort()  # what a GPU still waits for
     distributed.destroy_process_group()  # whoever waits for this process hears of it, and comes to the roll call
     others = range(job.size)
     there, hosts = {job.rank}, dict.fromkeys(others, "")

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
 def job(rank: int, folder: Path, port: int) -> None:
     """One of two processes; what it leaves behind is for the tests below."""
     torch.set_num_threads(1)
+    together.TIMEOUT = timedelta(seconds=60)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
     loop.open_source = lambda *_, **__: Noise(skips=23)  # type: ignore[assignment]
     for name, (changes, plan) in METHODS.items():
@@ -280,14 +282,15 @@ def test_the_command_tells_what_is_wrong_once(two: Path, name: str, text: str) -
     assert second == "2 "
 
 
-def started(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-    )
+@contextmanager
+def started(arguments: list[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as begun:
+        try:
+            yield begun
+        finally:
+            begun.kill()
 
 
 def wait_for_line(out: Path, step: int) -> None:
@@ -303,10 +306,10 @@ def test_torchrun_is_stopped_by_sigterm_and_its_run_goes_on_in_one_process(tmp_p
     (tmp_path / "world" / "bad.mp4").write_text("no video")
     command = ["pretrain", "layerlock-tiny", "--data", str(tmp_path / "world"), *SHORT, "--steps", "100000"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "layerlock"]
-    launcher = started([*torchrun, *command, "--out", str(tmp_path / "two")])
-    wait_for_line(tmp_path / "two", 4)
-    launcher.send_signal(signal.SIGTERM)
-    said, _ = launcher.communicate(timeout=60)
+    with started([*torchrun, *command, "--out", str(tmp_path / "two")]) as launcher:
+        wait_for_line(tmp_path / "two", 4)
+        launcher.send_signal(signal.SIGTERM)
+        said, _ = launcher.communicate(timeout=60)
     assert said.count("everything is saved") == 1
     (stopped,) = re.findall(r"stop: after step (\d+)", "\n".join(events(tmp_path / "two")))
     for how, out in ([*command, "--out"], "one"), (["pretrain", "layerlock-tiny", "--resume", "--out"], "two"):
@@ -323,11 +326,10 @@ def test_torchrun_is_stopped_by_sigterm_and_its_run_goes_on_in_one_process(tmp_p
 def test_a_process_that_is_killed_is_named_by_those_that_are_left(tmp_path: Path) -> None:
     job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     command = ["-m", "layerlock", "pretrain", "mae-tiny", *SHORT, "--steps", "100000", "--out", str(tmp_path)]
-    first, second = (started(command, **job, RANK=str(rank)) for rank in (0, 1))
-    wait_for_line(tmp_path, 1)
-    second.kill()
-    _, error = first.communicate(timeout=60)
-    second.communicate()
+    with started(command, **job, RANK="0") as first, started(command, **job, RANK="1") as second:
+        wait_for_line(tmp_path, 1)
+        second.kill()
+        _, error = first.communicate(timeout=60)
     assert first.returncode == 2
     assert f"ended, or did not come to an exchange for 30 minutes: 1 on {socket.gethostname()}" in error
 

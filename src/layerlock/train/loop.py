@@ -352,7 +352,9 @@ class Run:
         self.bar.say(f"step {self.step}: switch to {stage.frozen} frozen blocks, target {stage.targets}{why}")
 
     def start_heads(self, coming: Coming) -> None:
-        """Measures targets and solves new heads on the batches to come, as far as the config says so."""
+        """Measures targets and solves new heads on the batches to come, as far as the config says so; then what is new
+        is the same in all processes.
+        """
         solve = self.config.heads == "solved"
         clips = coming.peek(batches_needed(self.learner, self.config.batch, solve=solve))
         shown = ((self.shown(batch.to(self.device)), batch.index_b) for batch in clips)
@@ -363,6 +365,7 @@ class Run:
                 told = f"explains {start.explained:.3f} of its target on clips held out"
                 told = "nothing held out to tell what it explains" if math.isnan(start.explained) else told
                 self.tell("head", f"{name} {told}; solved on {start.tokens} tokens")
+        together.copy_first(list(self.learner.state().values()))
 
     def write_line(self, figures: StepFigures) -> dict[str, Any]:
         """Writes a line of `metrics.jsonl`, and returns it; what depends on the machine and the moment stands under

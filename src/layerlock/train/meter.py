@@ -22,6 +22,7 @@ class Meter:
         self._values: dict[str, list[Tensor]] = {
             name: list(values.unbind()) for name, values in (pending or {}).items()
         }
+        self._averaged = {name: len(values) for name, values in self._values.items()}
 
     def add(self, figures: Mapping[str, Tensor]) -> None:
         """The figures of one step."""
@@ -31,7 +32,10 @@ class Meter:
     def pending(self) -> dict[str, Tensor]:
         """All values not yet logged, `[steps]` by name, as means over the processes of the job."""
         stacked = {name: torch.stack(values) for name, values in self._values.items() if values}
-        together.average(list(stacked.values()))
+        new = [values[self._averaged.get(name, 0) :] for name, values in stacked.items()]
+        together.average([values for values in new if len(values)])
+        self._values = {name: list(values.unbind()) for name, values in stacked.items()}
+        self._averaged = {name: len(values) for name, values in stacked.items()}
         return stacked
 
     def first_bad(self) -> tuple[int, str] | None:
@@ -49,6 +53,7 @@ class Meter:
         """Means by name since the last drain."""
         means = {name: float(values.double().mean()) for name, values in self.pending().items()}
         self._values.clear()
+        self._averaged.clear()
         return means
 
 
