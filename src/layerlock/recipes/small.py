@@ -74,7 +74,7 @@ NANO = Scale(
     live=(2, 4, 6),
     ladder=JointEmbedding(climb=True, start=0.5, interval=0.1, first=1, jump=2, last=6),
     teacher_decay=0.99,
-    blockwise=Blockwise(parts=4),
+    blockwise=Blockwise(parts=4, patches="motion"),
     published="hf:MCG-NJU/videomae-base",
 )
 TINY = Scale(

@@ -23,12 +23,13 @@ def arms(base: Config, parts: Sequence[int]) -> dict[str, Config]:
     - under deep supervision, with the same losses and no stopped gradient: this separates the place of the losses from
       the locality of their gradients.
     """
-    found = {BASELINE: replace(base, plan=Blockwise(regime="end-to-end", parts=1))}
+    patches = base.plan.patches if isinstance(base.plan, Blockwise) else Blockwise.patches
+    found = {BASELINE: replace(base, plan=Blockwise(regime="end-to-end", parts=1, patches=patches))}
     for count in parts:
         cuts = tuple(round(base.model.depth * part / count) for part in range(1, count + 1))
 
         def cut(count: int = count, cuts: tuple[int, ...] = cuts, **regime: Any) -> Config:
-            return replace(base, plan=Blockwise(parts=count, cuts=cuts, **regime))
+            return replace(base, plan=Blockwise(parts=count, cuts=cuts, patches=patches, **regime))
 
         # each part has the warm-up and the cosine of a run of its own
         own = replace(base.optim, warmup=base.optim.warmup / count, mini_warmup=0.0, cycles=count)

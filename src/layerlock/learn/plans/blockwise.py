@@ -7,14 +7,15 @@ from typing import Literal
 
 from layerlock.learn.plan import FixedPlan, Stage, Tap
 from layerlock.learn.plans.freezing import spread
-from layerlock.learn.targets import PatchTarget
+from layerlock.learn.targets import PatchKind, PatchTarget
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blockwise:
     """Blockwise learning (Roemer and Dickscheid, 2026) and its controls: the encoder cut into parts, local losses.
 
-    Every part has a decoder of its own, which reconstructs the normalised pixels of masked patches from its output.
+    Every part has a decoder of its own, which reconstructs masked patches from its output: in the paper their
+    normalised pixels.
     `simultaneous`: all parts at once, no gradient crosses a cut. `sequential`: one part after the other, those below
     frozen. `deep-supervision`: the same losses at once, gradients cross. `end-to-end`: the last loss alone.
     """
@@ -27,6 +28,8 @@ class Blockwise:
     """last block of each part, rising to the encoder's last, where parts are not equal: as many as `parts`"""
     times: tuple[float, ...] = ()
     """sequential: where the parts after the first begin, as fractions of the run; () for equal shares"""
+    patches: PatchKind = "normalized"
+    """what of the patches is predicted: pixels, each patch's with mean 0 and deviation 1, or changes over time"""
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, a line each."""
@@ -58,15 +61,14 @@ class Blockwise:
         ends = self.boundaries(encoder_depth)
         if self.regime != "sequential":
             kept = ends[-1:] if self.regime == "end-to-end" else ends
-            taps = tuple(_local(end, detach=self.regime == "simultaneous") for end in kept)
+            taps = tuple(self._local(end, detach=self.regime == "simultaneous") for end in kept)
             return FixedPlan(((0, Stage(frozen=0, last=encoder_depth, taps=taps)),))
         begins = [0, *ends[:-1]]
-        stages = [Stage(frozen=a, last=b, taps=(_local(b),)) for a, b in zip(begins, ends, strict=True)]
+        stages = [Stage(frozen=a, last=b, taps=(self._local(b),)) for a, b in zip(begins, ends, strict=True)]
         times = [0.0, *(self.times or [part / len(ends) for part in range(1, len(ends))])]
         if len(times) != len(stages):
             raise ValueError(f"plan.times: {len(self.times)} times for {len(stages) - 1} parts after the first")
         return spread(stages, times, steps)
 
-
-def _local(depth: int, *, detach: bool = False) -> Tap:
-    return Tap(depth=depth, target=PatchTarget("normalized"), masked=True, detach=detach)
+    def _local(self, depth: int, *, detach: bool = False) -> Tap:
+        return Tap(depth=depth, target=PatchTarget(self.patches), masked=True, detach=detach)
