@@ -218,6 +218,23 @@ def test_a_clip_whose_features_are_not_finite_is_listed_and_does_not_count(world
     assert None not in values(found, "effective rank")
 
 
+class BrokenInTheDark(Encoder):
+    """An encoder whose features of a mostly black clip are not finite."""
+
+    def forward_intermediates(self, video_btchw: Tensor, indices: Sequence[int], **options: Any) -> list[Tensor]:
+        dark_b = (video_btchw == 0).flatten(1).float().mean(1) > 0.9
+        features = super().forward_intermediates(video_btchw, indices, **options)
+        return [torch.where(dark_b[:, None, None], torch.nan, x_bnd) for x_bnd in features]
+
+
+def test_a_clip_of_which_one_patch_gives_nothing_finite_does_not_count(world: Path, tmp_path: Path) -> None:
+    dark = BrokenInTheDark.random(MODEL, SHAPE, seed=2)
+    dark.name = "dark"
+    assert analyze(dark, world, tmp_path / "whole")["clips"] == VIDEOS
+    with pytest.raises(LayerlockError, match="0 of 26 videos could be used.*the features of dark after block 0"):
+        analyze(dark, world, tmp_path / "one patch", occlusion=True)
+
+
 def test_videos_without_a_class_are_no_class(world: Path, tmp_path: Path) -> None:
     videos = sorted(world.rglob("*.mp4"))[:12]
     rows = [f"{video},{'ab'[number % 2] if number < 8 else ''}" for number, video in enumerate(videos)]

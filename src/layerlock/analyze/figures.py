@@ -109,9 +109,10 @@ class Figures:
         """The clips of some rows; those whose features are not finite somewhere do not count."""
         if not seen.rows:
             return
-        for place, finite_b in finite_clips(seen.features).items():
-            lost = [row for row, finite in zip(seen.rows, finite_b.tolist(), strict=True) if not finite]
-            self.not_finite |= dict.fromkeys(lost, not_finite(place))
+        for features in (seen.features, seen.one_patch, seen.views):
+            for place, finite_b in finite_clips(features).items():
+                lost = [row for row, finite in zip(seen.rows, finite_b.tolist(), strict=True) if not finite]
+                self.not_finite |= dict.fromkeys(lost, not_finite(place))
         seen = seen.take([at for at, row in enumerate(seen.rows) if row not in self.not_finite])
         self.clips += len(seen.rows)
         pooled = {place: seen.features[place].mean(1).cpu() for place in self.places}
