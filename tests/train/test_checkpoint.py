@@ -40,7 +40,7 @@ def update(made: Learner, optimizer: torch.optim.Optimizer) -> float:
 def save(folder: Path, step: int, made: Learner, optimizer: torch.optim.AdamW, **changes: Any) -> Path:
     pending, keep = changes.pop("pending", {}), changes.pop("keep", 2)
     fields: dict[str, Any] = {"log": (), "monitor": {}, "skipped": [], "data": "noise", "plan": {}, "stage": {}}
-    fields |= {"device": "cpu", "precision": "fp32", "networks": {}}
+    fields |= {"device": "cpu", "precision": "fp32", "networks": {}, "threads": 1, "processes": 1}
     facts = checkpoint.Facts(step=step, **(fields | changes))
     return checkpoint.save(folder, learner=made, optimizer=optimizer, pending=pending, keep=keep, facts=facts)
 

@@ -255,6 +255,8 @@ def test_a_run_is_resumed_with_the_same_bits_by_as_many_and_up_to_rounding_by_ot
     train(settings(tmp_path / "run", {}), resume=True, quiet=True)
     assert_alike(tmp_path / "run", two / LOCK, "two, then one")
     assert_alike(two / "of one", two / LOCK, "one, then two")
+    assert any("with 2 processes, before with 1: from here on" in text for text in events(two / "of one"))
+    assert not any("warning" in text for text in events(two / "resumed"))
 
 
 @pytest.mark.parametrize("name", FAULTS)

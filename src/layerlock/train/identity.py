@@ -20,7 +20,7 @@ from layerlock.train.same_plan import differences
 class Identity:
     """`data` is the fingerprint of the source, `plan` what tells the plan from others (`plan_facts`), `networks` the
     fingerprints of the frozen encoders whose features are targets, `device` and `precision` what was computed on and
-    in, `auto` resolved, `threads` how many shared a batch on a CPU (0 elsewhere).
+    in, `auto` resolved, `threads` how many shared a batch on a CPU (0 elsewhere), `processes` how many a job has.
     """
 
     data: str
@@ -29,10 +29,12 @@ class Identity:
     device: str
     precision: str
     threads: int
+    processes: int
 
     def refuse_another(self, began: Identity, config: Config) -> None:
         """Raises LayerlockError where the data, ConfigError where the plan or the precision are not those that a run
-        began with. Another device, and another number of threads, is none: they compute the same up to rounding.
+        began with. Another device, and other numbers of threads and processes, are none: they compute the same up to
+        rounding.
         """
         if began.data != self.data:
             raise LayerlockError(

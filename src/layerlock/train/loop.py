@@ -180,6 +180,7 @@ class Run:
             networks=fingerprints({name for stage in stages for name in stage.networks}, config.clip.frames),
             **resolved(device, pick_precision(config.run, device)),
             threads=torch.get_num_threads() if device.type == "cpu" else 0,
+            processes=together.size(),
         )
         self.labels = None if observes(plan) else {stage.label(tap) for stage in stages for tap in stage.taps}
         self.meter = Meter({n: v.to(self.device) for n, v in state.pending.items()} if state else None)
@@ -221,6 +222,9 @@ class Run:
             self.tell("resume", f"from {before.folder}")
             if before.device != own.device:
                 self.warn(f"on {own.device}, before on {before.device}: from here on the same only up to rounding")
+            elif before.processes != own.processes:
+                told = f"with {own.processes} processes, before with {before.processes}"
+                self.warn(f"{told}: from here on the same only up to rounding")
             elif before.threads != own.threads:
                 told = f"on {own.threads} threads, before on {before.threads}"
                 self.warn(f"{told}: from here on the same only up to rounding; --run.threads sets their number")
