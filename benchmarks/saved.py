@@ -33,10 +33,7 @@ class SavedForBackward(saved_tensors_hooks):
 
     def _pack(self, tensor: Tensor) -> _Kept:
         kept, storage = _Kept(tensor), tensor.untyped_storage()
-        where, size = (
-            storage._cdata,
-            storage.nbytes(),
-        )  # the address of the storage itself: tensors on meta have no other
+        where, size = storage._cdata, storage.nbytes()  # data of tensors on meta have no address
         if where not in self._constant:
             if not self._views[where]:
                 self.live += size

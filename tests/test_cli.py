@@ -73,7 +73,7 @@ def test_recipes_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str
 def test_a_recipe_is_told_whole(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "recipes", "vjepa-l")
     assert code == 0
-    for words in ("Table 9", "SSv2 52.1", "H100 hours at 40% of 67 TFLOP/s (fp32)", "AdamW betas"):
+    for words in ("Table 9", "SSv2 52.1", "H100 hours at 30% of 67 TFLOP/s (fp32)", "AdamW betas"):
         assert words in out
     code, _, err = call(capsys, "recipes", "vjepa-xl")
     assert code == 2
@@ -95,7 +95,7 @@ def test_a_dry_run_prints_config_and_stages_and_touches_nothing(
     assert re.search(r"180-210\W+1\W+h1", out)
     assert re.search(r"270-300\W+4\W+h4", out)
     assert "FLOPs" in out
-    assert "H100 hours at 40% of 989 TFLOP/s (bf16)" in out
+    assert "H100 hours at 30% of 989 TFLOP/s (bf16)" in out
     assert "M parameters" in out
 
 

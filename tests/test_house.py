@@ -10,7 +10,8 @@ SRC = REPOSITORY / "src" / "layerlock"
 FLOORS = [
     ["__main__"],
     ["cli"],
-    ["dry_run", "show"],
+    ["dry_run"],
+    ["show"],
     ["studies"],
     ["api"],
     ["recipes"],

@@ -17,7 +17,8 @@ from printed import printed
 
 import layerlock
 from layerlock.api import describe_recipe
-from layerlock.budget import budget, foretold, h100_hours, total_flops
+from layerlock.budget.devices import ASSUMED, DEVICES, Machine
+from layerlock.budget.stages import MICRO_TRAFFIC, budget, foretold, total
 from layerlock.config import Config, RunConfig
 from layerlock.dry_run import show
 from layerlock.encoders.published import PUBLISHED
@@ -276,13 +277,17 @@ def test_a_budget_adds_up_the_stages() -> None:
     stages = budget(made)
     assert [(each.begin, each.end) for each in stages] == [(0, 6), (6, 7), (7, 8), (8, 9), (9, 10)]
     by_hand = sum(32 * made.cost(made.build_plan().stage(step, ())).total for step in range(10))
-    assert total_flops(made, stages) == by_hand
+    assert total(made, stages, Machine()).flops == by_hand
 
 
-@pytest.mark.parametrize(("precision", "seconds"), [("auto", 2.5), ("bf16", 2.5), ("fp32", 2.5 * 989 / 67)])
-def test_hours_are_those_of_the_precision_at_40_percent_of_its_peak(precision: Any, seconds: float) -> None:
+@pytest.mark.parametrize(("precision", "rate"), [("auto", 989e12), ("bf16", 989e12), ("fp32", 67e12)])
+def test_hours_are_those_of_the_precisions_peak_and_of_the_memorys_bandwidth(precision: Any, rate: float) -> None:
     made = replace(recipe("mae-tiny"), run=RunConfig(precision=precision))
-    assert h100_hours(made, 989e12) * 3600 == pytest.approx(seconds)
+    (stage,) = budget(made)
+    moved = (MICRO_TRAFFIC + 7 * 4) * stage.live
+    seconds = stage.clip.total * made.batch / (ASSUMED.share * rate) + moved / DEVICES["h100"].bandwidth
+    assert stage.step_seconds == pytest.approx(seconds)
+    assert total(made, (stage,), Machine()).hours == pytest.approx(seconds * made.steps / 3600)
 
 
 def test_the_page_of_recipes_is_what_the_recipes_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +302,7 @@ def test_a_row_of_the_page_says_what_a_recipe_costs() -> None:
     block = {n: 2 * n * weights + 4 * n * n * 1664 for n in (78, 1568 + 78)}
     forward = 44 * block[78] + 4 * block[1646] + 2 * 1568 * 1664 * 1536
     assert float(cells[4]) == pytest.approx(3 * forward * 2048 * 488_282, rel=0.01)
-    assert float(cells[5].replace(",", "")) == pytest.approx(float(cells[4]) / (0.4 * 989e12) / 3600, rel=0.01)
+    assert float(cells[5].replace(",", "")) == pytest.approx(float(cells[4]) / (0.3 * 989e12) / 3600, rel=0.01)
 
 
 def test_the_shapes_of_published_networks_are_transformers_defaults() -> None:
@@ -362,12 +367,12 @@ def test_what_a_plan_costs_that_observes_is_told_as_unknown(capsys: pytest.Captu
     assert not foretold(budget(made))
     assert foretold(budget(recipe("layerlock-tiny")))
     throughout = made.steps * made.batch * made.cost(only.stage).total
-    assert total_flops(made, [only]) == throughout
+    assert total(made, [only], Machine()).flops == throughout
     show(made)
     shown = capsys.readouterr().out
     assert f"{UNKNOWN}; throughout in its first stage {throughout:.3g} FLOPs" in shown
     assert re.search(r"│ 0-\? +│ +0 │ pixels", shown)
-    assert "stays in its first stage" not in shown
+    assert "of a run that stays in its first stage" not in shown
     assert UNKNOWN in describe_recipe(made.recipe)
     (line,) = [line for line in markdown().splitlines() if line.startswith("| `layerlock-plateau-tiny` |")]
     assert "| unknown | unknown |" in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -10,11 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerlock import together
-from layerlock.budget import budget, cost_in_words
+from layerlock.budget.devices import ASSUMED, Device, Machine, Utilisation, device_of
+from layerlock.budget.fit import Fit, bytes_of
+from layerlock.budget.fit import fit as _fit
+from layerlock.budget.forecast import Forecast, check, forecast, with_clips
+from layerlock.budget.stages import budget, precision
+from layerlock.budget.words import cost_in_words
 from layerlock.config import Config, load_config
 from layerlock.data.index import Index, build_index
 from layerlock.data.targets import ColumnKind
-from layerlock.errors import LayerlockError, one_line
+from layerlock.errors import ConfigError, LayerlockError, one_line
 from layerlock.features.embeddings import Embeddings, Per
 from layerlock.features.whitening import Whitening
 from layerlock.learn.plan import Plan
@@ -25,7 +31,7 @@ from layerlock.progress import INDEXING, Progress
 from layerlock.recipes import RECIPES
 from layerlock.recipes import recipe as _recipe
 from layerlock.train import checkpoint
-from layerlock.train.device import pick_device
+from layerlock.train.device import pick_device, pick_precision
 from layerlock.train.folder import RunFolder
 from layerlock.train.loop import Outcome, train
 
@@ -42,10 +48,12 @@ __all__ = [
     "describe_recipe",
     "embed",
     "evaluate",
+    "fit",
     "index",
     "info",
     "list_recipes",
     "load",
+    "plan",
     "pretrain",
     "recipe",
     "synth",
@@ -86,6 +94,95 @@ def recipe(name: str, **changes: Any) -> Config:
     if unknown:
         raise LayerlockError(f"a config has no field {', '.join(unknown)}")
     return dataclasses.replace(config, **changes)
+
+
+@put_back()
+def plan(
+    config: Config | str,
+    own: Plan | None = None,
+    *,
+    device: str = "h100",
+    gpus: int = 1,
+    clips: float | None = None,
+    mfu: float | None = None,
+    watts: float | None = None,
+    price: float | None = None,
+    currency: str = "",
+    out: str | Path | None = None,
+    quiet: bool = False,
+) -> Forecast:
+    """What a run will take, stage by stage: FLOPs, bytes, hours, energy, money; no model is built (docs/plan.md).
+
+    `config` is a config or the name of a recipe, `own` a plan as for `pretrain`. `device` is h100, h200, a100, cpu, or
+    `measured`: then a few steps of each stage are timed on this machine with random clips. `gpus` devices divide the
+    batch; `clips` set the steps; `mfu` is the share of the device's peak that is reached, `watts` its power, `price`
+    that of a device hour. With `out` leaves `plan.html` and `plan.json` in that folder. Raises ConfigError for what
+    cannot be trained or planned.
+    """
+    config = recipe(config) if isinstance(config, str) else config
+    config = config if clips is None else with_clips(config, clips)
+    utilisation = ASSUMED if mfu is None else Utilisation(share=mfu, source="as given")
+    seconds: list[float] = []
+    if device == "measured":
+        if gpus != 1 or mfu is not None:
+            raise ConfigError(["device: measured is this machine as it is, without gpus and mfu"])
+        config, hardware = _this_machine(config)
+        machine = Machine(device=hardware, price=math.nan if price is None else price, currency=currency)
+    else:
+        hardware = device_of(device)
+        machine = Machine(
+            device=hardware,
+            gpus=gpus,
+            utilisation=utilisation,
+            price=math.nan if price is None else price,
+            currency=currency,
+        )
+    if watts is not None:
+        if not 0 < watts < math.inf:
+            raise ConfigError([f"watts: {watts} is not a power"])
+        machine = dataclasses.replace(machine, device=dataclasses.replace(hardware, watts=watts))
+    checked = check(config, machine, own)
+    if device == "measured":
+        from layerlock.train.timing import step_seconds
+
+        stages = [each.stage for each in budget(config, checked, machine)]
+        seconds = step_seconds(config, stages, quiet=quiet)
+    found = forecast(config, own, machine, seconds=seconds)
+    if out is not None:
+        from layerlock.report.plan import write_plan
+
+        write_plan(found, Path(out))
+    return found
+
+
+def _this_machine(config: Config) -> tuple[Config, Device]:
+    """The config in the precision that it has here, and what computes it."""
+    from layerlock.train.timing import machine_in_words, memory_of
+
+    device = pick_device(config.run.device)
+    compute = pick_precision(config.run, device)
+    run = dataclasses.replace(config.run, precision="bf16" if compute.itemsize == 2 else "fp32")
+    config = dataclasses.replace(config, run=run)
+    return config, Device(
+        name="measured",
+        words=machine_in_words(device),
+        peak={precision(config): math.nan},
+        memory=memory_of(device),
+        bandwidth=math.nan,
+        watts=math.nan,
+        source="this machine",
+        cpu=device.type == "cpu",
+    )
+
+
+def fit(found: Forecast, memory: str | float) -> tuple[Fit, ...]:
+    """Settings of a forecast's run that fit into `memory` of one device, bytes or `24GB`, the best first.
+
+    Raises ConfigError where nothing fits.
+    """
+    if found.measured:
+        raise ConfigError(["fit: times of other settings are not measured; name a device instead of measured"])
+    return _fit(found.config, found.machine, bytes_of(memory) if isinstance(memory, str) else memory)
 
 
 @put_back()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -28,6 +29,8 @@ from layerlock.show import (
     show_embeddings,
     show_evaluation,
     show_facts,
+    show_fit,
+    show_plan,
     show_recipe,
     show_recipes,
     show_study,
@@ -56,8 +59,7 @@ class PretrainArguments:
     overwrite: bool = False
     """Replace the run that is at --out."""
     dry_run: bool = False
-    """Print the resolved config, the stages with their steps, parameters and FLOPs, and other maskings' FLOPs; touch
-    nothing."""
+    """Print the resolved config, what `layerlock plan` prints of it, and other maskings' FLOPs; touch nothing."""
 
 
 def pretrain(arguments: Sequence[str]) -> int:
@@ -88,13 +90,88 @@ def pretrain(arguments: Sequence[str]) -> int:
 
 def pretrain_arguments(arguments: Sequence[str]) -> PretrainArguments:
     """What `layerlock pretrain RECIPE ...` is told, with the recipe's values where it is told nothing."""
+    return _with_config(PretrainArguments, "pretrain", arguments)
+
+
+PLAN_USAGE = """usage: layerlock plan RECIPE [--device h100|h200|a100|cpu|measured] [--gpus N] [--clips N] [--fit 24GB]
+                      [--price 2.50EUR] [--watts W] [--mfu 0.3] [--out DIR] [--any.field VALUE]
+
+`layerlock plan RECIPE --help` lists all fields; docs/plan.md says what the figures are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanArguments:
+    """What a run will take, stage by stage: FLOPs, bytes, hours, energy, money; beside a run that freezes nothing."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+    device: str = "h100"
+    """h100, h200, a100, cpu, or measured: a few steps of each stage are timed on this machine"""
+    gpus: int = 1
+    """devices that divide the batch"""
+    clips: float | None = None
+    """clips of the whole run, 250e6 for example; the steps follow"""
+    fit: str | None = None
+    """memory of a device, 24GB for example: propose settings that fit"""
+    price: str | None = None
+    """of a device hour, with a currency or without: 2.50EUR"""
+    watts: float | None = None
+    """power of a device; None: its board power"""
+    mfu: float | None = None
+    """share of the device's peak that is reached; None: an assumption"""
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """`layerlock plan RECIPE ...`; --out is the folder of the page."""
+    if not arguments or arguments[0].startswith("-"):
+        asked = "--help" in arguments or "-h" in arguments
+        print(PLAN_USAGE, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    given = _with_config(PlanArguments, "plan", arguments)
+    if given.clips is not None and _given(arguments, "--steps") is not None:
+        raise ConfigError(["clips: set steps or clips, not both"])
+    price, currency = _price(given.price)
+    folder = _given(arguments, "--out")
+    found = api.plan(
+        given.config,
+        device=given.device,
+        gpus=given.gpus,
+        clips=given.clips,
+        mfu=given.mfu,
+        watts=given.watts,
+        price=price,
+        currency=currency,
+        out=folder,
+    )
+    show_plan(found)
+    if given.fit is not None:
+        show_fit(arguments[0], api.fit(found, given.fit), found.machine)
+    if folder is not None:
+        print(f"page: {path_name(Path(folder) / 'plan.html')}")
+    return 0
+
+
+def _price(text: str | None) -> tuple[float | None, str]:
+    """`2.50EUR` as a number and a currency. ConfigError for anything else."""
+    if text is None:
+        return None, ""
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([A-Za-z]{3})?", text.strip())
+    if found is None:
+        raise ConfigError([f"price: {text!r} is no price of a device hour; write 2.50 or 2.50EUR"])
+    return float(found.group(1)), (found.group(2) or "").upper()
+
+
+Arguments = TypeVar("Arguments", bound=PretrainArguments | PlanArguments)
+
+
+def _with_config(kind: type[Arguments], verb: str, arguments: Sequence[str]) -> Arguments:
+    """What `layerlock VERB RECIPE ...` is told, with the recipe's values where it is told nothing."""
     config = _of_kinds(_defaults(arguments), arguments)
-    kind = _with_kinds(config)
+    made = _with_kinds(kind, config)
     return tyro.cli(
-        kind,
+        made,
         args=list(arguments[1:]),
-        default=kind(config=config),
-        prog=f"layerlock pretrain {arguments[0]}",
+        default=made(config=config),
+        prog=f"layerlock {verb} {arguments[0]}",
         console_outputs=together.leads(),
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
     )
@@ -116,7 +193,7 @@ def _defaults(arguments: Sequence[str]) -> Config:
     return before
 
 
-def _with_kinds(config: Config) -> type[PretrainArguments]:
+def _with_kinds(base: type[Arguments], config: Config) -> type[Arguments]:
     """The arguments with a choice of kind for each field that has several; those of `config` are the defaults."""
     fields = [
         (
@@ -131,8 +208,8 @@ def _with_kinds(config: Config) -> type[PretrainArguments]:
         )
         for name, kinds in kinds_of(Config).items()
     ]
-    made = make_dataclass(PretrainArguments.__name__, fields, bases=(PretrainArguments,), frozen=True, kw_only=True)
-    made.__doc__ = PretrainArguments.__doc__
+    made = make_dataclass(base.__name__, fields, bases=(base,), frozen=True, kw_only=True)
+    made.__doc__ = base.__doc__
     return made
 
 
@@ -405,6 +482,10 @@ def _pretrain_entry(recipe: tyro.conf.Positional[str]) -> None:
     """Train an encoder: layerlock pretrain RECIPE --data PATH --out RUN."""
 
 
+def _plan_entry(recipe: tyro.conf.Positional[str]) -> None:
+    """What a run will take, stage by stage: layerlock plan RECIPE --device h100."""
+
+
 def _evaluate_entry(encoder: tyro.conf.Positional[str]) -> None:
     """Train readouts on frozen features of an encoder: layerlock evaluate ENCODER --task TASK --data PATH."""
 
@@ -419,6 +500,7 @@ def _analyze_entry(what: tyro.conf.Positional[Literal["depth"]]) -> None:
 
 VERBS: dict[str, Callable[..., Any]] = {
     "pretrain": _pretrain_entry,
+    "plan": _plan_entry,
     "recipes": recipes,
     "synth": synth,
     "embed": embed,
@@ -437,6 +519,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if given[:1] == ["pretrain"]:
             raise SystemExit(pretrain(given[1:]))
+        if given[:1] == ["plan"]:
+            raise SystemExit(plan(given[1:]))
         if given[:1] == ["evaluate"]:
             raise SystemExit(evaluate(given[1:]))
         if given[:1] == ["analyze"]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from layerlock.budget import words as budget_words
+from layerlock.budget.devices import Machine
+from layerlock.budget.fit import Fit
+from layerlock.budget.forecast import Forecast
+from layerlock.budget.stages import foretold
+from layerlock.budget.words import bytes_text, hours_text
 from layerlock.data.index.listing import printable
 from layerlock.evaluation import words
 from layerlock.evaluation.results import Evaluation
 from layerlock.features.embeddings import Embeddings
+from layerlock.learn.observed import UNKNOWN
+from layerlock.model.cost import backbone_parameters
+from layerlock.recipes import RECIPES
 
 WIDEST = 240
 """columns that a table may take: broken cells could not be read"""
@@ -121,3 +131,71 @@ def show_study(found: Mapping[str, Any], out: Path) -> None:
     print(f"in brackets {found['bands']}, after them the mean lead over the baseline")
     print(f"figures: {path_name(out / 'study.csv')}")
     print(f"report:  {path_name(out / 'report.html')}")
+
+
+PARTS = ("encoder", "decoder", "heads", "target")
+
+
+def show_plan(found: Forecast) -> None:
+    """Prints what each stage costs and holds, what the run takes beside others, and what that rests on."""
+    console = Console(highlight=False, soft_wrap=True, width=WIDEST)
+    console.print(_flops_table(found))
+    tables = {budget_words.on_what(found): budget_words.stage_lines(found)}
+    tables[f"{found.config.steps * found.config.batch:.4g} clips"] = budget_words.run_lines(found)
+    for title, (head, rows) in tables.items():
+        drawn = Table(title=title)
+        for number, name in enumerate(head):
+            drawn.add_column(name, justify="right" if number else "left")
+        for row in rows:
+            drawn.add_row(*row)
+        console.print(drawn)
+    for sentence in budget_words.sentences(found):
+        console.print(sentence, markup=False)
+    made = RECIPES.get(found.config.recipe)
+    if made is not None and made.saves:
+        console.print(f"The paper's own figures: {made.saves}; docs/plan.md says what differs.", markup=False)
+
+
+def _flops_table(found: Forecast) -> Table:
+    config = found.config
+    table = Table(
+        title=f"{config.recipe}: {backbone_parameters(config.model, config.tokens) / 1e6:,.1f} M parameters, "
+        f"{config.tokens} tokens, {config.context_tokens} of them context"
+    )
+    for name in ("steps", "frozen", "targets", "trained", "GFLOPs a clip", "x stage 1", *PARTS):
+        table.add_column(name, justify="left" if name in ("steps", "targets") else "right")
+    first = found.stages[0].clip.total
+    for each in found.stages:
+        cost = each.clip
+        table.add_row(
+            budget_words.steps_text(each),
+            str(each.stage.frozen),
+            each.stage.targets,
+            "unknown" if math.isnan(each.live) else f"{each.live / 1e6:,.1f} M",
+            f"{cost.total / 1e9:,.2f}",
+            f"{cost.total / first:.2f}",
+            *(_part(getattr(cost, part), cost.total) for part in PARTS),
+        )
+    if not foretold(found.stages):
+        table.add_row("?", "?", UNKNOWN)
+    return table
+
+
+def _part(flops: int, total: int) -> str:
+    """GFLOPs of a part, three digits of them, and its share."""
+    return f"{flops / 1e9:#.3g} ({flops / total:.0%})" if flops else "0"
+
+
+def show_fit(recipe: str, found: Sequence[Fit], machine: Machine) -> None:
+    """Prints settings that fit into memory, the best first, and the command with them."""
+    title = f"what fits into {bytes_text(found[0].limit)}"
+    table = Table("options", "clips a micro-batch", "peak", f"{machine.device.name.upper()} hours", title=title)
+    for each in found:
+        figures = (str(each.micro), bytes_text(each.total.peak), hours_text(each.total.device_hours))
+        table.add_row(each.options or "none needed", *figures)
+    console = Console(highlight=False, soft_wrap=True, width=WIDEST)
+    console.print(table)
+    console.print(f"layerlock pretrain {recipe} {found[0].options}".rstrip(), markup=False)
+    console.print("with the fields that were set here.")
+    if "--plan.latent-fraction" in found[0].options:
+        console.print("It changes what is learned: nothing fits with the run's own share of the patches.")

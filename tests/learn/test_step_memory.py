@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
+from weakref import finalize
 
 import pytest
 import torch
 from saved import SavedForBackward
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from layerlock.budget.devices import DEVICES, Machine
+from layerlock.budget.stages import stage_budget
 from layerlock.config import Config
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import Counts
@@ -128,6 +133,76 @@ def test_bytes_of_the_papers_models_are_those_that_are_kept(name: str, picked: t
 def test_bytes_follow_the_way_positions_are_told(position: Any) -> None:
     made = recipe("layerlock-multi-tiny")
     assert_measured(replace(made, model=replace(made.model, position=position, final_norm=True)), "meta", BF16)
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of all storages that operators return, as long as they live: `live` now, `peak` the most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.sizes: dict[int, int] = {}
+
+    def add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.sizes:
+            self.sizes[storage._cdata] = storage.nbytes()
+            self.live += storage.nbytes()
+            self.peak = max(self.peak, self.live)
+            finalize(storage, self.remove, storage._cdata)
+
+    def remove(self, where: int) -> None:
+        self.live -= self.sizes.pop(where)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self.add(tensor)
+        return out
+
+
+@pytest.mark.usefixtures("fused")
+@pytest.mark.parametrize(
+    ("name", "micro", "accumulate", "recompute"),
+    [
+        ("layerlock-tiny", 32, 1, False),
+        ("layerlock-tiny", 32, 2, False),
+        ("live-latents-tiny", 16, 1, False),
+        ("videomae-small", 16, 1, False),
+        ("vjepa-layerlock-tiny", 24, 1, False),
+        ("blockwise-sequential-tiny", 16, 1, False),
+        ("deep-supervision-tiny", 16, 1, False),
+        ("vit-g-250m-freeze", 64, 1, False),
+        ("vit-g-250m-freeze", 64, 2, False),
+        ("vit-g-250m-freeze", 64, 1, True),
+        ("vit-b-50m-layerlock", 16, 1, False),
+    ],
+)
+def test_the_peak_is_that_of_all_that_lives(name: str, micro: int, accumulate: int, recompute: bool) -> None:
+    made = recipe(name)
+    made = replace(
+        made,
+        batch=micro * accumulate,
+        optim=replace(made.optim, accumulate=accumulate),
+        run=replace(made.run, recompute=recompute),
+    )
+    stages = [stage for _, stage in timeline(made.build_plan(), made.steps)]
+    for stage in (stages[0], stages[-1]):
+        with torch.device("meta"):
+            learner = Learner(
+                made.model, made.grid, made.masking, made.decoder, stage, compute=BF16, recompute=recompute
+            )
+            moments = [torch.empty_like(p) for p in learner.live().values() for _ in range(2)]
+        live = Live()
+        for tensor in (*learner.parameters(), *moments):
+            live.add(tensor)
+        with live:
+            for _ in range(accumulate):
+                shape = (micro, made.clip.frames, 3, made.clip.size, made.clip.size)
+                learner.step(torch.empty(shape, dtype=torch.uint8, device="meta"), torch.arange(micro))
+        budget = stage_budget(made, stage, 0, 1, Machine(device=DEVICES["h100"]))
+        assert budget.peak == pytest.approx(live.peak, rel=0.05), f"{stage.frozen} frozen"
 
 
 @pytest.mark.parametrize("name", ["layerlock-tiny", "live-latents-tiny", "blockwise-tiny", "vjepa-layerlock-tiny"])

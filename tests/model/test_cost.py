@@ -11,13 +11,12 @@ from tiny import GRID, MODEL, TOKENS
 from torch.utils.flop_counter import FlopCounterMode
 
 from layerlock.config import Config
-from layerlock.dry_run import live_parameters
 from layerlock.learn.learner import Learner
 from layerlock.learn.masking import TubeMasking
 from layerlock.learn.plan import FixedPlan
 from layerlock.learn.plans import JointEmbedding, Progressive
 from layerlock.learn.targets import FeatureTarget
-from layerlock.model.cost import backbone_parameters, block_flops, dense_flops, encoder_flops
+from layerlock.model.cost import Numerics, backbone_parameters, block_flops, dense_flops, encoder_flops
 from layerlock.model.sizes import SIZES, vit
 from layerlock.model.vit import Position, ViT
 from layerlock.recipes import recipe
@@ -44,7 +43,7 @@ def assert_counted(config: Config, picked: list[int] | None = None, batch: int =
             learner.zero_grad()
             wanted = counter.get_total_flops() / batch
             assert config.cost(stage).total == pytest.approx(wanted, rel=rel), f"stage {number}"
-            assert live_parameters(config, [stage]) == [sum(p.numel() for p in learner.live().values())]
+            assert config.memory(stage, Numerics(compute=4)).live == sum(p.numel() for p in learner.live().values())
 
 
 @pytest.mark.parametrize(("size", "millions"), [("B", 87), ("L", 305), ("H", 633), ("G", 1848), ("e", 3811)])

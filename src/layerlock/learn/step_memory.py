@@ -54,8 +54,12 @@ class StepMemory:
     """bytes of all weights: the model's, decoders', heads', a teacher's, frozen encoders'"""
     kept: Kept
     """bytes that autograd keeps at the fullest moment"""
+    working: int
+    """bytes of a clip that operators need beside these at that moment"""
     inputs: int
     """bytes of a clip as uint8, whole and as patches"""
+    earlier: float
+    """the share of the gradients that is there, from earlier backwards of the same step, when the last one begins"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +102,16 @@ def step_memory(shape: StepShape, counts: Sequence[Counts]) -> StepMemory:
 
     Raises LayerlockError where a frozen encoder that targets are made by is there and cannot be used.
     """
-    sections = [kept for each in counts for kept in _sections(shape, each)]
+    passes = [_sections(shape, each) for each in counts]
+    sections = [kept for each in passes for kept in each]
     patches = shape.tokens * shape.model.patch_values
     return StepMemory(
         live=_live(shape),
         weights=_weights(shape),
         kept=Kept(*(max(part) for part in zip(*sections, strict=True))),
+        working=max(_working(shape, each) for each in counts),
         inputs=2 * patches,
+        earlier=1 - 1 / len(passes[0]) if len(passes) == 1 else 1.0,
     )
 
 
@@ -317,6 +324,23 @@ def _losses(shape: StepShape, counts: Counts, depth: int) -> Kept:
         if shape.numerics.casts and (not backbone or shape.stage.frozen < model.depth):
             fixed += c * width * out
     return Kept(clip, fixed)
+
+
+def _working(shape: StepShape, counts: Counts) -> int:
+    """What one clip needs beside what is kept, when that is most: two float32 numbers for each that is predicted, or
+    the gradient of a hidden layer and of a block's output, whichever is more. Where gradients end at several depths,
+    the predictions and targets of one are still there while the next is computed.
+    """
+    model, decoding, c = shape.model, shape.decoding, shape.numerics.compute
+    block = model if isinstance(decoding, BackboneDecoding) else decoding.block
+    context, several = round(counts.context), any(tap.detach for tap in shape.stage.taps) and len(shape.depths) > 1
+    most = 0
+    for depth in shape.depths:
+        numbers = sum(positions(tap, counts, shape.tokens) * shape.outputs(tap) for tap in shape.taps(depth))
+        hidden = (context + _queries(shape, counts, depth)) * (block.mlp + block.width) * c
+        held = numbers * (2 * FLOAT + (c if shape.numerics.casts else 0)) if several else 0
+        most = max(most, max(2 * FLOAT * numbers, hidden) + held)
+    return most
 
 
 def _is_view(tap: Tap, shape: StepShape) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from layerlock.config import Config
 from layerlock.learn.plans import LiveLatents, Progressive
 from layerlock.model.vit import Position
-from layerlock.recipes.four_ds import COSINE, MINI_WARMUP, PIXELS, SWITCH, table_8
+from layerlock.recipes.four_ds import COSINE, MINI_WARMUP, PIXELS, SAVES, SWITCH, table_8
 from layerlock.recipes.record import Recipe, freezing
 
 
@@ -179,6 +179,7 @@ FIGURE_3 = (
         config=G_250M.config("vit-g-250m-freeze", G_250M_FREEZE),
         about="ViT-G on 250 M clips, progressive freezing with pixel targets",
         source="LayerLock Table 10; Figure 3",
+        saves=SAVES,
         reaches="what its baseline without freezing does: SSv2 56.1 against 56.0, ScanNet 0.15 against 0.16",
         decided=FIGURE_3_DECIDED,
     ),
@@ -186,6 +187,7 @@ FIGURE_3 = (
         config=G_250M.config("vit-g-250m-freeze-no-rope", G_250M_FREEZE, position="learned"),
         about="The same with learned positions; its baseline is vit-g-250m-no-rope",
         source="LayerLock Table 10; Figure 3",
+        saves=SAVES,
         reaches="what its baseline without freezing does: SSv2 56.1 against 56.0, ScanNet 0.15 against 0.16",
         decided=(*FIGURE_3_DECIDED, LEARNED),
     ),

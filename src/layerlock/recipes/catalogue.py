@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from layerlock.budget import (
-    H100_PEAK,
-    UTILISATION,
-    budget,
-    foretold,
-    h100_hours,
-    hours_text,
-    total_flops,
-    unknown_networks,
-)
+from layerlock.budget.devices import ASSUMED, DEVICES, Machine
+from layerlock.budget.stages import budget, foretold, total, unknown_networks
+from layerlock.budget.words import hours_text
 from layerlock.model.cost import backbone_parameters
 from layerlock.recipes import ROOMS
 from layerlock.recipes.record import Recipe
 
+PEAK = DEVICES["h100"].peak
 HEAD = f"""# Recipes
 
 Made by `python -m layerlock.recipes.catalogue`; a test holds this page to what that prints.
 
 `layerlock pretrain NAME --dry-run` shows all settings of a recipe and each of its stages, `layerlock recipes NAME` what
 it reaches and what was decided where its source is silent. `to reach` is what the source prints, not what was measured
-here. FLOPs are of the whole training, counted from shapes. H100 hours are FLOPs over {UTILISATION:.0%} of the peak
-rate: {H100_PEAK["bf16"] / 1e12:.0f} TFLOP/s in bfloat16, {H100_PEAK["fp32"] / 1e12:.0f} in float32 (no TF32; V-JEPA).
-This utilisation is an assumption; decoding and evaluation are not included. The cost is `unknown` if it depends on a
-network of your own (`--dry-run` prints it once that network is on your machine), or if the plan decides during the run
-when to switch (`Plateau`).
+here. FLOPs are of the whole training, counted from shapes. H100 hours are FLOPs over {ASSUMED.share:.0%} of the peak
+rate, {PEAK["bf16"] / 1e12:.0f} TFLOP/s in bfloat16, {PEAK["fp32"] / 1e12:.0f} in float32 (no TF32; V-JEPA), and the
+time to read and write weights, gradients and moments (`docs/plan.md`). This utilisation is an assumption; decoding and
+evaluation are not included. `layerlock plan NAME` has memory and other devices. The cost is `unknown` if it depends on
+a network of your own (`--dry-run` prints it once that network is on your machine), or if the plan decides during the
+run when to switch (`Plateau`).
 """
 OTHERS = """## From other encoders
 
@@ -79,15 +74,15 @@ def row(made: Recipe) -> tuple[str, ...]:
     """The cells of a recipe, after `COLUMNS`."""
     config = made.config
     stages = budget(config)
-    flops, unknown = total_flops(config, stages), bool(unknown_networks(stages)) or not foretold(stages)
+    found, unknown = total(config, stages, Machine()), bool(unknown_networks(stages)) or not foretold(stages)
     parameters = backbone_parameters(config.model, config.tokens) / 1e6
     return (
         f"`{made.name}`",
         f"{parameters:,.1f}",
         f"{config.steps:,}",
         f"{config.batch:,}",
-        "unknown" if unknown else f"{flops:.2e}",
-        "unknown" if unknown else hours_text(h100_hours(config, flops)),
+        "unknown" if unknown else f"{found.flops:.2e}",
+        "unknown" if unknown else hours_text(found.device_hours),
         made.line,
     )
 

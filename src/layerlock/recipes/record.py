@@ -19,6 +19,8 @@ class Recipe:
     """paper, table and row; empty for settings of our own"""
     reaches: str = ""
     """the figures that the source prints for it; ScanNet's are absolute relative errors"""
+    saves: str = ""
+    """what the source prints that freezing with pixels saves"""
     adapts: bool = False
     """model and clips are those of the encoder that `init_from` names"""
     decided: tuple[str, ...] = ()

@@ -1,0 +1,96 @@
+"""A whole run before it begins, beside one that stays in its first stage and beside the same freezing with pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from layerlock.budget.devices import Machine
+from layerlock.budget.stages import StageBudget, Total, budget, foretold, total
+from layerlock.config import Config
+from layerlock.errors import ConfigError
+from layerlock.learn.plan import Plan, timeline
+from layerlock.learn.plans.locking import Locking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """A run's stages and totals. `baseline` stays in the first stage; `pixels` freezes as the run does and predicts
+    pixels throughout, None where the run does that itself or freezes nothing.
+    """
+
+    config: Config
+    machine: Machine
+    stages: tuple[StageBudget, ...]
+    total: Total
+    baseline: Total
+    pixels: Total | None
+    measured: bool
+    """seconds are of steps that were timed on this machine"""
+
+
+def forecast(
+    config: Config, plan: Plan | None = None, machine: Machine | None = None, *, seconds: Sequence[float] = ()
+) -> Forecast:
+    """What a run will take; `seconds` are those of a step in each stage, where they were measured.
+
+    Raises ConfigError for a config that cannot be trained, or not on that machine.
+    """
+    machine = machine or Machine()
+    checked = check(config, machine, plan)
+    stages = budget(config, checked, machine)
+    if seconds:
+        stages = tuple(replace(stage, step_seconds=each) for stage, each in zip(stages, seconds, strict=True))
+    own = total(config, stages, machine)
+    first = (replace(stages[0], end=config.steps),)
+    return Forecast(
+        config=config,
+        machine=machine,
+        stages=stages,
+        total=own,
+        baseline=total(config, first, machine),
+        pixels=None if plan or seconds else _pixels(config, stages, machine),
+        measured=bool(seconds),
+    )
+
+
+def check(config: Config, machine: Machine, plan: Plan | None = None) -> Plan:
+    """The plan of a run. Raises ConfigError with every problem of the config or the machine."""
+    found = config.check(plan)
+    stages = [stage for _, stage in timeline(found, config.steps)]
+    problems = machine.problems() or config.share_problems(machine.gpus, stages)
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _pixels(config: Config, stages: Sequence[StageBudget], machine: Machine) -> Total | None:
+    plan = config.plan
+    if not isinstance(plan, Locking) or plan.target == "pixels" or not foretold(stages) or len(stages) < 2:
+        return None
+    shared = {name: getattr(Locking, name) for name in LATENT}
+    pixels = replace(config, plan=replace(plan, target="pixels", **shared))
+    return total(pixels, budget(pixels, machine=machine), machine)
+
+
+LATENT = (
+    "keep_targets",
+    "normalized",
+    "latent_fraction",
+    "full_clip",
+    "patch_weight",
+    "standardized",
+    "average",
+    "error",
+)
+"""fields of a plan that say how features are predicted"""
+
+
+def with_clips(config: Config, clips: float) -> Config:
+    """The same run on so many clips: its steps follow, and all schedules are fractions of them. ConfigError for fewer
+    than a batch.
+    """
+    if not math.isfinite(clips) or clips < config.batch:
+        raise ConfigError([f"clips: {clips:g} are not one batch of {config.batch}"])
+    return replace(config, steps=round(clips / config.batch))
