@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import layerlock
-from layerlock.budget import budget, h100_hours, hours_text, total_flops
+from layerlock.budget.devices import Machine
+from layerlock.budget.stages import budget, total
+from layerlock.budget.words import hours_text
 from layerlock.model.cost import FLOAT, Numerics
 
 RECIPES = (
@@ -28,7 +30,7 @@ def needs(name: str, recompute: bool) -> tuple[float, float, int]:
     config = replace(config, run=replace(config.run, recompute=recompute))
     steps = [config.memory(each.stage, Numerics(compute=2)) for each in budget(config)]
     held = [step.weights + (FLOAT + MOMENTS) * step.live + step.kept.fixed for step in steps]
-    clip = [step.kept.clip + step.inputs for step in steps]
+    clip = [step.kept.clip + step.working + step.inputs for step in steps]
     return max(held), max(clip), min(int((LEFT * GPU - a) // b) for a, b in zip(held, clip, strict=True))
 
 
@@ -41,7 +43,7 @@ def main() -> None:
         stages = budget(config)
         first, last = (FLOAT * config.memory(stages[at].stage, Numerics(compute=2)).live / 1e9 for at in (0, -1))
         (held, clip, fit), (_, clip_again, fit_again) = needs(name, False), needs(name, True)
-        hours = hours_text(h100_hours(config, total_flops(config, stages)))
+        hours = hours_text(total(config, stages, Machine()).device_hours)
         print(
             f"| `{name}` | {config.batch:,} | {held / 1e9:.1f} GB | {clip / 1e6:,.0f} ({clip_again / 1e6:,.0f}) MB "
             f"| {fit:,} ({fit_again:,}) | {first:.2f} to {last:.2f} GB | {hours} |"
