@@ -21,6 +21,7 @@ from layerlock.budget.stages import budget, clips_at_once, micro_batch, total
 from layerlock.budget.words import bytes_text, hours_text, saved_text, seconds_text
 from layerlock.cli import main, pretrain_arguments
 from layerlock.errors import ConfigError
+from layerlock.learn.plans import Progressive
 from layerlock.model.cost import Numerics
 from layerlock.model.vit import ViT
 from layerlock.recipes import recipe
@@ -146,12 +147,29 @@ def test_settings_that_fit_are_options_of_pretrain(name: str) -> None:
 
 
 def test_a_smaller_share_of_the_patches_comes_last() -> None:
-    found = layerlock.plan("layerlock-tiny", device="h100")
-    whole = replace(found.config, batch=1, optim=replace(found.config.optim, accumulate=1))
-    least = layerlock.plan(replace(whole, run=replace(whole.run, recompute=True)))
-    assert layerlock.fit(layerlock.plan(whole), least.total.peak * 1.0001)[0].options in ("", "--run.recompute")
+    made = recipe(TINY)
+    plan = Progressive(target="frozen", frozen=4)
+    made = replace(made, batch=2, clip=replace(made.clip, size=96), plan=plan)
+    least = replace(made, optim=replace(made.optim, accumulate=2), run=replace(made.run, recompute=True))
+    smaller = replace(least, plan=replace(plan, latent_fraction=0.25))
+    whole, quarter = (layerlock.plan(each).total.peak for each in (least, smaller))
+    assert "--plan.latent-fraction" not in layerlock.fit(layerlock.plan(made), whole)[0].options
+    for each in layerlock.fit(layerlock.plan(made), quarter):
+        assert "--plan.latent-fraction" in each.options
+        assert each.total.peak <= quarter
     with pytest.raises(ConfigError, match=r"nothing fits into .*micro-batches of one clip with recomputation need"):
-        layerlock.fit(found, "1MB")
+        layerlock.fit(layerlock.plan(made), "1MB")
+
+
+def test_the_proposed_command_trains_what_was_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["--plan.target", "pixels", "--clips=1e5", "--optim.accumulate", "2", "--model.depth", "8"]
+    code, out, err = call(capsys, "plan", TINY, "--device", "a100", "--fit", "100MB", *told)
+    assert code == 0, err
+    line = next(line for line in out.splitlines() if line.startswith("layerlock pretrain"))
+    config = pretrain_arguments(shlex.split(line)[2:]).config
+    assert (config.model.depth, config.plan.target, config.steps) == (8, "pixels", 3125)  # type: ignore[union-attr]
+    assert config.optim.accumulate > 2
+    assert layerlock.plan(config, device="a100").total.peak <= 100e6
 
 
 @pytest.mark.parametrize(

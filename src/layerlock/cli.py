@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
@@ -144,10 +145,22 @@ def plan(arguments: Sequence[str]) -> int:
     )
     show_plan(found)
     if given.fit is not None:
-        show_fit(arguments[0], api.fit(found, given.fit), found.machine)
+        show_fit(api.fit(found, given.fit), found.machine, _of_pretrain(arguments, found.config.steps))
     if folder is not None:
         print(f"page: {path_name(Path(folder) / 'plan.html')}")
     return 0
+
+
+def _of_pretrain(arguments: Sequence[str], steps: int) -> str:
+    """The command that trains what was planned: what it was told, without the flags that only a plan has."""
+    own = {f"--{each.name}" for each in fields(PlanArguments)} - {"--config"} | {"--out"}
+    kept = [
+        word
+        for before, word in pairwise(["", *arguments])
+        if before not in own and word not in own and word.partition("=")[0] not in own
+    ]
+    clips = [] if _given(arguments, "--clips") is None else ["--steps", str(steps)]
+    return shlex.join(["layerlock", "pretrain", *kept, *clips])
 
 
 def _price(text: str | None) -> tuple[float | None, str]:

@@ -186,8 +186,8 @@ def _part(flops: int, total: int) -> str:
     return f"{flops / 1e9:#.3g} ({flops / total:.0%})" if flops else "0"
 
 
-def show_fit(recipe: str, found: Sequence[Fit], machine: Machine) -> None:
-    """Prints settings that fit into memory, the best first, and the command with them."""
+def show_fit(found: Sequence[Fit], machine: Machine, command: str) -> None:
+    """Prints settings that fit into memory, the best first, and the command with these."""
     title = f"what fits into {bytes_text(found[0].limit)}"
     table = Table("options", "clips a micro-batch", "peak", f"{machine.device.name.upper()} hours", title=title)
     for each in found:
@@ -195,7 +195,6 @@ def show_fit(recipe: str, found: Sequence[Fit], machine: Machine) -> None:
         table.add_row(each.options or "none needed", *figures)
     console = Console(highlight=False, soft_wrap=True, width=WIDEST)
     console.print(table)
-    console.print(f"layerlock pretrain {recipe} {found[0].options}".rstrip(), markup=False)
-    console.print("with the fields that were set here.")
+    console.print(f"{command} {found[0].options}".rstrip(), markup=False)
     if "--plan.latent-fraction" in found[0].options:
         console.print("It changes what is learned: nothing fits with the run's own share of the patches.")

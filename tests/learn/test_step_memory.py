@@ -122,7 +122,12 @@ def test_bytes_of_every_stage_are_those_that_are_kept_on_a_cpu(name: str, comput
 @pytest.mark.usefixtures("fused")
 @pytest.mark.parametrize(
     ("name", "picked"),
-    [("4ds-g-layerlock", (0, 1, 32)), ("vit-g-250m-freeze", (0, 4)), ("vit-b-50m-layerlock-jump-4", (0, 2))],
+    [
+        ("4ds-g-layerlock", (0, 1, 32)),
+        ("vit-g-250m-freeze", (0, 4)),
+        ("vit-b-50m-layerlock-jump-4", (0, 2)),
+        ("vjepa-l-two-masks", (0,)),
+    ],
 )
 def test_bytes_of_the_papers_models_are_those_that_are_kept(name: str, picked: tuple[int, ...]) -> None:
     assert_measured(recipe(name), "meta", BF16, batch=2, picked=picked)

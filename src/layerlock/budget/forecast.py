@@ -17,7 +17,7 @@ from layerlock.learn.plans.locking import Locking
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
     """A run's stages and totals. `baseline` stays in the first stage; `pixels` freezes as the run does and predicts
-    pixels throughout, None where the run does that itself or freezes nothing.
+    pixels throughout, in `pixel_stages`: None and empty where the run does that itself or freezes nothing.
     """
 
     config: Config
@@ -26,6 +26,7 @@ class Forecast:
     total: Total
     baseline: Total
     pixels: Total | None
+    pixel_stages: tuple[StageBudget, ...]
     measured: bool
     """seconds are of steps that were timed on this machine"""
 
@@ -44,13 +45,16 @@ def forecast(
         stages = tuple(replace(stage, step_seconds=each) for stage, each in zip(stages, seconds, strict=True))
     own = total(config, stages, machine)
     first = (replace(stages[0], end=config.steps),)
+    pixels = None if plan or seconds else _with_pixels(config, stages)
+    pixel_stages = budget(pixels, machine=machine) if pixels else ()
     return Forecast(
         config=config,
         machine=machine,
         stages=stages,
         total=own,
         baseline=total(config, first, machine),
-        pixels=None if plan or seconds else _pixels(config, stages, machine),
+        pixels=total(pixels, pixel_stages, machine) if pixels else None,
+        pixel_stages=pixel_stages,
         measured=bool(seconds),
     )
 
@@ -65,13 +69,13 @@ def check(config: Config, machine: Machine, plan: Plan | None = None) -> Plan:
     return found
 
 
-def _pixels(config: Config, stages: Sequence[StageBudget], machine: Machine) -> Total | None:
+def _with_pixels(config: Config, stages: Sequence[StageBudget]) -> Config | None:
+    """The run with its freezing and without its latent targets."""
     plan = config.plan
     if not isinstance(plan, Locking) or plan.target == "pixels" or not foretold(stages) or len(stages) < 2:
         return None
     shared = {name: getattr(Locking, name) for name in LATENT}
-    pixels = replace(config, plan=replace(plan, target="pixels", **shared))
-    return total(pixels, budget(pixels, machine=machine), machine)
+    return replace(config, plan=replace(plan, target="pixels", **shared))
 
 
 LATENT = (

@@ -131,7 +131,8 @@ def on_what(found: Forecast) -> str:
 def sentences(found: Forecast) -> list[str]:
     """What the figures rest on."""
     config, machine, device = found.config, found.machine, found.machine.device
-    said = [unknown_in_words(found.stages) if found.measured else f"{cost_in_words(config, found.stages, machine)}."]
+    here = f"{found.total.flops:.3g} FLOPs; {hours_text(found.total.hours)} hours on this machine."
+    said = [here if found.measured else f"{cost_in_words(config, found.stages, machine)}."]
     if foretold(found.stages) and len(found.stages) > 1:
         share = found.total.flops / found.baseline.flops
         said.append(f"{share:.3f} times the FLOPs of a run that stays in its first stage.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,7 @@ from layerlock.files import write_whole
 from layerlock.report.charts import Chart, Curve, Mark, alt, draw
 from layerlock.report.markup import Section, card, cards, image, paragraph, table, title, write_page
 
-PETA = 1e15
-BASELINE = "first stage throughout"
+PREFIXES = {"Z": 1e21, "E": 1e18, "P": 1e15, "T": 1e12}
 
 
 def write_plan(found: Forecast, folder: Path) -> Path:
@@ -35,7 +35,7 @@ def write_plan(found: Forecast, folder: Path) -> Path:
     except OSError as error:
         raise LayerlockError(f"{folder}: cannot be written ({error.strerror})") from None
     config = found.config
-    what = f"{config.steps:,} steps of {config.batch:,} clips on {words.on_what(found)}."
+    what = f"{config.steps:,} steps of {config.batch:,} clips. Memory is that of {words.on_what(found)}."
     head = [title(f"{config.recipe}: what it takes"), paragraph(what, *words.sentences(found))]
     sections = [
         Section(name="curves", title="Over the run", parts=[cards(_charts(found), "charts")]),
@@ -75,36 +75,39 @@ def _known(value: Any) -> Any:
 
 
 def _charts(found: Forecast) -> list[Markup]:
-    steps, base = found.config.steps, found.baseline
-    spent = list(accumulate((each.flops(steps) / PETA for each in found.stages), initial=0.0))
-    costs = (
-        Curve(steps=[0, *(each.end or steps for each in found.stages)], values=spent, name="this run"),
-        Curve(steps=(0, steps), values=(0.0, base.flops / PETA), name=BASELINE, shade=0.8),
+    """Cost and memory over the steps, of the run and of those that it is compared with."""
+    steps, first = found.config.steps, replace(found.stages[0], end=found.config.steps)
+    courses = {"this run": found.stages, "first stage throughout": (first,), "pixels throughout": found.pixel_stages}
+    shaded = list(zip(courses.items(), (None, 0.8, 0.45), strict=True))
+    prefix, unit = next((pair for pair in PREFIXES.items() if found.baseline.flops >= pair[1]), ("G", 1e9))
+    costs = Chart(
+        title=f"training cost so far, {prefix}FLOPs",
+        curves=tuple(_spent(name, stages, steps, unit, shade) for (name, stages), shade in shaded if stages),
+        floor=0.0,
+        caption="Of all clips of the run; recomputation is not counted.",
     )
-    peaks = (
-        Curve(
-            steps=[step for each in found.stages for step in (each.begin, each.end or steps)],
-            values=[each.peak / 2**30 for each in found.stages for _ in range(2)],
-            name="this run",
-        ),
-        Curve(steps=(0, steps), values=(base.peak / 2**30,) * 2, name=BASELINE, shade=0.8),
-    )
-    charts = (
-        Chart(
-            title="training cost so far, PFLOPs",
-            curves=costs,
-            floor=0.0,
-            caption="Of all clips of the run; recomputation is not counted.",
-        ),
-        Chart(
-            title="peak memory of a device, GiB",
-            curves=peaks,
-            floor=0.0,
-            caption="Weights, moments, gradients, clips and what is kept for backward.",
-        ),
+    peaks = Chart(
+        title="peak memory of a device, GiB",
+        curves=tuple(_peaks(name, stages, steps, shade) for (name, stages), shade in shaded if stages),
+        floor=0.0,
+        caption="Weights, moments, gradients, clips, what is kept for backward and what operators need.",
     )
     marks = [_mark(before, after) for before, after in pairwise(found.stages)]
-    return [card(image(draw(chart, marks, steps), alt(chart)), caption=chart.caption) for chart in charts]
+    return [card(image(draw(chart, marks, steps), alt(chart)), caption=chart.caption) for chart in (costs, peaks)]
+
+
+def _spent(name: str, stages: Sequence[StageBudget], steps: int, unit: float, shade: float | None) -> Curve:
+    values = list(accumulate((each.flops(steps) / unit for each in stages), initial=0.0))
+    return Curve(steps=[0, *(each.end or steps for each in stages)], values=values, name=name, shade=shade)
+
+
+def _peaks(name: str, stages: Sequence[StageBudget], steps: int, shade: float | None) -> Curve:
+    return Curve(
+        steps=[step for each in stages for step in (each.begin, each.end or steps)],
+        values=[each.peak / 2**30 for each in stages for _ in range(2)],
+        name=name,
+        shade=shade,
+    )
 
 
 def _mark(before: StageBudget, after: StageBudget) -> Mark:
