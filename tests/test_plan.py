@@ -73,6 +73,22 @@ def test_bytes_add_up() -> None:
     assert last.weights < first.weights
 
 
+def test_moments_are_the_optimizers() -> None:
+    made = recipe(TINY)
+    for optim, numbers in (({}, 2), ({"name": "sgd"}, 1), ({"name": "sgd", "betas": (0.0, 0.9)}, 0)):
+        first = layerlock.plan(replace(made, optim=replace(made.optim, **optim))).stages[0]
+        assert first.moments == numbers * first.gradients
+
+
+def test_a_plan_given_in_code_is_the_one_that_is_fitted() -> None:
+    made = recipe(TINY)
+    pixels = replace(made, plan=replace(made.plan, target="pixels")).build_plan()  # type: ignore[arg-type]
+    found = layerlock.plan(made, pixels)
+    assert [each.stage.targets for each in found.stages] == ["pixels"] * 5
+    (whole, *_) = layerlock.fit(found, found.total.peak)
+    assert (whole.options, whole.total.flops, whole.total.peak) == ("", found.total.flops, found.total.peak)
+
+
 def test_devices_divide_a_batch_and_recomputation_costs_time_and_saves_memory() -> None:
     made = recipe(TINY)
     one, four = layerlock.plan(made), layerlock.plan(made, gpus=4)
@@ -186,6 +202,7 @@ def test_the_proposed_command_trains_what_was_planned(capsys: pytest.CaptureFixt
         (["--watts", "-1"], "watts: -1.0 is not a power"),
         (["--price", "cheap"], "price: 'cheap' is no price"),
         (["--price", "-2"], "price: '-2' is no price"),
+        (["--optim.name", "lion"], "no optimizer is called 'lion'"),
         (["--fit", "24"], "fit: '24' is no size of memory; write 24GB or 80GiB"),
         (["--fit", "0GB"], "fit: '0GB' is no size of memory"),
         (["--fit", "2MB"], "fit: nothing fits into 2 MB"),

@@ -34,6 +34,7 @@ from layerlock.train import checkpoint
 from layerlock.train.device import pick_device, pick_precision
 from layerlock.train.folder import RunFolder
 from layerlock.train.loop import Outcome, train
+from layerlock.train.optimizer import optimizer_problems
 
 if TYPE_CHECKING:
     from layerlock.analyze.depth import DepthConfig
@@ -121,31 +122,30 @@ def plan(
     """
     config = recipe(config) if isinstance(config, str) else config
     config = config if clips is None else with_clips(config, clips)
-    utilisation = ASSUMED if mfu is None else Utilisation(share=mfu, source="as given")
+    if problems := optimizer_problems(config.optim):
+        raise ConfigError(problems)
     seconds: list[float] = []
     if device == "measured":
         if gpus != 1 or mfu is not None:
             raise ConfigError(["device: measured is this machine as it is, without gpus and mfu"])
         config, hardware = _this_machine(config)
-        machine = Machine(device=hardware, price=math.nan if price is None else price, currency=currency)
     else:
         hardware = device_of(device)
-        machine = Machine(
-            device=hardware,
-            gpus=gpus,
-            utilisation=utilisation,
-            price=math.nan if price is None else price,
-            currency=currency,
-        )
+    machine = Machine(
+        device=hardware,
+        gpus=gpus,
+        utilisation=ASSUMED if mfu is None else Utilisation(share=mfu, source="as given"),
+        price=math.nan if price is None else price,
+        currency=currency,
+    )
     if watts is not None:
         if not 0 < watts < math.inf:
             raise ConfigError([f"watts: {watts} is not a power"])
         machine = dataclasses.replace(machine, device=dataclasses.replace(hardware, watts=watts))
-    checked = check(config, machine, own)
     if device == "measured":
         from layerlock.train.timing import step_seconds
 
-        stages = [each.stage for each in budget(config, checked, machine)]
+        stages = [each.stage for each in budget(config, check(config, machine, own), machine)]
         seconds = step_seconds(config, stages, quiet=quiet)
     found = forecast(config, own, machine, seconds=seconds)
     if out is not None:
@@ -182,7 +182,7 @@ def fit(found: Forecast, memory: str | float) -> tuple[Fit, ...]:
     """
     if found.measured:
         raise ConfigError(["fit: times of other settings are not measured; name a device instead of measured"])
-    return _fit(found.config, found.machine, bytes_of(memory) if isinstance(memory, str) else memory)
+    return _fit(found, bytes_of(memory if isinstance(memory, str) else f"{memory / 1e6}MB"))
 
 
 @put_back()

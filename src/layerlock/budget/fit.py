@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from layerlock.budget.devices import Machine
+from layerlock.budget.forecast import Forecast
 from layerlock.budget.stages import StageBudget, Total, budget, total, unknown_networks
 from layerlock.budget.words import bytes_text
 from layerlock.config import Config
@@ -33,19 +33,19 @@ class Fit:
     """bytes"""
 
 
-def fit(config: Config, machine: Machine, limit: float) -> tuple[Fit, ...]:
-    """What fits into `limit` bytes on one device, the best first: with and without recomputation the largest
+def fit(planned: Forecast, limit: float) -> tuple[Fit, ...]:
+    """What of a run fits into `limit` bytes on one device, the best first: with and without recomputation the largest
     micro-batches, in the order of predicted time. The objective is changed, by a smaller share of the patches, only
     where nothing else fits; batches never are.
 
     Raises ConfigError where nothing fits, with what the smallest would need.
     """
-    least: StageBudget | None = None
-    for objective in (config, *_smaller(config)):
+    config, least = planned.config, None
+    for objective in (config, *(() if planned.plan else _smaller(config))):
         found = []
         for recompute in dict.fromkeys((config.run.recompute, True)):
             run = replace(objective, run=replace(objective.run, recompute=recompute))
-            fitted, fullest = _largest(config, run, machine, limit)
+            fitted, fullest = _largest(planned, run, limit)
             found += [fitted] if fitted else []
             least = fullest if least is None or fullest.peak < least.peak else least
         if found:
@@ -70,18 +70,19 @@ def _smaller(config: Config) -> Iterator[Config]:
                 yield replace(config, plan=replace(plan, latent_fraction=fraction))
 
 
-def _largest(before: Config, config: Config, machine: Machine, limit: float) -> tuple[Fit | None, StageBudget]:
+def _largest(planned: Forecast, config: Config, limit: float) -> tuple[Fit | None, StageBudget]:
     """The largest micro-batches that fit, and the fullest stage of those that were tried last."""
+    machine = planned.machine
     each = config.batch // machine.gpus
     parts = [count for count in range(config.optim.accumulate, each + 1) if each % count == 0]
     for count in parts:
         made = replace(config, optim=replace(config.optim, accumulate=count))
-        stages = budget(made, machine=machine)
+        stages = budget(made, planned.plan, machine)
         if names := unknown_networks(stages):
             raise ConfigError([f"fit: the memory of {', '.join(names)} is unknown until it is on this machine"])
         fullest = max(stages, key=lambda stage: stage.peak)
         if fullest.peak <= limit:
-            whole, options = total(made, stages, machine), _options(before, made)
+            whole, options = total(made, stages, machine), _options(planned.config, made)
             return Fit(config=made, options=options, micro=each // count, total=whole, limit=limit), fullest
     return None, fullest
 

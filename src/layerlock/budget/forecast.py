@@ -21,6 +21,8 @@ class Forecast:
     """
 
     config: Config
+    plan: Plan | None
+    """one that was given in place of the config's own"""
     machine: Machine
     stages: tuple[StageBudget, ...]
     total: Total
@@ -49,6 +51,7 @@ def forecast(
     pixel_stages = budget(pixels, machine=machine) if pixels else ()
     return Forecast(
         config=config,
+        plan=plan,
         machine=machine,
         stages=stages,
         total=own,

@@ -15,8 +15,6 @@ from layerlock.learn.plan import Plan, Stage, timeline
 from layerlock.learn.step_cost import StepCost
 from layerlock.model.cost import FLOAT, Numerics
 
-MOMENTS = {"adamw": 2, "sgd": 1}
-"""numbers that an optimizer remembers of each parameter"""
 MICRO_TRAFFIC = 20
 """bytes that a micro-batch moves for each live parameter: in bfloat16 the cast (6), a read forward and one backward
 (4), its gradient added to those before (10)"""
@@ -83,7 +81,7 @@ def stage_budget(config: Config, stage: Stage, begin: int, end: int | None, mach
     clip, numerics = config.cost(stage), numerics_of(config, machine)
     memory = config.memory(stage, numerics)
     micro, at_once = micro_batch(config, machine), clips_at_once(config, machine)
-    gradients, moments = FLOAT * memory.live, MOMENTS.get(config.optim.name, 0) * FLOAT * memory.live
+    gradients, moments = FLOAT * memory.live, FLOAT * _remembered(config) * memory.live
     kept = memory.kept.clip * at_once + memory.kept.fixed
     earlier = 1.0 if config.optim.accumulate > 1 or at_once < micro else memory.earlier
     growing = max(kept + earlier * gradients, gradients)
@@ -111,8 +109,13 @@ def _traffic(config: Config, live: int, weights: int) -> float:
     """Bytes that a step moves whatever its clips are: frozen weights are read and live ones cast and read in every
     micro-batch; an update reads weights, gradients and moments, and writes all but gradients.
     """
-    numbers = 3 + 2 * MOMENTS.get(config.optim.name, 0)
+    numbers = 3 + 2 * _remembered(config)
     return config.optim.accumulate * (MICRO_TRAFFIC * live + weights - FLOAT * live) + numbers * FLOAT * live
+
+
+def _remembered(config: Config) -> int:
+    """Numbers that the optimizer remembers of each parameter: two moments, or the momentum of sgd where it has one."""
+    return 2 if config.optim.name == "adamw" else int(config.optim.betas[0] > 0)
 
 
 def precision(config: Config) -> Precision:

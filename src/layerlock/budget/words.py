@@ -141,7 +141,7 @@ def sentences(found: Forecast) -> list[str]:
         reached = f"{min(rates):.3g} to {max(rates):.3g} TFLOP/s"
         said.append(f"Steps were timed on this machine with random clips, without reading or logging: {reached}.")
     else:
-        said.append(f"Time is that {rate_in_words(config, machine)}; the utilisation is {machine.utilisation.source}.")
+        said.append(f"The utilisation of {machine.utilisation.share:.0%} is {machine.utilisation.source}.")
         said.append(f"{device.words}: {device.source}.")
     if config.run.compile != "no" and not device.cpu:
         said.append("Bytes are those without torch.compile, which may keep fewer.")

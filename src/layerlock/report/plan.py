@@ -78,7 +78,7 @@ def _charts(found: Forecast) -> list[Markup]:
     """Cost and memory over the steps, of the run and of those that it is compared with."""
     steps, first = found.config.steps, replace(found.stages[0], end=found.config.steps)
     courses = {"this run": found.stages, "first stage throughout": (first,), "pixels throughout": found.pixel_stages}
-    shaded = list(zip(courses.items(), (None, 0.8, 0.45), strict=True))
+    shaded = list(zip(courses.items(), (None, 0.8, 0.0), strict=True))
     prefix, unit = next((pair for pair in PREFIXES.items() if found.baseline.flops >= pair[1]), ("G", 1e9))
     costs = Chart(
         title=f"training cost so far, {prefix}FLOPs",
