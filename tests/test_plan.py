@@ -258,6 +258,12 @@ def test_the_page_has_curves_and_all_figures(tmp_path: Path) -> None:
     assert "unknown from here on" in (tmp_path / "observes" / "plan.html").read_text()
 
 
+def test_a_run_of_one_stage_is_compared_with_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "plan", "mae-tiny")
+    assert "first stage" not in out
+    assert "%" not in next(line for line in out.splitlines() if "this run" in line)
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     code, _, err = call(capsys, "plan", TINY, "--out", str(tmp_path / "file" / "page"))

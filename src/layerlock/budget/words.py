@@ -106,7 +106,8 @@ def run_lines(found: Forecast) -> Lines:
         compared["the same freezing, pixels throughout"] = found.pixels
     money = f"cost, {found.machine.currency}".removesuffix(", ")
     head = ("", "FLOPs", "saved", "peak in the last stage", "saved", "hours", "device hours", "kWh", money)
-    return head, [(name, *_figures(one, found.baseline)) for name, one in compared.items()]
+    base = found.baseline if len(compared) > 1 else found.total
+    return head, [(name, *_figures(one, base)) for name, one in compared.items()]
 
 
 def _figures(one: Total, base: Total) -> tuple[str, ...]:
