@@ -211,6 +211,7 @@ def show_gains(points: Sequence[Point]) -> None:
 def draw(points: Sequence[Point], path: Path) -> None:
     """A row of two pictures for each figure: over minutes and over clips, the mean over seeds and their range."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     measured = sorted({made.what for made in points})
     figure = Figure(figsize=(10, 4 * len(measured)), layout="constrained")
@@ -233,6 +234,9 @@ def draw(points: Sequence[Point], path: Path) -> None:
                 axis.axhline(level, linestyle=":", color="gray")
                 axis.annotate(baseline, (0, level), xycoords=("axes fraction", "data"), fontsize=7)
             axis.set(xlabel={"minutes": "minutes of a core", "clips": "clips"}[over], xscale="log", ylabel=what)
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.legend(fontsize=7)
     figure.savefig(path, dpi=120)
 
