@@ -94,6 +94,9 @@ VERBS: dict[str, Verb] = {
     "list_recipes": lambda made, out: layerlock.list_recipes(),
     "describe_recipe": lambda made, out: layerlock.describe_recipe("layerlock-tiny"),
     "recipe": lambda made, out: layerlock.recipe("layerlock-tiny"),
+    "plan": lambda made, out: layerlock.plan(run_of(out / "run"), out=out / "plan"),
+    "plan of what is measured": lambda made, out: layerlock.plan(run_of(out / "run"), device="measured", quiet=True),
+    "fit": lambda made, out: layerlock.fit(layerlock.plan(run_of(out / "run")), "24GB"),
     "pretrain": lambda made, out: layerlock.pretrain(run_of(out / "run"), quiet=True),
     "resume": lambda made, out: layerlock.pretrain(run_of(made / "run"), quiet=True, resume=True),
     "train": lambda made, out: train(run_of(out / "run"), quiet=True),
@@ -113,6 +116,8 @@ VERBS: dict[str, Verb] = {
 FAIL: dict[str, Verb] = {
     "describe_recipe": lambda made, out: layerlock.describe_recipe("none"),
     "recipe": lambda made, out: layerlock.recipe("none"),
+    "plan": lambda made, out: layerlock.plan(run_of(out / "run"), device="abacus"),
+    "fit": lambda made, out: layerlock.fit(layerlock.plan(run_of(out / "run")), "1kB"),
     "pretrain": lambda made, out: layerlock.pretrain(run_of(out / "run", seed=13), quiet=True),
     "resume": lambda made, out: layerlock.pretrain(run_of(made / "run", seed=3), quiet=True, resume=True),
     "load": lambda made, out: layerlock.load(made),
