@@ -11,7 +11,7 @@ from layerlock.budget.stages import StageBudget, Total, budget, foretold, total
 from layerlock.config import Config
 from layerlock.errors import ConfigError
 from layerlock.learn.plan import Plan, timeline
-from layerlock.learn.plans.locking import Locking
+from layerlock.learn.plans.locking import LATENT, Locking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,19 +79,6 @@ def _with_pixels(config: Config, stages: Sequence[StageBudget]) -> Config | None
         return None
     shared = {name: getattr(Locking, name) for name in LATENT}
     return replace(config, plan=replace(plan, target="pixels", **shared))
-
-
-LATENT = (
-    "keep_targets",
-    "normalized",
-    "latent_fraction",
-    "full_clip",
-    "patch_weight",
-    "standardized",
-    "average",
-    "error",
-)
-"""fields of a plan that say how features are predicted"""
 
 
 def with_clips(config: Config, clips: float) -> Config:

@@ -10,6 +10,12 @@ from layerlock.learn.plan import Decision, FixedPlan, Stage, SwitchLog, Tap, Tap
 from layerlock.learn.plans.freezing import ROUNDING, Freezing, Schedule
 from layerlock.learn.targets import FeatureTarget, PatchKind, PatchTarget
 
+LATENT = (
+    *("keep_targets", "normalized", "latent_fraction", "full_clip"),
+    *("patch_weight", "standardized", "average", "error"),
+)
+"""fields of a plan that say how features are predicted"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Locking(Freezing):
@@ -53,16 +59,7 @@ class Locking(Freezing):
             problems.append(
                 f"plan.latent_fraction: {self.latent_fraction} must be above 0 and at most 1, a share of the patches"
             )
-        latent = (
-            "keep_targets",
-            "normalized",
-            "latent_fraction",
-            "full_clip",
-            "patch_weight",
-            "standardized",
-            "average",
-        )
-        given = [f"plan.{name}" for name in (*latent, "error") if getattr(self, name) != getattr(Locking, name)]
+        given = [f"plan.{name}" for name in LATENT if getattr(self, name) != getattr(Locking, name)]
         if self.target == "pixels" and given:
             problems.append(f"{', '.join(given)}: only used with --plan.target frozen, not with pixels")
         if self.full_clip and self.latent_fraction == 1:
