@@ -288,7 +288,7 @@ def _exchange(job: _Job) -> Iterator[None]:
 
 
 def _lost(job: _Job, broken: RuntimeError) -> LayerlockError:
-    """The error of an exchange that did not come about; the first process that is left tells the user who is not."""
+    """The error of a collective that failed: the first process that still runs names those that do not."""
     job.over = True
     reason = _first_line(broken.with_traceback(None))  # its frames hold the group
     if distributed.group.WORLD is not None:

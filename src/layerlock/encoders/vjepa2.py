@@ -80,7 +80,7 @@ class VJEPA2Encoder(nn.Module):
 
     @torch.no_grad()
     def queries_and_keys(self, block: int, x_bnd: Tensor) -> tuple[Tensor, Tensor]:
-        """As for every `AttentionEncoder`."""
+        """Queries and keys `[B, heads, N, D / heads]` of a block; see `AttentionEncoder`."""
         layer = self.model.layer[block - 1]
         y_bnd = layer.norm1(x_bnd.to(self.mean.device, layer.norm1.weight.dtype))
         attention, place = layer.attention, layer.attention.get_position_ids(y_bnd)

@@ -109,9 +109,9 @@ class EfficientReadout(nn.Module):
     """Efficient probing (Psomas et al., ICLR 2026, arXiv 2506.10178): features `[B, N, D]` in token order (t, h, w) to
     outputs `[B, 1, outputs]`.
 
-    Keys are the tokens themselves, here LayerNorm(features) + a learned position in time. Each of the learned queries
-    averages by its own attention its own part of the `channels` of a Dense without bias; the parts side by side go
-    through a Dense to `outputs`. There is no MLP.
+    Keys are the tokens: LayerNorm(features) + a learned position in time. Values are a Dense without bias to
+    `channels`, split into one part for each learned query, which averages it by its attention. The parts are
+    concatenated and go through a Dense to `outputs`, without an MLP.
     """
 
     def __init__(self, width: int, *, times: int, channels: int, queries: int, outputs: int) -> None:
