@@ -63,11 +63,21 @@ class PretrainArguments:
     """Print the resolved config, what `layerlock plan` prints of it, and other maskings' FLOPs; touch nothing."""
 
 
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return "--help" in arguments or "-h" in arguments
+
+
+def _show_usage(usage: str, arguments: Sequence[str]) -> int:
+    """Prints how a command is used, and returns its exit status: 0 where that was asked for, else 2."""
+    asked = _asks_for_help(arguments)
+    print(usage, file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
 def pretrain(arguments: Sequence[str]) -> int:
     """`layerlock pretrain RECIPE ...`."""
     if not arguments or arguments[0].startswith("-"):
-        print(PRETRAIN_USAGE, file=sys.stdout if "--help" in arguments or "-h" in arguments else sys.stderr)
-        return 0 if "--help" in arguments or "-h" in arguments else 2
+        return _show_usage(PRETRAIN_USAGE, arguments)
     with together.job():
         given = pretrain_arguments(arguments)
     if given.dry_run:
@@ -124,9 +134,7 @@ class PlanArguments:
 def plan(arguments: Sequence[str]) -> int:
     """`layerlock plan RECIPE ...`; --out is the folder of the page."""
     if not arguments or arguments[0].startswith("-"):
-        asked = "--help" in arguments or "-h" in arguments
-        print(PLAN_USAGE, file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
+        return _show_usage(PLAN_USAGE, arguments)
     given = _with_config(PlanArguments, "plan", arguments)
     if given.clips is not None and _given(arguments, "--steps") is not None:
         raise ConfigError(["clips: set steps or clips, not both"])
@@ -275,9 +283,7 @@ class EvaluateArguments:
 def evaluate(arguments: Sequence[str]) -> int:
     """`layerlock evaluate ENCODER ...`."""
     if not arguments or arguments[0].startswith("-"):
-        asked = "--help" in arguments or "-h" in arguments
-        print(EVALUATE_USAGE, file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
+        return _show_usage(EVALUATE_USAGE, arguments)
     given = tyro.cli(
         EvaluateArguments,
         args=_lists_apart(arguments[1:]),
@@ -315,10 +321,8 @@ class AnalyzeArguments:
 
 def analyze(arguments: Sequence[str]) -> int:
     """`layerlock analyze depth ENCODER... --data PATH`."""
-    asked = "--help" in arguments or "-h" in arguments
-    if arguments[:1] != ["depth"] or (len(arguments) == 1 and not asked):
-        print(ANALYZE_USAGE, file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
+    if arguments[:1] != ["depth"] or (len(arguments) == 1 and not _asks_for_help(arguments)):
+        return _show_usage(ANALYZE_USAGE, arguments)
     named, rest = list(takewhile(lambda word: not word.startswith("-"), arguments[1:])), list(arguments[1:])
     if named and any(word.partition("=")[0] == "--encoders" for word in rest):
         raise ConfigError(["encoders: named twice, first on the line and by --encoders"])
@@ -351,9 +355,7 @@ class StudyArguments:
 def study(arguments: Sequence[str]) -> int:
     """`layerlock study NAME --data PATH --probe PATH`."""
     if not arguments or arguments[0].startswith("-"):
-        asked = "--help" in arguments or "-h" in arguments
-        print(STUDY_USAGE, file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
+        return _show_usage(STUDY_USAGE, arguments)
     given = tyro.cli(
         StudyArguments,
         args=["--study", *arguments],
