@@ -16,6 +16,7 @@ from tiny import CLIP, MODEL, config, run_config
 from torch import Tensor
 
 import layerlock
+from layerlock.analyze.labelled import MEAN, ONE_PATCH, Labelled
 from layerlock.analyze.metrics import LABELLED, POOLED
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation.intervals import Interval
@@ -129,9 +130,9 @@ def test_occlusion_is_read_from_clips_of_one_patch(
 ) -> None:
     patched = list[Tensor]()
 
-    def drop(x_vd: Tensor, one_patch_vd: Tensor, label_v: Tensor, group_v: Tensor) -> Interval:
-        assert x_vd.mean() > 0.9
-        patched.append(one_patch_vd)
+    def drop(videos: Labelled) -> Interval:
+        assert videos.features[MEAN].mean() > 0.9
+        patched.append(videos.features[ONE_PATCH])
         return Interval(0.5)
 
     (metric,) = [each for each in LABELLED if each.name == "OccDrop"]

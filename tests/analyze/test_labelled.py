@@ -14,7 +14,17 @@ from sklearn.model_selection import GroupKFold, PredefinedSplit, cross_val_predi
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from layerlock.analyze.labelled import linear_probe, nearest_is_right, occlusion_drop, retrieval
+from layerlock.analyze import labelled
+from layerlock.analyze.labelled import (
+    MEAN,
+    ONE_PATCH,
+    Labelled,
+    linear_probe,
+    nearest_is_right,
+    occlusion_drop,
+    retrieval,
+)
+from layerlock.evaluation.intervals import Interval
 from layerlock.features.probe import INVERSE_PENALTIES, Logistic, folds_of, probe_hits
 
 
@@ -26,6 +36,11 @@ def classes(videos: int = 60, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor
     return x_vd, label_v, torch.arange(videos) // 2
 
 
+def probed(*of: torch.Tensor) -> Interval:
+    x_vd, label_v, group_v = of
+    return linear_probe(Labelled({MEAN: x_vd}, label_v, group_v), MEAN)
+
+
 def test_a_probe_is_scikit_learns_at_the_penalty_with_the_least_loss() -> None:
     x_vd, label_v, group_v = classes()
     split = PredefinedSplit(folds_of(group_v, label_v).numpy())
@@ -35,7 +50,7 @@ def test_a_probe_is_scikit_learns_at_the_penalty_with_the_least_loss() -> None:
         share = cross_val_predict(model, x_vd.numpy(), label_v.numpy(), cv=split, method="predict_proba")
         loss = -np.log(share[np.arange(len(share)), label_v.numpy()]).mean()
         found.append((loss, (share.argmax(1) == label_v.numpy()).mean()))
-    probe = linear_probe(x_vd, label_v, group_v)
+    probe = probed(x_vd, label_v, group_v)
     assert probe.mean == pytest.approx(min(found)[1], abs=1.5 / len(label_v))
     assert probe.low < probe.mean < probe.high
 
@@ -46,8 +61,8 @@ def test_a_group_is_never_on_both_sides() -> None:
     label_v = torch.randint(2, (20,), generator=torch.Generator().manual_seed(0))[group_v]
     x_vd = torch.randn(20, 30, generator=torch.Generator().manual_seed(1))[group_v]
     assert len(GroupKFold(4).split(x_vd, groups=group_v.numpy()).__next__()) == 2
-    assert linear_probe(x_vd, label_v, group_v).mean < 0.75
-    assert linear_probe(x_vd, label_v, torch.arange(80)).mean > 0.95
+    assert probed(x_vd, label_v, group_v).mean < 0.75
+    assert probed(x_vd, label_v, torch.arange(80)).mean > 0.95
 
 
 @pytest.mark.parametrize("classes", [2, 4, 8])
@@ -81,20 +96,37 @@ def test_a_probe_has_the_same_bits_on_as_many_threads_as_torch_has(monkeypatch: 
 def test_what_one_patch_loses_is_a_share_of_the_accuracy() -> None:
     x_vd, label_v, group_v = classes()
     worse_vd = x_vd + 2 * torch.randn(x_vd.shape, generator=torch.Generator().manual_seed(3))
-    whole_v, patch_v = (probe_hits(x, label_v, group_v) for x in (x_vd, worse_vd))
-    drop = occlusion_drop(whole_v, patch_v, group_v)
-    assert whole_v.mean() == linear_probe(x_vd, label_v, group_v).mean
-    assert 0 < drop.mean == pytest.approx(float((whole_v.mean() - patch_v.mean()) / whole_v.mean()))
+    videos = Labelled({MEAN: x_vd, ONE_PATCH: worse_vd}, label_v, group_v)
+    drop = occlusion_drop(videos)
+    whole, patch = (float(probe_hits(x, label_v, group_v).double().mean()) for x in (x_vd, worse_vd))
+    assert whole == linear_probe(videos, MEAN).mean
+    assert 0 < drop.mean == pytest.approx((whole - patch) / whole)
     assert drop.low < drop.mean < drop.high
-    assert occlusion_drop(whole_v, whole_v, group_v).mean == 0
+    assert occlusion_drop(Labelled({MEAN: x_vd, ONE_PATCH: x_vd}, label_v, group_v)).mean == 0
 
 
-def test_nothing_is_lost_where_nothing_was_right() -> None:
-    one_hit_v = torch.eye(8)[0]
-    drop = occlusion_drop(one_hit_v, one_hit_v.roll(1), torch.arange(8))
+def test_a_probe_is_fitted_once_for_all_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    x_vd, label_v, group_v = classes()
+    fitted = list[torch.Tensor]()
+
+    def fit(x_vd: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        fitted.append(x_vd)
+        return (x_vd[:, 0] > 0).float()
+
+    monkeypatch.setattr(labelled, "probe_hits", fit)
+    videos = Labelled({MEAN: x_vd, ONE_PATCH: -x_vd}, label_v, group_v)
+    linear_probe(videos, MEAN)
+    occlusion_drop(videos)
+    assert [id(x) for x in fitted] == [id(x) for x in videos.features.values()]
+
+
+def test_nothing_is_lost_where_nothing_was_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labelled, "probe_hits", lambda hit_v, *_: hit_v)
+    one_hit_v, of = torch.eye(8)[0], (torch.zeros(8).long(), torch.arange(8))
+    drop = occlusion_drop(Labelled({MEAN: one_hit_v, ONE_PATCH: one_hit_v.roll(1)}, *of))
     assert (drop.mean, drop.known) == (0, False)
     with pytest.raises(ValueError, match="never right"):
-        occlusion_drop(torch.zeros(8), torch.ones(8), torch.arange(8))
+        occlusion_drop(Labelled({MEAN: torch.zeros(8), ONE_PATCH: torch.ones(8)}, *of))
 
 
 def test_retrieval_is_scikit_learns_average_precision() -> None:
@@ -108,18 +140,19 @@ def test_retrieval_is_scikit_learns_average_precision() -> None:
         hit = label_v.numpy()[others] == int(label_v[row])
         precisions.append(average_precision_score(hit, cosine))
         nearest.append(hit[cosine.argmax()])
-    assert retrieval(x_vd, label_v, alone_v).mean == pytest.approx(np.mean(precisions), abs=1e-6)
-    assert nearest_is_right(x_vd, label_v, alone_v).mean == pytest.approx(np.mean(nearest))
+    videos = Labelled({MEAN: x_vd}, label_v, alone_v)
+    assert retrieval(videos).mean == pytest.approx(np.mean(precisions), abs=1e-6)
+    assert nearest_is_right(videos).mean == pytest.approx(np.mean(nearest))
 
 
 @pytest.mark.parametrize("figure", [retrieval, nearest_is_right])
 def test_of_features_that_are_all_the_same_nothing_is_retrieved(figure: object) -> None:
     _, label_v, group_v = classes()
     with pytest.raises(ValueError, match="all features are the same"):
-        figure(torch.ones(60, 5), label_v, group_v)  # type: ignore[operator]
+        figure(Labelled({MEAN: torch.ones(60, 5)}, label_v, group_v))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(("label_v", "group_v"), [(torch.zeros(9), torch.arange(9)), (torch.arange(9), torch.zeros(9))])
 def test_a_probe_needs_two_classes_and_two_groups(label_v: torch.Tensor, group_v: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="two classes and two groups"):
-        linear_probe(torch.randn(9, 3), label_v.long(), group_v.long())
+        probed(torch.randn(9, 3), label_v.long(), group_v.long())

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -144,7 +145,7 @@ def test_the_band_of_a_mean_over_heads_is_that_of_the_heads() -> None:
     assert (value["heads"], value["low"], value["value"], value["high"]) == ([2.0, 7.0], 2.0, 4.5, 7.0)
 
 
-def test_encoders_are_compared_again_where_one_was_trained_again(
+def test_encoders_are_compared_again_where_one_or_the_videos_are_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared = []
@@ -158,7 +159,10 @@ def test_encoders_are_compared_again_where_one_was_trained_again(
 
     monkeypatch.setattr(api, "pretrain", lambda config, **_: SimpleNamespace(signal=None))
     monkeypatch.setattr(api, "run_analysis", analysed)
-    monkeypatch.setattr(study, "build_index", lambda *_, **__: range(8))
+    index, videos = MagicMock(), SimpleNamespace(fingerprint="videos", target_fingerprint="classes")
+    index.__len__.return_value = 8
+    monkeypatch.setattr(study, "build_index", lambda *_, **__: index)
+    monkeypatch.setattr(study, "FolderSource", lambda *_, **__: videos)
     monkeypatch.setattr(study, "summary_of", lambda found: {})
     monkeypatch.setattr(study, "_write", lambda summary, folder: None)
     config = StudyConfig(data="synthetic", probe="videos", out=str(tmp_path), seeds=(0, 1))
@@ -168,6 +172,9 @@ def test_encoders_are_compared_again_where_one_was_trained_again(
     monkeypatch.setattr(study, "_train", lambda config, quiet: None)
     run_study(config, quiet=True)
     assert compared == [0, 1, 0, 1], "nothing was trained"
+    videos.target_fingerprint = "other classes"
+    run_study(config, quiet=True)
+    assert compared == [0, 1] * 3
 
 
 @pytest.mark.parametrize(

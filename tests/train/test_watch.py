@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from tiny import GRID, config, run_config
 
 import layerlock
-from layerlock.analyze.labelled import linear_probe
 from layerlock.config import Config
 from layerlock.data.index import build_index
 from layerlock.errors import ConfigError, LayerlockError
+from layerlock.features.probe import probe_hits
 from layerlock.measures.similarity import Alignment
 from layerlock.model.readout import over_time, standardized
 from layerlock.report.charts import chart_section
@@ -162,7 +162,7 @@ def test_figures_are_those_of_their_definitions(tmp_path: Path, world: Path) -> 
         alignment.add([now, then])
         assert line["cka"][depth] == pytest.approx(float(alignment.cka()[0, 1]), abs=1e-4)
         assert line["probe"][depth] == pytest.approx(
-            linear_probe(over_time(standardized(tokens), GRID[0]), labels, groups).mean, abs=0.06
+            float(probe_hits(over_time(standardized(tokens), GRID[0]), labels, groups).mean()), abs=0.06
         )
     assert line["cka"][0] == pytest.approx(1), "frozen at the switch"
     assert line["cka"][6] < 1

@@ -15,18 +15,17 @@ from torch import Tensor
 
 from layerlock.analyze.attention import AttentionDistances
 from layerlock.analyze.explained import Explained
+from layerlock.analyze.labelled import ONE_PATCH, Form, Labelled
 from layerlock.analyze.metrics import (
     ATTENTION,
     FORMS,
     LABELLED,
-    ONE_PATCH,
     POINTS,
     POOLED,
     STEP_CKA,
     STEPS,
     TOKENS,
     VIEWS,
-    Form,
     Metric,
     OfLabelled,
 )
@@ -204,12 +203,13 @@ class Figures:
             yield figure(metric, place, Interval(fmean(*zip(*found, strict=True)) if found else math.nan), why)
         for metric in ATTENTION:
             yield self._reach(metric, place)
-        at = self.places.index(place)
-        alike = float(self._cka(UNBIASED)[at, at - 1]) if place[1] else math.nan
+        row = self.places.index(place)
+        alike = float(self._cka(UNBIASED)[row, row - 1]) if place[1] else math.nan
         yield figure(STEP_CKA, place, Interval(alike), "features do not vary, or too few clips" if place[1] else FIRST)
-        for metric, (forms, of_labelled) in self._of_classes().items():
-            features = [torch.cat(self.features[form, place]) for form in forms]
-            yield computed(metric, place, partial(of_labelled, *features, label_v, group_v))
+        features = {form: torch.cat(parts) for (form, at), parts in self.features.items() if at == place}
+        videos = Labelled(features, label_v, group_v)
+        for metric, (_, of_labelled) in self._of_classes().items():
+            yield computed(metric, place, partial(of_labelled, videos))
 
     def _of_classes(self) -> dict[Metric, tuple[tuple[Form, ...], OfLabelled]]:
         """Those whose forms of features are there."""

@@ -4,22 +4,21 @@ ones and two side by side; its last rung, actions, are the classes of the data.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from layerlock.analyze.labelled import occlusion_drop
-from layerlock.analyze.metrics import MEAN, ONE_PATCH, Form, Metric
+from layerlock.analyze.labelled import MEAN, ONE_PATCH, Form, Labelled, linear_probe, occlusion_drop
+from layerlock.analyze.metrics import Metric, OfLabelled
 from layerlock.analyze.occlusion import one_patch
-from layerlock.analyze.table import figure
+from layerlock.analyze.table import computed
 from layerlock.data.gratings import HALVES, SINGLE, Gratings, gratings
 from layerlock.encoders import FrozenEncoder
-from layerlock.evaluation.intervals import Interval, bootstrap
 from layerlock.features import Place, Reader, mean_pooled
-from layerlock.features.probe import probe_hits
 
 KINDS = (SINGLE, HALVES)
 
@@ -40,38 +39,41 @@ def climb(
     """
     size = min(encoder.clip.size for encoder in encoders.values())
     rungs = [gratings(kind, count, seed, size) for kind in KINDS]
-    metrics, values, total = list[Metric](), list[dict[str, Any]](), len(rungs) * len(encoders)
-    for rung in rungs:
-        metrics += [metric for name in rung.kind.targets for metric in _metrics(rung, name, occlusion)]
-    for done, (rung, (name, encoder)) in enumerate(((r, one) for r in rungs for one in encoders.items()), 1):
+    asked = [(rung, list(_asked(rung, occlusion))) for rung in rungs]
+    metrics = [metric for _, questions in asked for _, figures in questions for metric in figures]
+    values, total = list[dict[str, Any]](), len(asked) * len(encoders)
+    for done, ((rung, questions), (name, encoder)) in enumerate(product(asked, encoders.items()), 1):
         features = _features(rung, name, encoder, occlusion, batch, seed, device)
         for depth in range(encoder.depth + 1):
-            of_forms = {form: x_pvd[depth] for form, x_pvd in features.items()}
-            for target, label_v in rung.classes().items():
-                found = zip(_metrics(rung, target, occlusion), _probe(of_forms, label_v), strict=True)
-                values += [figure(metric, (name, depth), *value) for metric, value in found]
+            of_depth = {form: x_pvd[depth] for form, x_pvd in features.items()}
+            for label_v, figures in questions:
+                videos = Labelled(of_depth, label_v, torch.arange(len(rung)))
+                values += [computed(metric, (name, depth), partial(of, videos)) for metric, of in figures.items()]
         progress(done, total)
     return metrics, values
 
 
-def _metrics(rung: Gratings, target: str, occlusion: bool) -> list[Metric]:
-    """Accuracy and, with `occlusion`, OccDrop."""
-    kind, label_v = rung.kind, rung.classes()[target]
-    chance = float(label_v.bincount().max()) / len(label_v)
-    accuracy = Metric(
-        name=f"{kind.name}: {target}",
-        about=f"Accuracy of the linear probe on {len(rung):,} generated clips of {_WHAT[len(kind.sides)]}, drifting "
-        f"(arXiv 2601.09040); of {int(label_v.max()) + 1} classes the commonest is {100 * chance:.0f} % of them.",
-        better="higher",
-        percent=True,
-    )
-    drop = Metric(
-        name=f"OccDrop, {accuracy.name}",
-        about="Share of that accuracy that is lost when the probe is fitted to and tested on clips of which one patch "
-        f"is seen{_WHERE[len(kind.sides)]}, an eighth of the frame high and wide, and the rest is black.",
-        percent=True,
-    )
-    return [accuracy, drop] if occlusion else [accuracy]
+def _asked(rung: Gratings, occlusion: bool) -> Iterator[tuple[Tensor, dict[Metric, OfLabelled]]]:
+    """What is asked of gratings: class numbers `[V]`, with their accuracy and, with `occlusion`, OccDrop."""
+    kind = rung.kind
+    for target, label_v in rung.classes().items():
+        chance = float(label_v.bincount().max()) / len(label_v)
+        accuracy = Metric(
+            name=f"{kind.name}: {target}",
+            about=f"Accuracy of the linear probe on {len(rung):,} generated clips of {_WHAT[len(kind.sides)]}, "
+            f"drifting (arXiv 2601.09040); of {int(label_v.max()) + 1} classes the commonest is {100 * chance:.0f} % "
+            "of them.",
+            better="higher",
+            percent=True,
+        )
+        drop = Metric(
+            name=f"OccDrop, {accuracy.name}",
+            about="Share of that accuracy that is lost when the probe is fitted to and tested on clips of which one "
+            f"patch is seen{_WHERE[len(kind.sides)]}, an eighth of the frame high and wide, and the rest is black.",
+            percent=True,
+        )
+        figures: dict[Metric, OfLabelled] = {accuracy: partial(linear_probe, form=MEAN)}
+        yield label_v, figures | ({drop: occlusion_drop} if occlusion else {})
 
 
 _WHAT = {1: "a grating", 2: "a grating in the left and one in the right half"}
@@ -93,16 +95,3 @@ def _features(
             read = reader.read(video.to(device))
             parts.setdefault(form, []).append(torch.stack([read[place] for place in places]))
     return {form: torch.cat(x_pbd, 1) for form, x_pbd in parts.items()}
-
-
-def _probe(of_forms: Mapping[Form, Tensor], label_v: Tensor) -> list[tuple[Interval, str]]:
-    """The accuracy and, where there are features of one patch, OccDrop; with the reason where one is not defined."""
-    group_v, found, why = torch.arange(len(label_v)), list[Interval](), ""
-    try:
-        hits = [probe_hits(x_vd, label_v, group_v) for x_vd in of_forms.values()]
-        found.append(bootstrap(hits[0], group_v))
-        found += [occlusion_drop(hits[0], hit_v, group_v) for hit_v in hits[1:]]
-    except ValueError as error:
-        why = str(error)
-    found += [Interval(math.nan)] * (len(of_forms) - len(found))
-    return [(each, why) for each in found]

@@ -7,13 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
-from layerlock.analyze.labelled import linear_probe, nearest_is_right, occlusion_drop, retrieval
+from layerlock.analyze.labelled import (
+    MEAN,
+    ONE_PATCH,
+    OVER_TIME,
+    Form,
+    Labelled,
+    linear_probe,
+    nearest_is_right,
+    occlusion_drop,
+    retrieval,
+)
 from layerlock.evaluation.intervals import Interval
-from layerlock.features.probe import probe_hits
 from layerlock.measures import rank, tokens
 from layerlock.measures.dimension import intrinsic_dimension
 from layerlock.measures.lidar import ViewMoments
@@ -33,11 +43,6 @@ class Metric:
     percent: bool = False
 
 
-Form = Literal["mean", "over time", "one patch"]
-MEAN: Form = "mean"
-OVER_TIME: Form = "over time"
-ONE_PATCH: Form = "one patch"
-"""the mean, of clips of which one patch is seen (`analyze/occlusion.py`)"""
 FORMS: dict[Form, Callable[[Tensor, int], Tensor]] = {
     MEAN: lambda x_bnd, times: x_bnd.float().mean(1),
     OVER_TIME: lambda x_bnd, times: over_time(standardized(x_bnd), times),
@@ -50,7 +55,7 @@ OfViews = Callable[[ViewMoments], float]
 OfTokens = Callable[[Tensor], float]
 OfSteps = Callable[[Tensor, Tensor], float]
 Distance = Callable[[Tensor], Tensor]
-OfLabelled = Callable[..., Interval]
+OfLabelled = Callable[[Labelled], Interval]
 
 POOLED: dict[Metric, OfMoments] = {
     Metric(
@@ -152,26 +157,21 @@ LABELLED: dict[Metric, tuple[tuple[Form, ...], OfLabelled]] = {
         "to the other three quarters of the groups, and the penalty is the one with the least log loss.",
         better="higher",
         percent=True,
-    ): ((MEAN,), linear_probe),
+    ): ((MEAN,), partial(linear_probe, form=MEAN)),
     Metric(
         name="probe over time",
         about="The same on the means and deviations over places of the first four coefficients of a cosine transform "
         "over time of the tokens: what changes, and in which order, is lost in a mean.",
         better="higher",
         percent=True,
-    ): ((OVER_TIME,), linear_probe),
+    ): ((OVER_TIME,), partial(linear_probe, form=OVER_TIME)),
     Metric(
         name="OccDrop",
         about="Share of the accuracy of the linear probe that is lost when it is fitted to and tested on clips of "
         "which one patch is seen, an eighth of the frame high and wide, at a random place that is the same in all "
         "frames, and the rest is black (arXiv 2601.09040); 0 where one patch tells all.",
         percent=True,
-    ): (
-        (MEAN, ONE_PATCH),
-        lambda whole_vd, one_patch_vd, label_v, group_v: occlusion_drop(
-            probe_hits(whole_vd, label_v, group_v), probe_hits(one_patch_vd, label_v, group_v), group_v
-        ),
-    ),
+    ): ((MEAN, ONE_PATCH), occlusion_drop),
     Metric(
         name="retrieval mAP",
         about="Mean average precision of the videos of the same class when all others are ranked by the cosine of "
@@ -186,4 +186,4 @@ LABELLED: dict[Metric, tuple[tuple[Form, ...], OfLabelled]] = {
         percent=True,
     ): ((MEAN,), nearest_is_right),
 }
-"""of features in some forms `[V, W]`, class numbers and groups `[V]`; left out where a form is not there"""
+"""of videos that have a class; left out where one of the forms that it needs is not there"""

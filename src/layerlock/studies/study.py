@@ -16,6 +16,8 @@ from typing import Any, Literal
 from layerlock import api
 from layerlock.analyze.depth import FEWEST, DepthConfig
 from layerlock.config import Config
+from layerlock.data import ClipConfig
+from layerlock.data.folder import FolderSource
 from layerlock.data.index import build_index
 from layerlock.encoders.run import checkpoints_of
 from layerlock.errors import ConfigError, LayerlockError
@@ -115,10 +117,13 @@ def run_study(config: StudyConfig, *, quiet: bool = False) -> dict[str, Any]:
     """
     config.check()
     with Progress(INDEXING, quiet) as progress:
-        videos = len(build_index(config.probe, config.workers or None, progress=progress))
-    if videos < FEWEST:
-        raise LayerlockError(f"probe: {config.probe}: {videos} videos are too few; there are figures from {FEWEST} on")
-    found = []
+        index = build_index(config.probe, config.workers or None, progress=progress)
+    if len(index) < FEWEST:
+        raise LayerlockError(
+            f"probe: {config.probe}: {len(index)} videos are too few; there are figures from {FEWEST} on"
+        )
+    source, found = FolderSource(index, ClipConfig(), seed=0, targets=tuple(index.targets)), []
+    probed = f"{source.fingerprint} {source.target_fingerprint}"
     for seed in config.seeds:
         folders = {name: Path(config.out) / f"seed-{seed}" / _slug(name) for name in config.arms()}
         for name, arm in config.arms().items():
@@ -128,7 +133,8 @@ def run_study(config: StudyConfig, *, quiet: bool = False) -> dict[str, Any]:
             if (signal := _train(made, quiet)) is not None:
                 return {"signal": signal}
         names = {RANDOM: f"random:{folders[blockwise.BASELINE]}"} | {name: str(path) for name, path in folders.items()}
-        found.append(_renamed(_compared(config, seed, tuple(names.values()), quiet), {v: k for k, v in names.items()}))
+        figures = _compared(config, seed, tuple(names.values()), probed, quiet)
+        found.append(_renamed(figures, {v: k for k, v in names.items()}))
     summary = summary_of(found)
     _write(summary, Path(config.out))
     return summary | {"signal": None}
@@ -154,10 +160,12 @@ def _slug(name: str) -> str:
     return re.sub(r"\W+", "-", name)
 
 
-def _compared(config: StudyConfig, seed: int, encoders: tuple[str, ...], quiet: bool) -> dict[str, Any]:
-    """The figures of one seed's encoders; those of an earlier call with the same settings, where they are there."""
+def _compared(config: StudyConfig, seed: int, encoders: tuple[str, ...], probed: str, quiet: bool) -> dict[str, Any]:
+    """The figures of one seed's encoders; those of an earlier call with the same settings on the same videos, which
+    `probed` tells from others, where they are there.
+    """
     wanted, settings = config.comparison(seed, encoders), _settings(Path(config.out) / f"seed-{seed}")
-    text = json.dumps(asdict(wanted))
+    text = json.dumps(asdict(wanted) | {"probed": probed})
     if settings.exists() and settings.read_text() == text:
         kept: dict[str, Any] = json.loads((settings.parent / "depth.json").read_text())
         return kept
