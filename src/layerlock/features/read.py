@@ -22,16 +22,20 @@ def mean_pooled(features_bnd: Tensor) -> Tensor:
     return features_bnd.float().mean(1).cpu()
 
 
+def _as_it_is(features_bnd: Tensor) -> Tensor:
+    return features_bnd
+
+
 class Reader:
-    """Every encoder once for a batch of clips, as deep as the deepest of `places`; features are kept in `form`, but
-    those of a `Summary` are not standardized.
+    """Every encoder once for a batch of clips, as deep as the deepest of `places`; features are kept in `form`, without
+    one as readouts see them: standardized, but for those of a `Summary`.
     """
 
     def __init__(
         self,
         encoders: Mapping[str, FrozenEncoder],
         places: Iterable[Place],
-        form: Callable[[Tensor], Tensor] = standardized,
+        form: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.encoders, self.places, self.form = encoders, tuple(dict.fromkeys(places)), form
 
@@ -42,11 +46,10 @@ class Reader:
         for name, encoder in self.encoders.items():
             blocks = [block for owner, block in self.places if owner == name]
             if blocks:
+                form = self.form or (_as_it_is if isinstance(encoder, Summary) else standardized)
                 features = encoder.forward_intermediates(video_btchw, blocks)
                 for block, x_bnd in zip(blocks, features, strict=True):
-                    here_bnd = x_bnd.to(video_btchw.device)
-                    as_is = isinstance(encoder, Summary) and self.form is standardized
-                    features_of[name, block] = here_bnd if as_is else self.form(here_bnd)
+                    features_of[name, block] = form(x_bnd.to(video_btchw.device))
         return features_of
 
 

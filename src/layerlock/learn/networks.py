@@ -210,7 +210,8 @@ def _stamp(name: str) -> tuple[tuple[int, int], ...]:
     path = Path(name.rpartition(":")[2])
     folders = [path, path / "encoder"]
     if place := run_and_step(str(path)):
-        folders += checkpoints_of(place[0] / "checkpoints").values()
+        run, step = place
+        folders += [run, *filter(None, [checkpoints_of(run / "checkpoints").get(step)])]
     files = (
         [path]
         if path.is_file()
