@@ -37,6 +37,12 @@ def test_bits_are_splitmix64_of_a_counter(seed: int, index: int, purpose: str) -
     assert found == [oracle(seed, purpose, index, column) for column in range(3)]
 
 
+@given(seed=st.integers(0, 2**40), index=st.integers(0, 2**50), count=st.integers(0, 6))
+def test_the_numbers_of_one_index_are_those_of_many(seed: int, index: int, count: int) -> None:
+    found = draws.uniform(seed, "clip", torch.tensor([index]), count)[0].tolist()
+    assert draws.uniform_of_one(seed, "clip", index, count) == found
+
+
 def test_golden_values_never_change() -> None:
     assert draws.bits(0, "context", torch.tensor([0, 1]), 2).tolist() == GOLDEN
     assert draws.key(7, "weights") == GOLDEN_KEY

@@ -7,6 +7,7 @@ arithmetic, so it is the same on every machine, for any number of workers or pro
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,11 +17,12 @@ from layerlock import first_calls  # noqa: F401  same numbers on several threads
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
+_MASK = (1 << 64) - 1
 
 
 def _signed(value: int) -> int:
     """The int64 with the same bits as `value` modulo 2**64."""
-    value &= (1 << 64) - 1
+    value &= _MASK
     return value - (1 << 64) if value >> 63 else value
 
 
@@ -35,6 +37,14 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift_right(x, 31)
 
 
+def mixed(x: int) -> int:
+    """The finalizer of SplitMix64 on a plain integer of 64 bits."""
+    x = ((x ^ (x >> 30)) * _MIX_1) & _MASK
+    x = ((x ^ (x >> 27)) * _MIX_2) & _MASK
+    return x ^ (x >> 31)
+
+
+@lru_cache(1024)
 def key(seed: int, purpose: str) -> int:
     """A 64-bit key, signed, for one purpose under one seed."""
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
@@ -51,6 +61,13 @@ def bits(seed: int, purpose: str, index_b: Tensor, count: int) -> Tensor:
 def uniform(seed: int, purpose: str, index_b: Tensor, count: int) -> Tensor:
     """Numbers in [0, 1) `[B, count]` (float64, 53 bits each)."""
     return (bits(seed, purpose, index_b, count) >> 10).to(torch.float64) * 2.0**-53
+
+
+def uniform_of_one(seed: int, purpose: str, index: int, count: int) -> list[float]:
+    """The numbers of `uniform` for one index, without tensors: several times as fast for a few numbers."""
+    row = mixed((index * _GOLDEN + key(seed, purpose)) & _MASK)
+    numbers = (mixed(mixed((row + column * _GOLDEN) & _MASK)) for column in range(1, count + 1))
+    return [((number & (_MASK >> 1)) >> 10) * 2.0**-53 for number in numbers]
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:

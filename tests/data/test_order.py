@@ -35,7 +35,7 @@ def inverse(image: int, count: int, key: int) -> int:
     while True:
         left, right = value >> half, value & mask
         for turn in reversed(range(4)):
-            left, right = right ^ (order._mix(key + (turn << 56) + left) & mask), left
+            left, right = right ^ (order._hash(key + (turn << 56) + left) & mask), left
         value = left << half | right
         if value < count:
             return value

@@ -143,7 +143,7 @@ class FolderSource:
     def _random_clips_of(self, video: int, group: int, skipped: tuple[tuple[str, str], ...]) -> list[Sample]:
         clip, chosen = self.clip, self.index.videos[video]
         indices = range(group * clip.per_decode, (group + 1) * clip.per_decode)
-        u_n6 = draws.uniform(self.seed, "clip", torch.tensor(indices), 6).tolist()
+        u_n6 = [draws.uniform_of_one(self.seed, "clip", index, 6) for index in indices]
         starts = self._starts(video, group, [u[0] for u in u_n6])
         flips = [clip.flip and u[1] < 0.5 for u in u_n6]
         size = self._read_size(chosen)
@@ -163,7 +163,7 @@ class FolderSource:
         """First frames of the clips of a group, from a number in [0, 1) each."""
         first, room = self._room(video)
         stretch = min(room, (self.clip.per_decode - 1) * self.clip.cut(0).span(self.index.videos[video].fps))
-        at = draws.uniform(self.seed, "stretch", torch.tensor([group]), 1).item()
+        (at,) = draws.uniform_of_one(self.seed, "stretch", group, 1)
         begin = first + int(at * (room - stretch + 1))
         return [begin + int(u * (stretch + 1)) for u in u_n]
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from layerlock import draws
 
 _ROUNDS = 4
+_GOLDEN = 0x9E3779B97F4A7C15
 _MASK_64 = (1 << 64) - 1
 
 
@@ -41,13 +42,9 @@ def _feistel(value: int, half: int, key: int) -> int:
     mask = (1 << half) - 1
     left, right = value >> half, value & mask
     for turn in range(_ROUNDS):
-        left, right = right, left ^ (_mix(key + (turn << 56) + right) & mask)
+        left, right = right, left ^ (_hash(key + (turn << 56) + right) & mask)
     return left << half | right
 
 
-def _mix(x: int) -> int:
-    """SplitMix64's finalizer on plain integers, as in `draws`."""
-    x = (x + 0x9E3779B97F4A7C15) & _MASK_64
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK_64
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK_64
-    return x ^ (x >> 31)
+def _hash(x: int) -> int:
+    return draws.mixed((x + _GOLDEN) & _MASK_64)

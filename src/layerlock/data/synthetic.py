@@ -108,7 +108,7 @@ class SyntheticSource:
         return render_clips(self.seed, videos, frames=self.clip.frames, height=side, width=side, fps=rate)
 
     def _random_cut(self, index: int) -> tuple[Crop, bool]:
-        down, across, coin, *more = draws.uniform(self.seed, "clip", torch.tensor([index]), 5)[0].tolist()
+        down, across, coin, *more = draws.uniform_of_one(self.seed, "clip", index, 5)
         side, places = self.clip.resize_side, self.clip.resize_side - self.clip.size + 1
         flip = self.clip.flip and coin < 0.5
         if self.clip.area is None:
