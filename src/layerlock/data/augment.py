@@ -105,10 +105,10 @@ def _take(x_btchw: Tensor, batch: Batch) -> Tensor:
     row_bs = _places(top_b, height_b, batch.size).long()
     column_bs = _places(left_b, width_b, batch.size).long()
     column_bs = torch.where(batch.flip_b[:, None], column_bs.flip(1), column_bs)
-    clip_b = torch.arange(len(x_btchw), device=x_btchw.device)
-    # the slices between the index tensors put the indexed axes first: [B, size, size, T, C]
-    taken = x_btchw[clip_b[:, None, None], :, :, row_bs[:, :, None], column_bs[:, None, :]]
-    return taken.permute(0, 3, 4, 1, 2).contiguous()
+    place_bq = (row_bs[:, :, None] * x_btchw.shape[-1] + column_bs[:, None, :]).flatten(1)
+    pixels_bnp = x_btchw.flatten(3).flatten(1, 2)
+    taken_bnq = pixels_bnp.gather(2, place_bq[:, None].expand(-1, pixels_bnp.shape[1], -1))
+    return taken_bnq.view(*x_btchw.shape[:3], batch.size, batch.size)
 
 
 def _places(begin_b: Tensor, length_b: Tensor, size: int) -> Tensor:

@@ -25,8 +25,9 @@ def patchify(video_btchw: Tensor, patch: Grid) -> Tensor:
     b, t, c, h, w = video_btchw.shape
     nt, nh, nw = token_grid(t, h, w, patch)
     pt, ph, pw = patch
-    x = video_btchw.reshape(b, nt, pt, c, nh, ph, nw, pw)
-    return x.permute(0, 1, 4, 6, 2, 5, 7, 3).reshape(b, nt * nh * nw, pt * ph * pw * c)
+    # channels last first: what is left to copy then are whole rows of patches
+    x = torch.stack(video_btchw.unbind(2), dim=-1).view(b, nt, pt, nh, ph, nw, pw, c)
+    return x.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(b, nt * nh * nw, pt * ph * pw * c)
 
 
 def unpatchify(patches_bnp: Tensor, grid: Grid, patch: Grid) -> Tensor:
