@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tiny import MODEL, config, run_config
 
 import layerlock
 from layerlock import api, process
-from layerlock.config import Config
+from layerlock.config import Config, OptimConfig
 from layerlock.data import ClipConfig
 from layerlock.encoders import open_encoder
 from layerlock.errors import LayerlockError
@@ -36,6 +37,7 @@ EVALUATION: dict[str, Any] = {
     **{"examples": 16, "batch": 4, "workers": 0, "device": "cpu", "threads": 1, "quiet": True},
 }
 ANALYSIS: dict[str, Any] = {"workers": 0, "batch": 8, "device": "cpu", "threads": 1, "quiet": True}
+CONVERGENCE: dict[str, Any] = {"layers": [1], "times": [0.5], "seeds": [0], "probe": 8, "quiet": True}
 
 
 def settings() -> dict[str, object]:
@@ -79,6 +81,10 @@ def run_of(out: Path, **changes: Any) -> Config:
     return config(out, clip=CLIP, batch=2, steps=4, plan=layerlock.Progressive(), run=run_config(threads=1), **changes)
 
 
+def learning(out: Path) -> Config:
+    return replace(run_of(out), steps=12, optim=OptimConfig(lr=3e-3, warmup=0.1))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world of videos and a run."""
@@ -104,6 +110,7 @@ VERBS: dict[str, Verb] = {
     "random": lambda made, out: Encoder.random(MODEL, ClipShape(frames=8, stride=1, size=24)),
     "open_encoder": lambda made, out: open_encoder(f"random:{made / 'run'}"),
     "analyze_depth": lambda made, out: layerlock.analyze_depth(made / "run", made / "world", out=out / "a", **ANALYSIS),
+    "analyze_convergence": lambda made, out: layerlock.analyze_convergence(learning(out / "a"), **CONVERGENCE),
     "embed": lambda made, out: layerlock.embed(made / "run", made / "world", workers=0, out=out / "a.npz"),
     "embed clips": lambda made, out: layerlock.embed(made / "run", made / "world", per="clip", workers=1),
     "embed with workers": lambda made, out: layerlock.embed(made / "run", made / "world", workers=1),

@@ -23,6 +23,7 @@ if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os
 if TYPE_CHECKING:
     from layerlock.api import (
         Embeddings,
+        analyze_convergence,
         analyze_depth,
         describe_recipe,
         embed,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "layerlock.api": (
         "Embeddings",
+        "analyze_convergence",
         "analyze_depth",
         "describe_recipe",
         "embed",
@@ -121,6 +123,7 @@ __all__ = [
     "Tap",
     "ViT",
     "ViTConfig",
+    "analyze_convergence",
     "analyze_depth",
     "describe_recipe",
     "embed",

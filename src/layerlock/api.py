@@ -37,6 +37,7 @@ from layerlock.train.loop import Outcome, train
 from layerlock.train.optimizer import optimizer_problems
 
 if TYPE_CHECKING:
+    from layerlock.analyze.convergence.cells import Cells
     from layerlock.analyze.depth import DepthConfig
     from layerlock.encoders import FrozenEncoder
     from layerlock.evaluation.config import EvaluateConfig
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Embeddings",
     "Index",
+    "analyze_convergence",
     "analyze_depth",
     "describe_recipe",
     "embed",
@@ -405,6 +407,41 @@ def run_analysis(config: DepthConfig, held: Sequence[FrozenEncoder] = (), *, qui
         write_analysis(found, page)
     except Exception as error:
         print(f"report.html was not written: {_reason(error)}; all figures are in {config.out}/depth.json")
+    return found
+
+
+@put_back()
+def analyze_convergence(config: Config | str, *, quiet: bool = False, **settings: Any) -> dict[str, Any]:
+    """How much the final loss suffers where the first blocks are frozen at some step (docs/convergence.md).
+
+    `config` is a config, whose `out` is the folder of the analysis, or the name of a recipe; `settings` are fields of
+    `Cells`: `layers` and `times`, and what else there is. Trains what is not trained there yet. Leaves
+    `convergence.json`, `convergence.csv`, `convergence.svg` (Figure 1) and `report.html`; returns what is in the first,
+    and `signal`, which is all where that signal stopped a run. Raises ConfigError for invalid settings, LayerlockError
+    for data, disk or losses that stop a run, and for a baseline whose loss does not fall.
+    """
+    from layerlock.analyze.convergence.cells import Cells
+
+    unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(Cells)})
+    if unknown:
+        raise LayerlockError(f"an analysis of convergence has no field {', '.join(unknown)}")
+    cells = Cells(**{field: _plain(value) for field, value in settings.items()})
+    return run_convergence(recipe(config) if isinstance(config, str) else config, cells, quiet=quiet)
+
+
+@put_back()
+def run_convergence(config: Config, cells: Cells, *, quiet: bool = False) -> dict[str, Any]:
+    """The analysis that `cells` describe; `analyze_convergence` says the rest."""
+    from layerlock.analyze.convergence.analysis import analyze_convergence as run
+
+    found = run(config, cells, quiet=quiet)
+    if found["signal"] is None:
+        try:
+            from layerlock.report.convergence import write_convergence
+
+            write_convergence(found, Path(config.out))
+        except Exception as error:
+            print(f"report.html was not written: {_reason(error)}; all figures are in {config.out}/convergence.json")
     return found
 
 

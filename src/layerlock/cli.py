@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from layerlock import api, together
+from layerlock.analyze.convergence.cells import Cells
 from layerlock.analyze.depth import DepthConfig
 from layerlock.config import Config, load_config
 from layerlock.data.index.describe import describe, describe_rejected
@@ -26,6 +27,7 @@ from layerlock.features.embeddings import Per
 from layerlock.settings import KIND, kinds_of
 from layerlock.show import (
     path_name,
+    show_convergence,
     show_depths,
     show_embeddings,
     show_evaluation,
@@ -181,7 +183,7 @@ def _price(text: str | None) -> tuple[float | None, str]:
     return float(found.group(1)), (found.group(2) or "").upper()
 
 
-Arguments = TypeVar("Arguments", bound=PretrainArguments | PlanArguments)
+Arguments = TypeVar("Arguments", bound="PretrainArguments | PlanArguments | ConvergenceArguments")
 
 
 def _with_config(kind: type[Arguments], verb: str, arguments: Sequence[str]) -> Arguments:
@@ -308,8 +310,11 @@ def _lists_apart(arguments: Sequence[str]) -> list[str]:
 
 
 ANALYZE_USAGE = """usage: layerlock analyze depth ENCODER... --data PATH [--out DIR] [--clips N] [--any-field VALUE]
+       layerlock analyze convergence RECIPE --data PATH --layers 2 3 4 6 --times 0.1 0.2 0.4 0.6 [--out DIR]
+                          [--seeds 0 1 2] [--any.field VALUE]
 
-`layerlock analyze depth --help` lists all fields; docs/analyze.md says what the figures are."""
+`layerlock analyze depth --help` and `layerlock analyze convergence RECIPE --help` list all fields; docs/analyze.md and
+docs/convergence.md say what the figures are. The same command resumes an analysis of convergence that was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,8 +324,18 @@ class AnalyzeArguments:
     config: Annotated[DepthConfig, tyro.conf.arg(name="")] = field(default_factory=DepthConfig)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConvergenceArguments:
+    """What freezing the first blocks at some step costs in final loss, and which signals of a run foretell it."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+    cells: Annotated[Cells, tyro.conf.arg(name="")] = field(default_factory=Cells)
+
+
 def analyze(arguments: Sequence[str]) -> int:
-    """`layerlock analyze depth ENCODER... --data PATH`."""
+    """`layerlock analyze depth ENCODER... --data PATH` and `layerlock analyze convergence RECIPE --layers ...`."""
+    if arguments[:1] == ["convergence"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+        return _analyze_convergence(arguments[1:])
     if arguments[:1] != ["depth"] or (len(arguments) == 1 and not _asks_for_help(arguments)):
         return _show_usage(ANALYZE_USAGE, arguments)
     named, rest = list(takewhile(lambda word: not word.startswith("-"), arguments[1:])), list(arguments[1:])
@@ -335,6 +350,19 @@ def analyze(arguments: Sequence[str]) -> int:
     )
     found = api.run_analysis(given.config)
     show_depths(found, Path(given.config.out))
+    return 0
+
+
+def _analyze_convergence(arguments: Sequence[str]) -> int:
+    if "--resume" in arguments:
+        raise ConfigError(["resume: an analysis is resumed by the same command, without a flag"])
+    out = [] if _given(arguments, "--out") else ["--out", f"runs/convergence-{arguments[0]}"]
+    given = _with_config(ConvergenceArguments, "analyze convergence", [*arguments, *out])
+    found = api.run_convergence(given.config, given.cells)
+    if found["signal"] is not None:
+        print("stopped; everything is saved; run the same command to continue")
+        return 128 + int(found["signal"])
+    show_convergence(found, Path(given.config.out))
     return 0
 
 
@@ -509,8 +537,10 @@ def _study_entry(study: tyro.conf.Positional[Literal["blockwise"]]) -> None:
     """Train the arms of a study and compare them depth by depth: layerlock study blockwise --data PATH --probe PATH."""
 
 
-def _analyze_entry(what: tyro.conf.Positional[Literal["depth"]]) -> None:
-    """What is in the depths of encoders: layerlock analyze depth ENCODER... --data PATH."""
+def _analyze_entry(what: tyro.conf.Positional[Literal["depth", "convergence"]]) -> None:
+    """What is in the depths of encoders, or which blocks have converged when: layerlock analyze depth ENCODER...
+    --data PATH, layerlock analyze convergence RECIPE --data PATH --layers 2 4 --times 0.2 0.5.
+    """
 
 
 VERBS: dict[str, Callable[..., Any]] = {

@@ -151,6 +151,8 @@ class RunConfig:
     """steps from one line of watch.jsonl to the next"""
     keep: int = 2
     """checkpoints to keep, the newest; a large number keeps all, for `analyze depth --steps all`"""
+    keep_at: tuple[int, ...] = ()
+    """steps after which there are further checkpoints, which are kept beside the newest"""
 
     def problems(self) -> list[str]:
         """What is wrong, a line each."""
@@ -159,6 +161,7 @@ class RunConfig:
             for n in ("log_every", "checkpoint_every", "watch_every", "keep")
             if getattr(self, n) < 1
         ]
+        found += [f"run.keep_at: {step} is not positive" for step in self.keep_at if step < 1]
         if self.workers < 0:
             found.append(f"run.workers: {self.workers} is negative")
         if not 0 <= self.store_gb < math.inf:

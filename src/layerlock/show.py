@@ -112,6 +112,27 @@ def show_depths(found: Mapping[str, Any], out: Path) -> None:
         print(f"report:  {path_name(out / 'report.html')}")
 
 
+def show_convergence(found: Mapping[str, Any], out: Path) -> None:
+    """Prints the deviations of all cells, what ranks them, and where the figures are."""
+    console = Console(highlight=False, soft_wrap=True, width=WIDEST)
+    layers = list(dict.fromkeys(cell["layer"] for cell in found["cells"]))
+    drawn = Table("deviation, %", *(f"{layer} blocks" for layer in layers), box=None, pad_edge=False)
+    for step in dict.fromkeys(cell["step"] for cell in found["cells"]):
+        cells = {cell["layer"]: cell["deviation"] for cell in found["cells"] if cell["step"] == step}
+        drawn.add_row(f"step {step:,}", *(f"{cells[layer]:+.3f}" for layer in layers))
+    console.print(drawn)
+    ranked = Table("signal", "Spearman", "known", box=None, pad_edge=False)
+    for one in found["signals"]:
+        ranked.add_row(one["name"], "-" if one["spearman"] is None else f"{one['spearman']:+.2f}", one["known"])
+    console.print(ranked)
+    band = found["band"]
+    told = "no noise band: fewer than 3 seeds" if band is None else f"{band['low']:+.3f} to {band['high']:+.3f} %"
+    print(f"baselines differ from their mean by: {told}")
+    print(f"figures: {path_name(out / 'convergence.csv')}")
+    if (out / "report.html").exists():
+        print(f"report:  {path_name(out / 'report.html')}")
+
+
 def show_study(found: Mapping[str, Any], out: Path) -> None:
     """Prints the figures of each arm at its last depth, with their range over seeds and the lead over the baseline."""
     console = Console(highlight=False, soft_wrap=True, width=WIDEST)

@@ -296,7 +296,7 @@ def draw(chart: Chart, marked: Sequence[Mark], last: int) -> str:
     def fill(axes: Any) -> None:
         _plot(axes, chart)
         _mark(axes, marked)
-        _step_axis(axes, last)
+        step_axis(axes, last)
         axes.set_title(chart.title, loc="left", fontsize=9, color=INK, pad=16 if marked else 6)
 
     return svg(fill, (4.6, 2.7))
@@ -345,7 +345,8 @@ def _plot(axes: Any, chart: Chart) -> None:
     _legend(axes, chart)
 
 
-def _step_axis(axes: Any, last: int) -> None:
+def step_axis(axes: Any, last: int) -> None:
+    """Steps 0 .. `last` along, as whole numbers."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_xlim(0, max(last, 1) * 1.02)

@@ -19,7 +19,6 @@ from layerlock.config import Config
 from layerlock.data import ClipConfig
 from layerlock.data.folder import FolderSource
 from layerlock.data.index import build_index
-from layerlock.encoders.run import checkpoints_of
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.files import write_whole
 from layerlock.progress import INDEXING, Progress
@@ -145,7 +144,7 @@ def _train(config: Config, quiet: bool) -> int | None:
     folder = RunFolder(config.out)
     if folder.exists:
         folder.check(config, resume=True, overwrite=False)
-        if config.steps in checkpoints_of(folder.checkpoints) and folder.encoder.exists():
+        if folder.is_done(config.steps):
             return None
     _settings(folder.path.parent).unlink(missing_ok=True)  # what is compared there is of another encoder
     return api.pretrain(config, resume=folder.exists, quiet=quiet).signal

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,13 @@ def save(
     pending: dict[str, Tensor],
     facts: Facts,
     keep: int,
+    keep_at: Collection[int] = (),
 ) -> Path:
-    """Writes `folder/step-N` and removes all but the newest `keep`.
+    """Writes `folder/step-N` and removes all but the newest `keep` and those of the steps `keep_at`.
 
     Raises LayerlockError where it cannot be written; then the checkpoints that are there stay as they are.
     """
-    place = folder / f"step-{facts.step:08d}"
+    place = folder / folder_of(facts.step)
     part = folder / f".part-{place.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,9 +85,16 @@ def save(
         raise LayerlockError(
             f"{place}: the checkpoint could not be written ({error}); last good checkpoint: {good or 'none'}"
         ) from None
-    for old in [*folder.glob(".part-old-*"), *sorted(folder.glob("step-*"))[:-keep]]:
+    kept = {folder_of(step) for step in keep_at}
+    older = [old for old in sorted(folder.glob("step-*"))[:-keep] if old.name not in kept]
+    for old in [*folder.glob(".part-old-*"), *older]:
         shutil.rmtree(old, ignore_errors=True)
     return place
+
+
+def folder_of(step: int) -> str:
+    """What the folder of a checkpoint is called."""
+    return f"step-{step:08d}"
 
 
 def _gather(learner: Learner, optimizer: torch.optim.Optimizer, pending: dict[str, Tensor]) -> dict[str, Tensor]:

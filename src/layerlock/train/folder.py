@@ -7,13 +7,14 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from layerlock.config import Config, load_config
 from layerlock.data.index.listing import printable
+from layerlock.encoders.run import checkpoints_of
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.files import is_part, write_whole
 from layerlock.lock import FILES, FolderLock
@@ -67,13 +68,17 @@ class RunFolder:
         """Whether a run has been here."""
         return self.config.exists()
 
+    def is_done(self, steps: int) -> bool:
+        """Whether the run here has come to its end, which is after `steps` updates."""
+        return steps in checkpoints_of(self.checkpoints) and self.encoder.exists()
+
     def check(self, config: Config, *, resume: bool, overwrite: bool) -> None:
         """Raises LayerlockError where a run is there and neither is said, where the folder is not a run's, and
         ConfigError where a resumed run's config differs in anything that changes what is learned.
         """
         check_place(self.path, self.exists, "a run", resume=resume, overwrite=overwrite)
         if resume:
-            self._same(config)
+            self.refuse_another(config)
 
     def begin(
         self,
@@ -111,10 +116,11 @@ class RunFolder:
         except (OSError, ValueError, TypeError) as error:
             raise LayerlockError(f"{self.plan}: cannot be read ({error})") from None
 
-    def _same(self, config: Config) -> None:
+    def refuse_another(self, config: Config, free: Sequence[str] = FREE) -> None:
+        """Raises ConfigError where a config has other settings than the run here, but for the fields `free`."""
         old, new = flat(to_dict(load_config(self.config))), flat(to_dict(config))
         changed = [
-            name for name in sorted(old | new) if name.split(".")[0] not in FREE and old.get(name) != new.get(name)
+            name for name in sorted(old | new) if name.split(".")[0] not in free and old.get(name) != new.get(name)
         ]
         if changed:
             raise ConfigError(

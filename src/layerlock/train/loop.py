@@ -263,7 +263,7 @@ class Run:
                 self.clock.clips += config.batch
                 if due:
                     self.observe(self.write_line(figures))
-                if self.step % config.run.checkpoint_every == 0 and self.step < config.steps:
+                if self.checkpoint_is_due():
                     self.save()
         self.save()
         if not received:
@@ -280,6 +280,11 @@ class Run:
         if after % self.config.run.log_every == 0 or after == self.config.steps:
             return True
         return self.plan.stage(after, self.log) != self.learner.stage
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether the state is saved now: every so often, and where it is asked for; at the end it is anyway."""
+        run = self.config.run
+        return self.step < self.config.steps and (self.step % run.checkpoint_every == 0 or self.step in run.keep_at)
 
     def update(self, batch: Batch, *, watch: bool) -> StepFigures:
         """One optimizer step on this process's share of a batch, in micro-batches where gradients are accumulated."""
@@ -449,6 +454,7 @@ class Run:
             optimizer=self.optimizer,
             pending=pending,
             keep=self.config.run.keep,
+            keep_at=self.config.run.keep_at,
             facts=checkpoint.Facts(
                 step=self.step,
                 log=self.log,

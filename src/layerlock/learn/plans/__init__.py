@@ -3,9 +3,19 @@
 from layerlock.learn.plans.blockwise import Blockwise
 from layerlock.learn.plans.features import Distill, JointEmbedding, LiveLatents
 from layerlock.learn.plans.freezing import Freezing
-from layerlock.learn.plans.locking import Plateau, Progressive
+from layerlock.learn.plans.locking import Locking, Plateau, Progressive
 
-__all__ = ["Blockwise", "Distill", "Freezing", "JointEmbedding", "LiveLatents", "Plans", "Plateau", "Progressive"]
+__all__ = [
+    "Blockwise",
+    "Distill",
+    "Freezing",
+    "JointEmbedding",
+    "LiveLatents",
+    "Locking",
+    "Plans",
+    "Plateau",
+    "Progressive",
+]
 
 Plans = Progressive | Plateau | JointEmbedding | Distill | LiveLatents | Blockwise
 """the plans that a config can name"""

@@ -1,0 +1,94 @@
+"""The runs of an analysis: baselines first, then their branches; what is done is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from layerlock.analyze.convergence.cells import Cells, baseline, branch_of
+from layerlock.config import Config
+from layerlock.encoders.run import checkpoints_of
+from layerlock.errors import LayerlockError
+from layerlock.train.branch import branch
+from layerlock.train.folder import RunFolder
+from layerlock.train.loop import train
+
+Losses = dict[tuple[int, int, int], float]
+"""final losses by seed, layer and step; of the baselines by (seed, 0, 0)"""
+
+
+class Stopped(Exception):
+    """A run was stopped by a signal; everything is saved."""
+
+    def __init__(self, signal: int) -> None:
+        self.signal = signal
+        super().__init__(f"stopped by signal {signal}")
+
+
+def train_all(config: Config, cells: Cells, quiet: bool) -> tuple[Losses, dict[int, float]]:
+    """Trains what is not trained yet; final losses of all runs, and by seed the baseline's loss at its beginning.
+
+    Raises LayerlockError for a baseline whose loss did not fall, before any branch of any; Stopped.
+    """
+    window, steps = cells.final_steps(config), list(cells.steps(config).values())
+    bases = {seed: baseline(config, cells, seed) for seed in cells.seeds}
+    total = len(bases) + len(cells.branched_seeds()) * len(cells.layers) * len(steps)
+    losses, first = Losses(), dict[int, float]()
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(f"run {len(losses) + 1} of {total}: {text}", flush=True)
+
+    for seed, base in bases.items():
+        say(f"seed {seed}, the baseline")
+        lines = _trained(base, None, 0, quiet)
+        losses[seed, 0, 0], first[seed] = (
+            mean_loss(lines, config.steps - window, config.steps),
+            mean_loss(lines, 0, window),
+        )
+        if not losses[seed, 0, 0] < first[seed]:
+            raise LayerlockError(
+                f"{base.out}: the loss of the baseline did not fall: {first[seed]:.4g} in its first {window:,} steps, "
+                f"{losses[seed, 0, 0]:.4g} in its last; there is no convergence to measure. Train longer (--steps), "
+                "with other settings (--optim.lr), or other data"
+            )
+    for seed in cells.branched_seeds():
+        for step in steps:
+            for layer in cells.layers:
+                say(f"seed {seed}, {layer} blocks frozen at step {step:,}")
+                lines = _trained(branch_of(bases[seed], layer, step), RunFolder(bases[seed].out), step, quiet)
+                losses[seed, layer, step] = mean_loss(lines, config.steps - window, config.steps)
+    return losses, first
+
+
+def _trained(config: Config, root: RunFolder | None, step: int, quiet: bool) -> list[dict[str, Any]]:
+    """The log lines of a run that is done, or is done now: a branch goes on from the latest checkpoint of `root` that
+    is not after `step`; without any it begins anew, and comes to the same.
+    """
+    folder = RunFolder(config.out)
+    if folder.exists:
+        folder.check(config, resume=True, overwrite=False)
+    elif root is not None and (there := [each for each in checkpoints_of(root.checkpoints) if each <= step]):
+        Path(config.out).parent.mkdir(parents=True, exist_ok=True)
+        branch(root, there[-1], config)
+    if not folder.is_done(config.steps):
+        signal = train(config, resume=folder.exists, quiet=quiet).signal
+        if signal is not None:
+            raise Stopped(signal)
+    return list(folder.lines())
+
+
+def mean_loss(lines: Sequence[Mapping[str, Any]], begin: int, end: int) -> float:
+    """The mean loss of the updates `begin` + 1 .. `end`, from the log lines that are of these alone; each line counts
+    as often as it has updates. Raises LayerlockError where there is none.
+    """
+    spans = [
+        (after["step"] - before["step"], after["loss"])
+        for before, after in pairwise([{"step": 0}, *lines])
+        if begin <= before["step"] and after["step"] <= end
+    ]
+    if not spans:
+        raise LayerlockError(f"no log line is of the steps {begin:,} to {end:,}; log more often (--run.log-every)")
+    return sum(count * float(loss) for count, loss in spans) / sum(count for count, _ in spans)
