@@ -24,9 +24,9 @@ FLOORS = [
     ["learn", "features"],
     ["encoders"],
     ["model", "data"],
-    ["lock"],
+    ["lock", "signals"],
     ["draws", "files", "holder", "measures", "process", "settings", "together", "progress"],
-    ["errors", "first_calls", "torch_private"],
+    ["errors", "first_calls", "parcels", "torch_private"],
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

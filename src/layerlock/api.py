@@ -238,6 +238,7 @@ def run_folder(path: str | Path) -> RunFolder:
 
 
 @put_back()
+@together.job()
 def embed(
     encoder: FrozenEncoder | str | Path,
     data: str | Path,
@@ -267,6 +268,9 @@ def embed(
     this from the vectors, and leaves them as they are where all are the same or some are not finite; True makes that an
     error; False leaves them as they are; the .npz file of an earlier call whitens as that call did, so that old and new
     vectors compare. Tokens stay as they are. Raises LayerlockError for an encoder, data or a file that cannot be used.
+
+    Called by all processes that `torchrun` started, they divide the clips (`docs/cluster.md`); the first one has the
+    vectors, the others none.
     """
     from layerlock.encoders import open_encoder
     from layerlock.encoders.checks import fingerprint
@@ -282,6 +286,7 @@ def embed(
     depths = block_at(HEADLINE, model.depth) if depth is None else depth if isinstance(depth, int) else list(depth)
     facts = {"encoder": fingerprint(model), "depth": depths}
     by = Whitening.load(Path(whiten), facts) if isinstance(whiten, str | Path) else whiten
+    together.agree(facts | {"data": str(data), "data_root": _text(data_root), "per": per, "hop": hop, "batch": batch})
     found = embed_videos(
         model,
         str(data),
@@ -294,6 +299,8 @@ def embed(
         workers=workers,
         device=place,
     )
+    if not together.leads():
+        return found
     embeddings = found.whitened(by=False if per == "token" else by)
     if out is not None:
         embeddings.save(Path(out), facts)
@@ -315,6 +322,8 @@ def evaluate(
 
     `settings` are further fields of `EvaluateConfig`. Leaves `results.json` and `report.html` in the folder `out`.
     Raises ConfigError for invalid settings, LayerlockError for an encoder, data or files that cannot be used.
+
+    Called by all processes that `torchrun` started, they divide the clips (`docs/cluster.md`).
     """
     from layerlock.evaluation.config import EvaluateConfig
 
@@ -347,7 +356,7 @@ def run_evaluation(
     from layerlock.evaluation.run import evaluate as run
 
     found = run(config, encoder, resume=resume, overwrite=overwrite, quiet=quiet)
-    if found.signal is None:
+    if found.signal is None and together.leads():
         try:
             from layerlock.report.evaluation import write_evaluation
 
@@ -380,6 +389,8 @@ def analyze_depth(
     `settings` are further fields of `DepthConfig`. Leaves `depth.json`, `depth.csv` and `report.html` in the folder
     `out`; returns what is in the first. Raises ConfigError for invalid settings, LayerlockError for encoders or data
     that cannot be used.
+
+    Called by all processes that `torchrun` started, they divide the clips (`docs/cluster.md`).
     """
     from layerlock.analyze.depth import DepthConfig
 
@@ -399,6 +410,8 @@ def run_analysis(config: DepthConfig, held: Sequence[FrozenEncoder] = (), *, qui
     from layerlock.analyze.depth import analyze_depth as run
 
     found = run(config, held, quiet=quiet)
+    if not together.leads():
+        return found
     try:
         from layerlock.report.analysis import write_analysis
 

@@ -291,9 +291,12 @@ def evaluate(arguments: Sequence[str]) -> int:
         args=_lists_apart(arguments[1:]),
         default=EvaluateArguments(config=EvaluateConfig(encoder=arguments[0])),
         prog="layerlock evaluate ENCODER",
+        console_outputs=together.leads(),
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
     )
     found = api.run_evaluation(given.config, resume=given.resume, overwrite=given.overwrite)
+    if not together.leads():
+        return 0 if found.signal is None else 128 + found.signal
     if found.signal is not None:
         print("stopped; everything is saved; run the same command with --resume to continue")
         return 128 + found.signal
@@ -346,10 +349,12 @@ def analyze(arguments: Sequence[str]) -> int:
         args=rest[len(named) :],
         default=AnalyzeArguments(config=DepthConfig(encoders=tuple(named))),
         prog="layerlock analyze depth ENCODER...",
+        console_outputs=together.leads(),
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
     )
     found = api.run_analysis(given.config)
-    show_depths(found, Path(given.config.out))
+    if together.leads():
+        show_depths(found, Path(given.config.out))
     return 0
 
 
@@ -475,7 +480,8 @@ def embed(
         workers=workers,
         device=device,
     )
-    show_embeddings(found, out)
+    if together.leads():
+        show_embeddings(found, out)
 
 
 def index(
@@ -558,10 +564,15 @@ VERBS: dict[str, Callable[..., Any]] = {
 }
 
 
+DIVIDED = ("pretrain", "evaluate", "embed", "analyze depth")
+"""commands that several processes of a job do together"""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: 0 when done, 2 for what the user can mend, 128 + the signal when one stopped it."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        _refuse_several(given)
         if given[:1] == ["pretrain"]:
             raise SystemExit(pretrain(given[1:]))
         if given[:1] == ["plan"]:
@@ -572,7 +583,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(analyze(given[1:]))
         if given[:1] == ["study"]:
             raise SystemExit(study(given[1:]))
-        tyro.extras.subcommand_cli_from_dict(VERBS, args=given, prog="layerlock", description=__doc__)
+        tyro.extras.subcommand_cli_from_dict(
+            VERBS, args=given, prog="layerlock", description=__doc__, console_outputs=together.leads()
+        )
     except together.ToldElsewhere:
         raise SystemExit(2) from None
     except LayerlockError as error:
@@ -585,3 +598,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"error: this needs {error.name}, which is not installed: pip install 'layerlock[all]'", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _refuse_several(arguments: Sequence[str]) -> None:
+    """Raises LayerlockError for a command that each of several processes of a job would do on its own."""
+    command = " ".join(arguments[:2] if arguments[:1] == ["analyze"] else arguments[:1])
+    if together.size() > 1 and arguments[:1] and arguments[0] in VERBS and command not in DIVIDED:
+        text = (
+            f"{command}: is not divided, so that each of {together.size()} processes would do all of it; start it "
+            f"without torchrun, in one process. What they do together: {', '.join(DIVIDED)}"
+        )
+        raise LayerlockError(text) if together.leads() else together.ToldElsewhere(text)

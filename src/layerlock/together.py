@@ -11,9 +11,10 @@ is, comes to the next one with its error. So no other code has to know where one
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,10 +25,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from layerlock.errors import LayerlockError, one_line
+from layerlock.errors import ConfigError, LayerlockError, one_line
+from layerlock.parcels import pack, unpack
 
 if TYPE_CHECKING:
-    from torch.distributed.distributed_c10d import Store  # not in every build of torch
+    from torch.distributed.distributed_c10d import ProcessGroup, Store  # not in every build of torch
 
 TIMEOUT = timedelta(minutes=30)
 """for a process to come to an exchange; the others wait as long where the first one indexes videos"""
@@ -35,7 +37,13 @@ TIMEOUT = timedelta(minutes=30)
 BUCKET_BYTES = 2**26
 """of what is added up at a time: what an exchange needs of memory, beside a tensor that is larger"""
 
+UNHURRIED = timedelta(days=365)
+"""for the first process to say what is next: it may be at work that is not divided"""
+
 ROLL_CALL_SECONDS = 5.0
+
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+"""how often `torchrun` has started the processes again"""
 
 Value = TypeVar("Value")
 
@@ -53,6 +61,8 @@ class _Job:
     size: int
     store: Store
     over: bool = False
+    unhurried: ProcessGroup | None = None
+    """for what the first process says in its own time"""
 
 
 _numbers = count()
@@ -72,6 +82,21 @@ def rank() -> int:
 def leads() -> bool:
     """Whether this process is the first one: it writes files and talks to the user."""
     return rank() == 0
+
+
+def launch() -> str:
+    """What tells a start by `torchrun`, with the restarts that follow, from all others; empty without `torchrun`."""
+    return _launch() if RESTARTS in os.environ else ""
+
+
+def restarted(began: str) -> bool:
+    """Whether this is a restart of the launch that began something: then it goes on with that."""
+    return began != "" and began == launch()
+
+
+@cache
+def _launch() -> str:
+    return str(_address().compare_set("launch of layerlock", "", secrets.token_hex(8)).decode())
 
 
 def local_rank() -> int:
@@ -134,11 +159,20 @@ def _join() -> _Job:
 
 @cache
 def _store() -> Store:
-    """Where the processes find each other; it outlives a job."""
+    """Where the processes find each other; it outlives a job, and may hold what was said before a restart."""
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    return PrefixStore(f"start {os.environ.get(RESTARTS, '0')}", _address())
+
+
+@cache
+def _address() -> Store:
+    """What the launcher names."""
+    from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
-    return store
+    return store.underlying_store if isinstance(store, PrefixStore) else store
 
 
 def meet() -> None:
@@ -161,6 +195,63 @@ def of_first(make: Callable[[], Value]) -> Value:
     with _exchange(_job):
         distributed.broadcast_object_list(made, src=0, device=torch.device("cpu"))
     return made[0]
+
+
+def agree(own: Mapping[str, object]) -> None:
+    """Raises ConfigError with the names of what a process of the job was told otherwise than the first one."""
+    first = of_first(lambda: dict(own))
+    names = sorted(own.keys() | first.keys())
+    different = [name for name in names if repr(own.get(name)) != repr(first.get(name))]
+    if different:
+        raise ConfigError(
+            [f"{name}: {own.get(name)!r} here, {first.get(name)!r} in the first process" for name in different]
+        )
+
+
+def told(word: Any = None) -> Any:
+    """What the first process says, for all; the others wait for it as long as it takes."""
+    if _job is None:
+        return word
+    said = [word]
+    with _exchange(_job):
+        if _job.unhurried is None:
+            _job.unhurried = distributed.new_group(backend="gloo", timeout=UNHURRIED)
+        distributed.broadcast_object_list(said, src=0, group=_job.unhurried, device=torch.device("cpu"))
+    return said[0]
+
+
+def has_failed() -> bool:
+    """Whether the job is over because of an error: nobody waits for an exchange any more."""
+    return _job is not None and _job.over
+
+
+def give(item: object) -> None:
+    """Sends something that can be pickled to the first process, where `take` returns it; tensors go from device to
+    device.
+    """
+    if _job is None:
+        return
+    packed, tensors = pack(item)
+    kinds = [(tensor.shape, tensor.dtype, tensor.device.type) for tensor in tensors]
+    with _exchange(_job):
+        distributed.send_object_list([packed, kinds], dst=0, device=torch.device("cpu"))
+        for tensor in tensors:
+            if tensor.numel():
+                distributed.send(tensor.contiguous().flatten().view(torch.uint8), dst=0)
+
+
+def take(sender: int) -> Any:
+    """What process `sender` gives to this one, the first; tensors are on the same kind of device as there."""
+    assert _job is not None, "a process alone has nobody to take from"
+    parcel: list[Any] = [None, None]
+    tensors = list[Tensor]()
+    with _exchange(_job):
+        distributed.recv_object_list(parcel, src=sender, device=torch.device("cpu"))
+        for shape, kind, device in parcel[1]:
+            tensors.append(torch.empty(shape, dtype=kind, device=device))
+            if tensors[-1].numel():
+                distributed.recv(tensors[-1].flatten().view(torch.uint8), src=sender)
+    return unpack(parcel[0], tensors)
 
 
 def gathered(items: Sequence[Value]) -> list[Value]:

@@ -6,7 +6,7 @@ views and of the ladder say what else is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from layerlock import together
 from layerlock.analyze.figures import Figures, Seen
 from layerlock.analyze.ladder import climb
 from layerlock.analyze.occlusion import one_patch
@@ -28,11 +29,12 @@ from layerlock.encoders import FrozenEncoder, open_encoder
 from layerlock.encoders.checks import check_features
 from layerlock.encoders.run import checkpoints_of
 from layerlock.errors import ConfigError, LayerlockError
-from layerlock.features import Place, Reader, mean_pooled, read_features
+from layerlock.features import Place, Reader, Readings, mean_pooled
 from layerlock.features.clips import SpreadViews, plain_clip
+from layerlock.features.divided import divided, led
 from layerlock.process import keep_freed_memory
 from layerlock.progress import INDEXING, Progress
-from layerlock.settings import type_problems
+from layerlock.settings import to_dict, type_problems
 from layerlock.train.device import pick_device, pick_precision, set_threads
 
 FEWEST = 8
@@ -103,11 +105,13 @@ class DepthConfig:
             raise ConfigError(problems)
 
 
+@together.job()
 def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, quiet: bool = False) -> dict[str, Any]:
     """The figures of every depth, as the page shows them (`report/analysis.py`), and as `depth.json` and `depth.csv` in
     `config.out`. `given` are encoders that are held already, beside those that the config names.
 
-    Raises ConfigError and LayerlockError for settings, encoders and data that cannot be used.
+    Raises ConfigError and LayerlockError for settings, encoders and data that cannot be used. Of several processes of a
+    job all compute features; the first one does all else, and tells the figures.
     """
     config.check(held=[one.name for one in given])
     run = RunConfig(device=config.device, precision=config.precision)
@@ -121,6 +125,13 @@ def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, q
     encoders |= {one.name: one for one in given}
     for encoder in encoders.values():
         check_features(encoder, device)
+    together.agree(to_dict(config) | {"encoders": list(encoders), "device": device.type, "precision": str(compute)})
+    return led(encoders, device, lambda: _analyzed(config, encoders, device, quiet))
+
+
+def _analyzed(
+    config: DepthConfig, encoders: Mapping[str, FrozenEncoder], device: torch.device, quiet: bool
+) -> dict[str, Any]:
     with Progress(INDEXING, quiet) as progress:
         index = build_index(config.data, config.workers or None, root=config.data_root, progress=progress)
     index = index.spread(config.clips)
@@ -130,9 +141,13 @@ def analyze_depth(config: DepthConfig, given: Sequence[FrozenEncoder] = (), *, q
     points = _spread_rows(len(index), POINTS)
     figures = Figures(encoders, kept, points, config.seed)
     with Progress("computing features of all depths", quiet) as progress:
-        for done, seen in enumerate(_batches(config, encoders, index, device, kept, lost), 1):
-            figures.add(seen)
-            progress(min(done * config.batch, len(index)), len(index))
+        batches = _Batches(config=config, index=index, kept=kept)
+        numbers = range(-(-len(index) // batches.size))
+        with closing(divided(batches, encoders, device, numbers)) as stream:
+            for done, (seen, lost_here) in enumerate(stream, 1):
+                figures.add(seen)
+                lost |= lost_here
+                progress(min(done * config.batch, len(index)), len(index))
     lost |= {index.videos[row].path: why for row, why in figures.not_finite.items()}
     if figures.clips < FEWEST:
         raise LayerlockError(
@@ -187,40 +202,48 @@ def _spread_rows(count: int, most: int) -> set[int]:
     return {at * count // most for at in range(most)} if count > most else set(range(count))
 
 
-def _batches(
-    config: DepthConfig,
-    encoders: Mapping[str, FrozenEncoder],
-    index: Index,
-    device: torch.device,
-    kept: Set[int],
-    lost: dict[str, str],
-) -> Iterator[Seen]:
-    """The videos of a batch as all encoders see them at all depths; `lost` tells what could not be decoded and why.
+@dataclass(frozen=True, kw_only=True)
+class _Batches:
+    """The videos of a batch as all encoders see them at all depths, and what of it could not be decoded and why.
     Encoders that see the same clips share one stream of them.
     """
-    sharing: dict[ClipConfig, dict[str, FrozenEncoder]] = {}
-    for name, encoder in encoders.items():
-        sharing.setdefault(plain_clip(encoder.clip), {})[name] = encoder
-    batch = min(config.batch, len(index))
-    with ExitStack() as stack:
-        streams, pooled = [], []
-        for clip, alike in sharing.items():
-            views = SpreadViews(FolderSource(index, clip, seed=config.seed), 1)
-            places = [(name, depth) for name, encoder in alike.items() for depth in range(encoder.depth + 1)]
-            reader = Reader(alike, places, lambda x_bnd: x_bnd.float())
-            streams.append(read_features(views, reader, batch=batch, device=device, workers=config.workers))
-            stack.enter_context(closing(streams[-1]))
-            pooled.append((Reader(alike, places, mean_pooled), clip))
-        for number, read in enumerate(zip(*streams, strict=True)):
-            for one in read:
-                lost |= dict(one.clips.skipped)
-            rows = range(number * batch, min((number + 1) * batch, len(index)))
-            features, one_patches, views_of = dict[Place, Tensor](), dict[Place, Tensor](), dict[Place, Tensor]()
-            for one, (reader, clip) in zip(read, pooled, strict=True):
-                features |= one.features
-                if config.occlusion and not kept.isdisjoint(rows):
-                    one_patches |= reader.read(one_patch(one.video_btchw, one.clips.index_b, config.seed))
-                shown = [reader.read(random_view(one.clips, clip, view, config.seed)) for view in range(config.views)]
-                views_of |= {place: torch.stack([x[place] for x in shown], 1) for place in reader.places if shown}
-            whole = Seen(rows=list(rows), features=features, one_patch=one_patches, views=views_of)
-            yield whole.take([at for at, row in enumerate(rows) if views.name(row) not in lost])
+
+    config: DepthConfig
+    index: Index
+    kept: Set[int]
+
+    def __call__(
+        self, encoders: Mapping[str, FrozenEncoder], device: torch.device, numbers: range
+    ) -> Generator[tuple[Seen, dict[str, str]]]:
+        config, index, batch = self.config, self.index, self.size
+        sharing: dict[ClipConfig, dict[str, FrozenEncoder]] = {}
+        for name, encoder in encoders.items():
+            sharing.setdefault(plain_clip(encoder.clip), {})[name] = encoder
+        with ExitStack() as stack:
+            streams, pooled = [], []
+            for clip, alike in sharing.items():
+                views = SpreadViews(FolderSource(index, clip, seed=config.seed), 1)
+                places = tuple((name, depth) for name, encoder in alike.items() for depth in range(encoder.depth + 1))
+                readings = Readings(source=views, places=places, form=Tensor.float, batch=batch, workers=config.workers)
+                streams.append(readings(alike, device, numbers))
+                stack.enter_context(closing(streams[-1]))
+                pooled.append((Reader(alike, places, mean_pooled), clip))
+            for number, read in zip(numbers, zip(*streams, strict=True), strict=True):
+                lost = {name: why for one in read for name, why in one.clips.skipped}
+                rows = range(number * batch, min((number + 1) * batch, len(index)))
+                features, one_patches, views_of = dict[Place, Tensor](), dict[Place, Tensor](), dict[Place, Tensor]()
+                for one, (reader, clip) in zip(read, pooled, strict=True):
+                    features |= one.features
+                    if config.occlusion and not self.kept.isdisjoint(rows):
+                        one_patches |= reader.read(one_patch(one.video_btchw, one.clips.index_b, config.seed))
+                    shown = [
+                        reader.read(random_view(one.clips, clip, view, config.seed)) for view in range(config.views)
+                    ]
+                    views_of |= {place: torch.stack([x[place] for x in shown], 1) for place in reader.places if shown}
+                whole = Seen(rows=list(rows), features=features, one_patch=one_patches, views=views_of)
+                yield whole.take([at for at, row in enumerate(rows) if views.name(row) not in lost]), lost
+
+    @property
+    def size(self) -> int:
+        """Clips at a time."""
+        return min(self.config.batch, len(self.index))

@@ -4,7 +4,9 @@ ones and two side by side; its last rung, actions, are the classes of the data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any
@@ -19,6 +21,7 @@ from layerlock.analyze.table import computed
 from layerlock.data.gratings import HALVES, SINGLE, Gratings, gratings
 from layerlock.encoders import FrozenEncoder
 from layerlock.features import Place, Reader, mean_pooled
+from layerlock.features.divided import divided
 
 KINDS = (SINGLE, HALVES)
 
@@ -42,8 +45,12 @@ def climb(
     asked = [(rung, list(_asked(rung, occlusion))) for rung in rungs]
     metrics = [metric for _, questions in asked for _, figures in questions for metric in figures]
     values, total = list[dict[str, Any]](), len(asked) * len(encoders)
-    for done, ((rung, questions), (name, encoder)) in enumerate(product(asked, encoders.items()), 1):
-        features = _features(rung, name, encoder, occlusion, batch, seed, device)
+    each = product(enumerate(asked), encoders.items())
+    for done, ((kind, (rung, questions)), (name, encoder)) in enumerate(each, 1):
+        series = _Rung(kind=kind, count=count, size=size, encoder=name, occlusion=occlusion, batch=batch, seed=seed)
+        with closing(divided(series, encoders, device, range(-(-len(rung) // batch)))) as stream:
+            parts = list(stream)
+        features = {form: torch.cat([part[form] for part in parts], 1) for form in parts[0]}
         for depth in range(encoder.depth + 1):
             of_depth = {form: x_pvd[depth] for form, x_pvd in features.items()}
             for label_v, figures in questions:
@@ -80,18 +87,29 @@ _WHAT = {1: "a grating", 2: "a grating in the left and one in the right half"}
 _WHERE = {1: "", 2: " in each half"}
 
 
-def _features(
-    rung: Gratings, name: str, encoder: FrozenEncoder, occlusion: bool, batch: int, seed: int, device: torch.device
-) -> dict[Form, Tensor]:
-    """Mean-pooled, `[L + 1, V, D]`."""
-    places: list[Place] = [(name, depth) for depth in range(encoder.depth + 1)]
-    reader, parts = Reader({name: encoder}, places, mean_pooled), dict[Form, list[Tensor]]()
-    for row_b in torch.arange(len(rung)).split(batch):
-        video_btchw = rung.render(row_b, encoder.clip.frames, encoder.clip.size)
-        forms: dict[Form, Tensor] = {MEAN: video_btchw}
-        if occlusion:
-            forms[ONE_PATCH] = one_patch(video_btchw, row_b, seed, parts=len(rung.kind.sides))
-        for form, video in forms.items():
-            read = reader.read(video.to(device))
-            parts.setdefault(form, []).append(torch.stack([read[place] for place in places]))
-    return {form: torch.cat(x_pbd, 1) for form, x_pbd in parts.items()}
+@dataclass(frozen=True, kw_only=True)
+class _Rung:
+    """Mean-pooled features `[L + 1, B, D]` of batches of gratings of one kind, as one encoder reads them."""
+
+    kind: int
+    count: int
+    size: int
+    encoder: str
+    occlusion: bool
+    batch: int
+    seed: int
+
+    def __call__(
+        self, encoders: Mapping[str, FrozenEncoder], device: torch.device, numbers: range
+    ) -> Generator[dict[Form, Tensor]]:
+        encoder = encoders[self.encoder]
+        rung = gratings(KINDS[self.kind], self.count, self.seed, self.size)
+        places: list[Place] = [(self.encoder, depth) for depth in range(encoder.depth + 1)]
+        reader, rows = Reader(encoders, places, mean_pooled), torch.arange(len(rung)).split(self.batch)
+        for number in numbers:
+            video_btchw = rung.render(rows[number], encoder.clip.frames, encoder.clip.size)
+            forms: dict[Form, Tensor] = {MEAN: video_btchw}
+            if self.occlusion:
+                forms[ONE_PATCH] = one_patch(video_btchw, rows[number], self.seed, parts=len(rung.kind.sides))
+            shown = {form: reader.read(video.to(device)) for form, video in forms.items()}
+            yield {form: torch.stack([read[place] for place in places]) for form, read in shown.items()}

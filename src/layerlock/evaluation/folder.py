@@ -12,12 +12,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from layerlock import together
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.files import write_whole
 from layerlock.lock import FolderLock
 from layerlock.settings import from_dict, to_dict
-from layerlock.train.folder import check_place, flat, versions
+from layerlock.train.folder import check_place, flat, launch_in, versions
 
 PLACES = ("data", "data_root", "test_data")
 """fields that say where videos are, which may have been moved: fingerprints tell whether they are the same"""
@@ -54,6 +55,11 @@ class EvaluationFolder:
         """Whether readouts, scores or results are here: what a resume continues and `begin` would remove."""
         return any(path.exists() for path in (self.readouts, *self.scores.values(), self.results))
 
+    @property
+    def launch(self) -> str:
+        """The launch that began the evaluation, as `together.launch` tells it."""
+        return launch_in(self.config)
+
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Raises LayerlockError where an evaluation with work is there and neither is said, or something else is."""
         with self._told():
@@ -72,7 +78,7 @@ class EvaluationFolder:
         with self._told():
             for name in FILES:
                 (self.path / name).unlink(missing_ok=True)
-        self._write({"config": to_dict(config), "versions": versions()})
+        self._write({"config": to_dict(config), "versions": versions(), "launch": together.launch()})
 
     def bind(self, config: EvaluateConfig, facts: dict[str, str]) -> None:
         """Notes what the figures are of (fingerprints); ConfigError where that is not what was noted before.

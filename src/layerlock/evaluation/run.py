@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 from torch import nn
 
+from layerlock import together
 from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError, one_line
 from layerlock.evaluation.config import EvaluateConfig
@@ -16,7 +18,7 @@ from layerlock.evaluation.gallery import save_gallery
 from layerlock.evaluation.readouts import Candidate, candidates_of
 from layerlock.evaluation.results import Evaluation, head, tabled
 from layerlock.evaluation.score import Scores, best_rates, choose, score_features, score_readouts
-from layerlock.evaluation.setup import OURS, Setup, set_up
+from layerlock.evaluation.setup import OURS, Setup, open_encoders, set_up
 from layerlock.evaluation.sweep import (
     Step,
     Stream,
@@ -33,14 +35,18 @@ from layerlock.evaluation.tasks import FeatureTask, ReadoutTask
 from layerlock.features import Reader
 from layerlock.features.cache import Cached, cached_features
 from layerlock.features.clips import RepeatedViews, SpreadViews
+from layerlock.features.divided import led
 from layerlock.features.probe import folds_of
 from layerlock.process import put_back
+from layerlock.settings import to_dict
+from layerlock.train.folder import flat
 
 Score = Callable[[str, Sequence[Candidate]], Scores]
 """figures of candidates on what is chosen on, "validation", or on the "test" split"""
 
 
 @put_back()
+@together.job()
 def evaluate(
     config: EvaluateConfig,
     encoder: FrozenEncoder | None = None,
@@ -51,31 +57,42 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates an encoder (the config's, where none is given) and leaves `results.json` in `config.out`.
 
-    Raises ConfigError for a config that cannot be, LayerlockError for data, encoders and files that cannot be used.
+    Raises ConfigError for a config that cannot be, LayerlockError for data, encoders and files that cannot be used. Of
+    several processes of a job all compute features; the first one does all else, and tells the results.
     """
     config.check()
     folder = EvaluationFolder(config.out)
-    folder.check(resume=resume, overwrite=overwrite)
-    with folder.lock:
-        setup = set_up(config, folder, encoder, resume=resume, quiet=quiet)
-        config = setup.config
-        candidates = candidates_of(config, setup.encoders)
-        sweep: Sweep | None = None
-        if isinstance(setup.task, ReadoutTask):
-            skipped: dict[str, str] = {}
-            sweep = Sweep(config, setup.task, _with_seeds(config, candidates), setup.encoders, setup.device)
-            signal = _fit(setup, sweep, skipped)
-            if signal is not None:
-                return head(setup, signal=signal)
-            results = _choose_and_test(
-                setup, candidates, partial(_score_readouts, setup, sweep), sweep.dropped, skipped
-            )
-        else:
-            assert isinstance(setup.task, FeatureTask)
-            results = _choose_and_test(setup, candidates, partial(_score_features, setup, setup.task), {}, {})
-        folder.lock.check()
-        results.save()
-        _keep(folder, lambda: save_gallery(setup, results, sweep))
+    if together.leads():
+        if together.restarted(folder.launch):
+            resume, overwrite = True, False
+        folder.check(resume=resume, overwrite=overwrite)
+    with folder.lock if together.leads() else nullcontext():
+        opened = open_encoders(config, encoder)
+        together.agree(flat(to_dict(config)) | {"encoder": opened.weights, "device": opened.device.type})
+
+        def found() -> Evaluation:
+            return _evaluate(set_up(config, folder, opened, resume=resume, quiet=quiet))
+
+        return led(opened.encoders, opened.device, found)
+
+
+def _evaluate(setup: Setup) -> Evaluation:
+    config, folder = setup.config, setup.folder
+    candidates = candidates_of(config, setup.encoders)
+    sweep: Sweep | None = None
+    if isinstance(setup.task, ReadoutTask):
+        skipped: dict[str, str] = {}
+        sweep = Sweep(config, setup.task, _with_seeds(config, candidates), setup.encoders, setup.device)
+        signal = _fit(setup, sweep, skipped)
+        if signal is not None:
+            return head(setup, signal=signal)
+        results = _choose_and_test(setup, candidates, partial(_score_readouts, setup, sweep), sweep.dropped, skipped)
+    else:
+        assert isinstance(setup.task, FeatureTask)
+        results = _choose_and_test(setup, candidates, partial(_score_features, setup, setup.task), {}, {})
+    folder.lock.check()
+    results.save()
+    _keep(folder, lambda: save_gallery(setup, results, sweep))
     return results
 
 

@@ -78,14 +78,18 @@ class Setup:
         return Progress(doing, self.quiet)
 
 
-def set_up(
-    config: EvaluateConfig, folder: EvaluationFolder, encoder: FrozenEncoder | None, *, resume: bool, quiet: bool
-) -> Setup:
-    """Opens the encoder (the config's, where none is given), its baselines and the data, and makes the folder ready.
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """The encoder under evaluation as `OURS` and its baselines, on a device; `weights` tell it from others."""
 
-    An encoder that is given stays where it is and as precise as it is.
+    device: torch.device
+    encoders: Mapping[str, FrozenEncoder]
+    weights: str
 
-    Raises ConfigError and LayerlockError for whatever is wrong with them.
+
+def open_encoders(config: EvaluateConfig, encoder: FrozenEncoder | None) -> Opened:
+    """Opens the encoder (the config's, where none is given) and its baselines; one that is given stays where it is and
+    as precise as it is. Raises ConfigError and LayerlockError for whatever is wrong with them.
     """
     run = config.run()
     device = pick_device(run.device)
@@ -98,6 +102,15 @@ def set_up(
     for made in (*others.values(), *(() if encoder else (ours,))):
         made.prepare(device, compute)
     check_features(ours, device)
+    return Opened(device=device, encoders={OURS: ours, **others}, weights=weights)
+
+
+def set_up(config: EvaluateConfig, folder: EvaluationFolder, opened: Opened, *, resume: bool, quiet: bool) -> Setup:
+    """Opens the data, and makes the folder ready.
+
+    Raises ConfigError and LayerlockError for whatever is wrong with them.
+    """
+    ours = opened.encoders[OURS]
     row, clip = config.row, config.still_clip(ours.clip)
     target = row.target_for(config)
     cutting = Cutting(
@@ -124,7 +137,7 @@ def set_up(
     if not kinds_for(ours, fitting):
         raise LayerlockError(f"{ours.name}: numbers of whole clips, which solved readouts of a class or a number read")
     folder.begin(config, resume=resume)
-    folder.bind(config, {"encoder": weights, **splits.fingerprints(clip, target.name)})
+    folder.bind(config, {"encoder": opened.weights, **splits.fingerprints(clip, target.name)})
     notes = splits.notes
     if config.readout is None and fitting.readout == "solved":
         limit = f"{FEW_VIDEOS:,} training videos"
@@ -132,8 +145,8 @@ def set_up(
     return Setup(
         config=fitting,
         folder=folder,
-        device=device,
-        encoders={OURS: ours, **others},
+        device=opened.device,
+        encoders=opened.encoders,
         splits=splits,
         task=task,
         notes=notes,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from layerlock import draws
-from layerlock.data import Batch, Source
+from layerlock.data import Source
 from layerlock.data.augment import augment
 from layerlock.data.order import video_at
 from layerlock.encoders import FrozenEncoder
@@ -30,9 +31,9 @@ from layerlock.features.clips import SpreadViews
 from layerlock.features.probe import check_solvable
 from layerlock.features.read import unusable
 from layerlock.model.readout import AttentionReadout, EfficientReadout, Readout, SolvedReadout
+from layerlock.signals import StopSignal
 from layerlock.train.optimizer import OPTIMIZERS, groups_of
 from layerlock.train.schedule import learning_rate
-from layerlock.train.signals import StopSignal
 
 Step = tuple[dict[Place, Tensor], Tensor]
 """features by place and the target of a batch"""
@@ -212,9 +213,6 @@ def decoded_stream(
     config = sweep.config
 
     def stream(start: int) -> Generator[Step]:
-        def see(clips: Batch) -> Tensor:
-            return augment(clips, source.clip, config.seed)
-
         batches = read_features(
             source,
             reader,
@@ -223,7 +221,7 @@ def decoded_stream(
             start=start,
             stop=config.steps,
             workers=config.workers,
-            see=see,
+            see=partial(augment, clip=source.clip, seed=config.seed),
         )
         with closing(batches):
             for batch in batches:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from layerlock.encoders import FrozenEncoder
 from layerlock.errors import LayerlockError
 from layerlock.features.clips import plain_clip
 from layerlock.features.consecutive import ConsecutiveViews, all_windows, together
+from layerlock.features.divided import led
 from layerlock.features.embeddings import Embeddings, Per
 from layerlock.features.read import FeatureBatch, Reader, mean_pooled, read_features
 from layerlock.features.rows import Rows
@@ -56,7 +56,8 @@ def embed_videos(
     """Features of the videos of `data`, where a list's paths begin at `root`, of an encoder that is on `device`.
 
     `folder` is where the disk has room for them, twice (None: once, where the system has its temporary files). Raises
-    LayerlockError for unusable data or disks, and for numbers and depths that cannot be.
+    LayerlockError for unusable data or disks, and for numbers and depths that cannot be. Of several processes of a job
+    the first one has them all, the others have no rows.
     """
     if batch < 1:
         raise LayerlockError(f"batch: {batch} is not positive")
@@ -73,20 +74,39 @@ def embed_videos(
         )
     with Progress(INDEXING) as progress:
         source = open_source(data, plain_clip(encoder.clip), seed=0, root=root, workers=workers, progress=progress)
+    device = torch.device(device)
+    keep_freed_memory(device)
+
+    def collected() -> Embeddings:
+        return _collected(encoder, source, per, hop, depth, folder, batch, workers, device)
+
+    return led({encoder.name: encoder}, device, collected, tells=Embeddings.without_rows)
+
+
+def _collected(
+    encoder: FrozenEncoder,
+    source: Source,
+    per: Per,
+    hop: float | None,
+    depth: int | Sequence[int],
+    folder: Path | None,
+    batch: int,
+    workers: int,
+    device: torch.device,
+) -> Embeddings:
     views, lost = _consecutive(source, hop, batch, workers) if per == "clip" else (Views(source), {})
-    done, batches = count(1), -(-len(views) // batch)
     with Progress("batches of clips") as progress:
         found = embed_source(
             encoder,
             views,
-            depths=depths,
+            depths=[depth] if isinstance(depth, int) else depth,
             form=_every_token if per == "token" else mean_pooled,
             without=views.fillers if isinstance(views, ConsecutiveViews) else (),
             folder=folder,
             batch=batch,
             workers=workers,
             device=device,
-            each=lambda _: progress(next(done), batches),
+            progress=progress,
         )
     features = found.features[:, 0] if isinstance(depth, int) else found.features
     rejected = (*source.rejected, *lost.items(), *found.lost.items())
@@ -140,8 +160,10 @@ def embed_source(
     workers: int = 2,
     device: str | torch.device = "cpu",
     each: Callable[[FeatureBatch], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, count: None,
 ) -> Embedded:
-    """Features, in `form`, of every sample of `views` but those in `without`; `each` is shown every batch.
+    """Features, in `form`, of every sample of `views` but those in `without`; `each` is shown every batch, and
+    `progress` told how many are done, of how many.
 
     Those that cannot be decoded are left out and listed. Raises LayerlockError where none is left.
     """
@@ -150,29 +172,47 @@ def embed_source(
     places = [(encoder.name, depth) for depth in depths]
     samples, lost = list[int](), dict[str, str]()
 
-    def wanted(clips: Batch) -> list[int]:
-        """The last batch is filled up with samples that were there before."""
-        return [index for index in clips.index_b.tolist() if index < total and index not in without]
-
-    def see(clips: Batch) -> Tensor:
-        video_btchw, first = crop_and_flip(clips), int(clips.index_b[0])
-        rows = [index - first for index in wanted(clips)]
-        return video_btchw if len(rows) == len(clips) else video_btchw[rows]
-
-    reader = Reader({encoder.name: encoder}, places, form)
-    stream = read_features(views, reader, batch=min(batch, total), device=device, workers=workers, see=see)
+    reader, wanted = Reader({encoder.name: encoder}, places, form), _Wanted(total, frozenset(without))
+    stream = read_features(
+        views,
+        reader,
+        batch=min(batch, total),
+        device=device,
+        workers=workers,
+        see=wanted.seen,
+        pixels=each is not None,
+    )
     with closing(stream), Rows(folder, total - len(without)) as rows:
-        for read in stream:
-            skipped, indices = dict(read.clips.skipped), wanted(read.clips)
+        for done, read in enumerate(stream, 1):
+            skipped, indices = dict(read.clips.skipped), wanted.indices(read.clips)
             kept = [row for row, index in enumerate(indices) if views.name(index) not in skipped]
             rows.append(torch.stack([read.features[place] for place in places], dim=1)[kept])
             samples += [indices[row] for row in kept]
             lost |= skipped
             if each is not None:
                 each(read)
+            progress(done, -(-total // min(batch, total)))
         if not samples:
             raise _nothing_left(len(views.numbers), lost)
         return Embedded(features=rows.mapped(), samples=tuple(samples), lost=lost)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which samples have features: the last batch is filled up with samples that were there before."""
+
+    total: int
+    without: Collection[int]
+
+    def indices(self, clips: Batch) -> list[int]:
+        """Those of a batch."""
+        return [index for index in clips.index_b.tolist() if index < self.total and index not in self.without]
+
+    def seen(self, clips: Batch) -> Tensor:
+        """What the encoder is shown of a batch."""
+        video_btchw, first = crop_and_flip(clips), int(clips.index_b[0])
+        rows = [index - first for index in self.indices(clips)]
+        return video_btchw if len(rows) == len(clips) else video_btchw[rows]
 
 
 def _nothing_left(videos: int, lost: Mapping[str, str]) -> LayerlockError:

@@ -61,6 +61,10 @@ class Embeddings:
             part.copy_(learned.apply(part))
         return replace(self, whitening=learned)
 
+    def without_rows(self) -> Embeddings:
+        """The same of no videos."""
+        return Embeddings(features=np.empty((0, *self.features.shape[1:]), np.float32), files=(), rejected=())
+
     def save(self, path: Path, facts: Mapping[str, Any]) -> None:
         """Writes all of it and `facts` as the .npz file `path`; where that ends in .npy, `features` go there and the
         rest into the .npz file beside it. Raises LayerlockError.

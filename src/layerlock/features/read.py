@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from layerlock.data import Batch, Source, batches, crop_and_flip
 from layerlock.encoders import FrozenEncoder, Summary
+from layerlock.features.divided import divided
 from layerlock.model.readout import standardized
 
 Place = tuple[str, int]
@@ -61,6 +62,48 @@ class FeatureBatch:
     video_btchw: Tensor
     features: dict[Place, Tensor]
 
+    def without_pixels(self) -> FeatureBatch:
+        """The same with no clip in the two tensors of pixels."""
+        clips = replace(self.clips, video_btchw=self.clips.video_btchw[:0])
+        return replace(self, clips=clips, video_btchw=self.video_btchw[:0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readings:
+    """The batches of a source, each with its features: batch s holds the samples s * batch .. (s + 1) * batch - 1."""
+
+    source: Source
+    places: tuple[Place, ...]
+    form: Callable[[Tensor], Tensor] | None = None
+    batch: int
+    workers: int = 0
+    see: Callable[[Batch], Tensor] = crop_and_flip
+    """makes of loaded clips what encoders are shown"""
+    pixels: bool = True
+    """whether these are kept in what is read"""
+
+    def __call__(
+        self, encoders: Mapping[str, FrozenEncoder], device: torch.device, numbers: range
+    ) -> Generator[FeatureBatch]:
+        """The batches of these numbers, one in every `numbers.step`."""
+        reader, every = Reader(encoders, self.places, self.form), numbers.step
+        first, rank = divmod(numbers.start, every)
+        loader = batches(
+            self.source,
+            batch=self.batch * every,
+            start=first,
+            stop=first + len(numbers),
+            workers=self.workers,
+            rank=rank,
+            ranks=every,
+        )
+        with closing(loader):
+            for loaded in loader:
+                clips = loaded.to(device)
+                video_btchw = self.see(clips)
+                read = FeatureBatch(clips=clips, video_btchw=video_btchw, features=reader.read(video_btchw))
+                yield read if self.pixels else read.without_pixels()
+
 
 def read_features(
     source: Source,
@@ -72,17 +115,18 @@ def read_features(
     stop: int | None = None,
     workers: int = 0,
     see: Callable[[Batch], Tensor] = crop_and_flip,
+    pixels: bool = False,
 ) -> Generator[FeatureBatch]:
-    """Batches `start` to `stop` (None: until every sample of the source was there once) of clips and their features.
+    """Batches `start` to `stop` (None: until every sample of the source was there once) of clips and their features,
+    with `pixels` or without.
 
     The last batch is filled up with the first samples. `see` makes of loaded clips what encoders are shown.
     """
-    stop = -(-len(source) // batch) if stop is None else stop
-    with closing(batches(source, batch=batch, start=start, stop=stop, workers=workers)) as loader:
-        for loaded in loader:
-            clips = loaded.to(device)
-            video_btchw = see(clips)
-            yield FeatureBatch(clips=clips, video_btchw=video_btchw, features=reader.read(video_btchw))
+    numbers = range(start, -(-len(source) // batch) if stop is None else stop)
+    readings = Readings(
+        source=source, places=reader.places, form=reader.form, batch=batch, workers=workers, see=see, pixels=pixels
+    )
+    return divided(readings, reader.encoders, device, numbers)
 
 
 def pooled_features(

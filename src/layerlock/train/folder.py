@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from layerlock import together
 from layerlock.config import Config, load_config
 from layerlock.data.index.listing import printable
 from layerlock.encoders.run import checkpoints_of
@@ -72,6 +73,11 @@ class RunFolder:
         """Whether the run here has come to its end, which is after `steps` updates."""
         return steps in checkpoints_of(self.checkpoints) and self.encoder.exists()
 
+    @property
+    def launch(self) -> str:
+        """The launch that began the run or went on with it, as `together.launch` tells it."""
+        return launch_in(self.config)
+
     def check(self, config: Config, *, resume: bool, overwrite: bool) -> None:
         """Raises LayerlockError where a run is there and neither is said, where the folder is not a run's, and
         ConfigError where a resumed run's config differs in anything that changes what is learned.
@@ -99,7 +105,8 @@ class RunFolder:
             self._clear()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            facts = {"config": to_dict(config), "resolved": dict(resolved or {}), "versions": versions()}
+            facts: dict[str, Any] = {"config": to_dict(config), "resolved": dict(resolved or {})}
+            facts |= {"versions": versions(), "launch": together.launch()}
             text = json.dumps(facts, indent=2) + "\n"
             # the config first: by it a folder is known as a run's
             write_whole(self.config, lambda part: part.write_text(text))
@@ -208,6 +215,14 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flattened |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flattened
+
+
+def launch_in(config: Path) -> str:
+    """The launch that a folder's file of settings names; empty where it names none."""
+    try:
+        return str(json.loads(config.read_text()).get("launch", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _is_empty(path: Path) -> bool:

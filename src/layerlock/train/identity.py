@@ -61,13 +61,4 @@ def refuse_different(config: Config, device: torch.device) -> None:
     another kind of device or in another precision.
     """
     found = {"run.device": device.type, "run.precision": str(pick_precision(config.run, device))}
-    own = flat(to_dict(config)) | found
-    first = together.of_first(lambda: own)
-    if own != first:
-        raise ConfigError(
-            [
-                f"{name}: {own.get(name)!r} here, {first.get(name)!r} in the first process"
-                for name in sorted(own | first)
-                if own.get(name) != first.get(name)
-            ]
-        )
+    together.agree(flat(to_dict(config)) | found)

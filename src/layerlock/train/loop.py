@@ -38,6 +38,7 @@ from layerlock.learn.shares import shared_step
 from layerlock.model.encoder import save_backbone
 from layerlock.process import keep_freed_memory, put_back
 from layerlock.progress import INDEXING, Progress
+from layerlock.signals import StopSignal
 from layerlock.train import checkpoint
 from layerlock.train.device import (
     is_out_of_memory,
@@ -56,7 +57,6 @@ from layerlock.train.optimizer import bounded, build_optimizer, moments_of, opti
 from layerlock.train.previews import CLIPS, save_preview
 from layerlock.train.same_plan import differences, plan_facts
 from layerlock.train.schedule import teacher_decay
-from layerlock.train.signals import StopSignal
 from layerlock.train.start import weights_from
 from layerlock.train.watch import Watch, clip_shape, open_watch
 
@@ -103,6 +103,8 @@ def train(
     set_threads(config.run.threads, device)
     folder = RunFolder(config.out)
     try:
+        if together.of_first(lambda: together.restarted(folder.launch)):
+            resume, overwrite = True, False
         if together.leads():
             folder.check(config, resume=resume, overwrite=overwrite)
         with folder.lock if together.leads() else nullcontext():
