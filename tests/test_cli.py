@@ -41,7 +41,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 
 @pytest.mark.parametrize(
-    "verb", ["recipes", "synth", "embed", "evaluate", "analyze", "index", "info", "report", "pretrain"]
+    "verb", ["recipes", "synth", "embed", "evaluate", "analyze", "index", "pack", "info", "report", "pretrain"]
 )
 def test_every_verb_has_help(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     code, out, _ = call(capsys, verb, "--help")
@@ -392,7 +392,7 @@ def test_recipes_take_changes_and_refuse_unknown_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["list_recipes", "write_report", "recipe", "pretrain", "load", "embed", "index", "info", "synth"]
+    "name", ["list_recipes", "write_report", "recipe", "pretrain", "load", "embed", "index", "info", "pack", "synth"]
 )
 def test_verbs_are_functions_whatever_has_been_imported(name: str) -> None:
     importlib.import_module("layerlock.recipes")
@@ -423,6 +423,7 @@ def test_names_that_look_like_placeholders_and_markup_go_through_all_verbs(
     few = "--examples 8 --batch 4 --workers 0 --depths 0.5 --validation-share 0.3 --test-share 0.3 --baselines no"
     commands = [
         ["index", "data", "--workers", "0"],
+        ["pack", "data", "--out", "p{0}%s", "--workers", "0"],
         ["pretrain", "layerlock-tiny", "--data", "data", "--out", "r{0}%s", *small.split()],
         ["evaluate", "r{0}%s", "--data", "data", "--out", "e{0}%s", "--readout", "linear", *few.split()],
         ["evaluate", "r{0}%s", "--data", "data", "--out", "q{0}%s", "--task", "retrieval", *few.split()[4:]],

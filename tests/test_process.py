@@ -117,6 +117,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": lambda made, out: layerlock.evaluate(made / "run", made / "world", out=out / "a", **EVALUATION),
     "index": lambda made, out: layerlock.index(made / "world", workers=0, cache=False, quiet=True),
     "info": lambda made, out: layerlock.info(made / "run"),
+    "pack": lambda made, out: layerlock.pack(made / "world", out / "pack", workers=0, quiet=True),
     "synth": lambda made, out: layerlock.synth(out / "world", videos=2, size=16, frames=4, workers=1),
     "write_report": lambda made, out: layerlock.write_report(made / "run"),
 }
@@ -137,6 +138,7 @@ FAIL: dict[str, Verb] = {
     "evaluate": lambda made, out: layerlock.evaluate(made / "run", made / "none", out=out / "a", **EVALUATION),
     "index": lambda made, out: layerlock.index(made / "none", quiet=True),
     "info": lambda made, out: layerlock.info(made),
+    "pack": lambda made, out: layerlock.pack(made / "world", made / "run", workers=0, quiet=True),
     "synth": lambda made, out: layerlock.synth(made / "run", videos=2),
     "write_report": lambda made, out: layerlock.write_report(made),
 }

@@ -39,6 +39,7 @@ from layerlock.train.optimizer import optimizer_problems
 if TYPE_CHECKING:
     from layerlock.analyze.convergence.cells import Cells
     from layerlock.analyze.depth import DepthConfig
+    from layerlock.data.pack import Packed
     from layerlock.encoders import FrozenEncoder
     from layerlock.evaluation.config import EvaluateConfig
     from layerlock.evaluation.results import Evaluation
@@ -56,6 +57,7 @@ __all__ = [
     "info",
     "list_recipes",
     "load",
+    "pack",
     "plan",
     "pretrain",
     "recipe",
@@ -482,6 +484,44 @@ def index(
     """
     with Progress(INDEXING, quiet) as progress:
         return build_index(data, workers, root=_text(data_root), targets=targets, progress=progress, cache=cache)
+
+
+@put_back()
+def pack(
+    data: str | Path,
+    out: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    targets: Mapping[str, ColumnKind | None] | None = None,
+    short_side: int = 256,
+    gop: int = 16,
+    crf: int = 20,
+    shard_mb: float = 256.0,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> Packed:
+    """Writes the videos of a data set as tar shards that are quick to read clips from (docs/data.md).
+
+    The videos become H.264 with a shorter side of `short_side` pixels, a key frame every `gop` frames, at the quality
+    `crf` of x264. `data_root` and `targets` are those of `index`; targets are stored beside the videos. `shard_mb` are
+    megabytes from which on a shard is complete, `workers` processes (None: one for each processor). What is whole in
+    `out` is kept, so a call that was interrupted is repeated. Raises ConfigError for settings that make no sense,
+    LayerlockError for data or a folder that cannot be used, for one that holds another pack, and for a full disk.
+    """
+    from layerlock.data.pack import write_pack
+    from layerlock.data.transcode import Encoding
+
+    with Progress("packing videos", quiet) as progress:
+        return write_pack(
+            str(data),
+            Path(out),
+            Encoding(short_side=short_side, gop=gop, crf=crf),
+            shard_mb=shard_mb,
+            root=_text(data_root),
+            targets=targets,
+            workers=workers,
+            progress=progress,
+        )
 
 
 @put_back()

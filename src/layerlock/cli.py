@@ -33,6 +33,7 @@ from layerlock.show import (
     show_evaluation,
     show_facts,
     show_fit,
+    show_pack,
     show_plan,
     show_recipe,
     show_recipes,
@@ -509,6 +510,45 @@ def index(
         raise LayerlockError("\n".join(filter(None, (error.summary, error.hint)))) from None
 
 
+def pack(
+    data: tyro.conf.Positional[DataPath],
+    *,
+    out: Path,
+    data_root: DataPath | None = None,
+    targets: tuple[str, ...] = (),
+    short_side: int = 256,
+    gop: int = 16,
+    crf: int = 20,
+    shard_mb: float = 256.0,
+    workers: int | None = None,
+) -> None:
+    """Write videos as tar shards that are quick to read clips from, in the layout of video2dataset.
+
+    Args:
+        data: folder of videos, list of videos, or video.
+        out: folder to write; repeat the command after an interruption.
+        data_root: folder that paths of a list are relative to; None: the folder of the list.
+        targets: columns of the list to store besides `label`: `speed`, or with its kind `speed:float` or `room:class`.
+        short_side: pixels of the shorter side; smaller videos keep their size.
+        gop: frames from one key frame to the next.
+        crf: quality, x264's constant rate factor: lower is better and larger.
+        shard_mb: megabytes from which on a shard is complete.
+        workers: processes; None: one for each processor.
+    """
+    made = api.pack(
+        data,
+        out,
+        data_root=data_root,
+        targets=dict(map(declared, targets)),
+        short_side=short_side,
+        gop=gop,
+        crf=crf,
+        shard_mb=shard_mb,
+        workers=workers,
+    )
+    show_pack(made)
+
+
 def info(run: tyro.conf.Positional[Path]) -> None:
     """Print the recipe, data and progress of a run.
 
@@ -559,6 +599,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "analyze": _analyze_entry,
     "study": _study_entry,
     "index": index,
+    "pack": pack,
     "info": info,
     "report": report,
 }

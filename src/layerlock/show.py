@@ -18,6 +18,7 @@ from layerlock.budget.forecast import Forecast
 from layerlock.budget.stages import foretold
 from layerlock.budget.words import bytes_text, hours_text
 from layerlock.data.index.listing import printable
+from layerlock.data.pack import Packed
 from layerlock.evaluation import words
 from layerlock.evaluation.results import Evaluation
 from layerlock.features.embeddings import Embeddings
@@ -70,6 +71,17 @@ def show_embeddings(found: Embeddings, out: Path) -> None:
     )
     for path, reason in found.rejected:
         print(printable(f"skipped {path}: {reason}"))
+
+
+def show_pack(made: Packed) -> None:
+    """Prints what was packed, and each video that was left out."""
+    shards = f"{made.shards:,} shard{'s' * (made.shards != 1)}"
+    print(
+        f"{made.videos:,} videos in {shards} of {made.bytes / 1e6:,.1f} MB in {path_name(made.out)}; "
+        f"{len(made.left_out):,} left out"
+    )
+    for path, reason in made.left_out:
+        print(printable(f"left out {path}: {reason}"))
 
 
 def show_evaluation(found: Evaluation) -> None:

@@ -91,7 +91,7 @@ def test_a_disk_that_is_full_from_the_start_gives_no_store(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    assert store_for(videos, [SIZE] * 4, budget=10**9, openings=100) is None
+    assert store_for(videos, lambda: [SIZE] * 4, budget=10**9, openings=100) is None
 
 
 def test_a_process_that_dies_while_it_decodes_leaves_the_video_to_its_file(
@@ -112,9 +112,9 @@ def test_it_is_used_where_it_pays(videos: list[VideoInfo]) -> None:
     sizes = [SIZE] * 4
     needed = sum(store.room_for(video, SIZE) for video in videos)
     assert needed > sum(video.frames for video in videos) * 16 * 80 * 3
-    assert store_for(videos, sizes, budget=needed, openings=9) is not None
-    assert store_for(videos, sizes, budget=needed - 1, openings=9) is None
-    assert store_for(videos, sizes, budget=needed, openings=8) is None
+    assert store_for(videos, lambda: sizes, budget=needed, openings=9) is not None
+    assert store_for(videos, lambda: sizes, budget=needed - 1, openings=9) is None
+    assert store_for(videos, lambda: sizes, budget=needed, openings=8) is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])

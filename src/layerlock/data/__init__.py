@@ -86,7 +86,7 @@ def open_source(
     source = FolderSource(together.of_first(index), clip, seed, targets=targets)
     if clip.backend == "pyav":  # which is what fills the store
         openings = clips // clip.per_decode
-        source.store = store_for(source.index.videos, source.read_sizes(), budget=store_bytes, openings=openings)
+        source.store = store_for(source.index.videos, source.read_sizes, budget=store_bytes, openings=openings)
     return source
 
 

@@ -71,15 +71,10 @@ class FolderSource:
         """(path, reason) of the files that were found unusable before the first sample."""
         return self.index.rejected
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of the usable videos: their places below the root, what they are, their order."""
-        total = hashlib.blake2b(digest_size=8)
-        for video in self.index.videos:
-            place = video.path.removeprefix(self.index.root)
-            facts = (video.frames, video.fps, video.height, video.width, video.codec, video.rotation, video.bytes)
-            total.update(f"{place}\0{facts}\n".encode(errors="surrogateescape"))
-        return total.hexdigest()
+        """Sixteen hexadecimal digits of the usable videos."""
+        return self.index.fingerprint
 
     @cached_property
     def target_fingerprint(self) -> str:

@@ -98,14 +98,20 @@ class FrameStore:
 
 
 def store_for(
-    videos: Sequence[VideoInfo], sizes: Sequence[tuple[int, int]], *, budget: int, openings: int
+    videos: Sequence[VideoInfo], sizes: Callable[[], Sequence[tuple[int, int]]], *, budget: int, openings: int
 ) -> FrameStore | None:
-    """A store, where it pays: all videos fit into `budget` bytes, and are opened more than twice each."""
-    needed = sum(room_for(video, size) for video, size in zip(videos, sizes, strict=True))
-    if openings <= 2 * len(videos) or needed > min(budget, shutil.disk_usage(tempfile.gettempdir()).free // 2):
+    """A store, where it pays: all videos fit into `budget` bytes, and are opened more than twice each.
+
+    `sizes` gives the (height, width) that their pictures are resized to; it is not called for videos opened less often.
+    """
+    if openings <= 2 * len(videos):
+        return None
+    size_v = sizes()
+    needed = sum(room_for(video, size) for video, size in zip(videos, size_v, strict=True))
+    if needed > min(budget, shutil.disk_usage(tempfile.gettempdir()).free // 2):
         return None
     try:
-        return FrameStore(videos, sizes)
+        return FrameStore(videos, size_v)
     except OSError:
         return None
 

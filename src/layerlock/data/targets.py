@@ -39,7 +39,7 @@ def unknown(kind: Kind, *, frames: int, side: int) -> Tensor:
 class Column:
     """A class or a number of each video."""
 
-    values: tuple[float, ...]
+    values: Sequence[float]
     """whole numbers from 0 for classes, -1 where there is none; else any finite number, nan where there is none"""
     classes: tuple[str, ...] | None = None
     """names of the classes by number; None: the values are no classes"""
@@ -73,7 +73,7 @@ class Labelled(ABC):
         column = self.targets.get(LABEL)
         if column is None or column.classes is None:
             return (-1,) * len(self)
-        return cast("tuple[int, ...]", column.values)
+        return cast("tuple[int, ...]", tuple(column.values))
 
     @property
     def classes(self) -> tuple[str, ...]:

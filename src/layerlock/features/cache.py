@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from layerlock.data import Batch
-from layerlock.data.index.cache import cache_folder, contents_of
+from layerlock.data.index.cache import cache_folder, contents_of, file_of
 from layerlock.encoders import FrozenEncoder
 from layerlock.encoders.checks import fingerprint
 from layerlock.errors import LayerlockError
@@ -101,7 +101,7 @@ def _clips(views: SpreadViews) -> list[str]:
     """What the pictures of the clips depend on; a clip is black where it lacks a map that it is read with."""
     facts = [views.source.fingerprint, repr(views.clip), repr(views.folder.stretches)]
     # folders of frames in two places can be alike in all that an index says of them
-    facts += [f"{video.path} {contents_of(video.path)}" for video in views.folder.index.videos]
+    facts += [f"{video.path} {contents_of(file_of(video))}" for video in views.folder.index.videos]
     return [*facts, views.folder.target_fingerprint] if "map" in views.targets.values() else facts
 
 

@@ -16,6 +16,7 @@ from layerlock.data import Views, open_source
 from layerlock.data.folder import FolderSource
 from layerlock.data.index import build_index
 from layerlock.data.index.layouts import list_videos
+from layerlock.data.index.shards.find import are_shards
 from layerlock.errors import LayerlockError
 from layerlock.features import FeatureBatch
 from layerlock.features.clips import plain_clip
@@ -100,6 +101,9 @@ def _views(encoder: Encoder, config: Config, count: int) -> tuple[Views, int, st
     if config.data == "synthetic":
         source = open_source(config.data, clip, seed=config.seed)
         return Views(source, pictures.pick_frames(len(source), count)), len(source), config.data
+    if are_shards(config.data):  # which are indexed already, all of them
+        index = build_index(config.data, root=config.data_root)
+        return Views(FolderSource(index.spread(count), clip, config.seed)), len(index), index.root
     listing = list_videos(config.data, config.data_root)
     chosen = pictures.pick_frames(len(listing), count)
     index = build_index(listing, workers=min(max(config.run.workers, 1), 4), only=chosen)

@@ -26,7 +26,7 @@ VALUES: dict[Any, Any] = {
     tuple[str, ...]: ("thumbnail.jpg",),
     tuple[float, ...]: (0.0, 30000 / 1001),
 }
-INFO = VideoInfo(**{name: VALUES[kind] for name, kind in KINDS.items()})
+INFO = VideoInfo(**{name: VALUES[kind] for name, kind in KINDS.items() if name != "span"})
 
 
 def index_of(root: str) -> Index:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from layerlock.data.decode import beside, images, pyav, scan, sens, torchcodec
+from layerlock.data.decode.span import Span
 from layerlock.data.decode.video import IMAGES, SENS, Clips, Cut, VideoInfo
 
+_FRAMES = 16
+"""pictures of a folder or a scan that are decoded together"""
 
-def probe(path: str) -> VideoInfo:
-    """Look into a video file, or a folder of frames, and decode its first frames. Raises UnreadableVideo."""
+
+def probe(path: str, span: Span | None = None) -> VideoInfo:
+    """Look into a video file, a folder of frames or a `span` of a shard, and decode its first frames.
+
+    Raises UnreadableVideo.
+    """
+    if span is not None:
+        return scan.probe(path, span)
     if os.path.isdir(images.folder_of(path)):
         return images.probe(path)
     return sens.probe(path) if path.lower().endswith(f".{SENS}") else scan.probe(path)
@@ -43,6 +52,19 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[l
     if video.codec == SENS:
         return sens.read_whole(video, size=size, most=most)
     return pyav.read_whole(video, size=size, most=most)
+
+
+def frames_of(video: VideoInfo, *, size: tuple[int, int]) -> Iterator[tuple[float, np.ndarray]]:
+    """When each frame is shown, in seconds, and the frame, uint8 `[H, W, 3]`, resized to `size` (height, width), which
+    holds until the next is asked for. Raises UnreadableVideo.
+    """
+    if video.codec not in (IMAGES, SENS):
+        yield from pyav.frames_of(video, size=size)
+        return
+    time_n = video.time_n()
+    for begin in range(0, video.frames, _FRAMES):
+        cut = Cut(start=begin, frames=min(_FRAMES, video.frames - begin), stride=1)
+        yield from zip(time_n[begin:], read_clips(video, [cut], size=size).video_nthwc[0], strict=False)
 
 
 def frame_times(video: VideoInfo) -> Sequence[float]:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from layerlock.data.decode.span import Span, SpanFile
 from layerlock.data.decode.video import UnreadableVideo
 
 if TYPE_CHECKING:
@@ -31,11 +32,14 @@ MOST_PIXELS = 1 << 26
 
 
 @contextlib.contextmanager
-def opened(path: str, size: int = 0, *, strict: bool = False) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(
+    path: str, size: int = 0, span: Span | None = None, *, strict: bool = False
+) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its best video stream, one decoding thread; any failure inside becomes UnreadableVideo.
 
-    So does a file that is not `size` bytes long, as it was when it was indexed (0: whatever length it has). A
-    `strict` decoder raises an error where it would otherwise conceal damage.
+    So does a file that is not `size` bytes long, as it was when it was indexed (0: whatever length it has). `span` is
+    where the bytes are if the video is in a shard. A `strict` decoder raises an error where it would otherwise conceal
+    damage.
     """
     import av
 
@@ -43,15 +47,14 @@ def opened(path: str, size: int = 0, *, strict: bool = False) -> Iterator[tuple[
         av.logging.set_level(av.logging.PANIC)
     doing = "it cannot be opened"
     try:
-        now = os.path.getsize(path)
+        now = size_of(path, span)
         if not now:
             raise UnreadableVideo(path, "it is empty")
         if size not in (0, now):
             raise changed(path)
-        # the prefix: a colon in a name is no protocol; the whitelist: a playlist must not reach the network
-        with av.open(
-            f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"}
-        ) as container:
+        # the whitelist: a playlist must not reach the network, and one in a shard no file
+        options = {"protocol_whitelist": "file" if span is None else "none"}
+        with av.open(_file(path, span), "r", metadata_errors="replace", container_options=options) as container:
             doing = "it is damaged"
             if container.format.name in _LISTS:
                 raise UnreadableVideo(path, "it is a list of other files")
@@ -64,6 +67,21 @@ def opened(path: str, size: int = 0, *, strict: bool = False) -> Iterator[tuple[
             yield container, stream
     except (av.FFmpegError, OSError, ValueError, MemoryError, OverflowError) as error:
         raise UnreadableVideo(path, f"{doing}: {_plain(error)}") from error
+
+
+def size_of(path: str, span: Span | None) -> int:
+    """Bytes of a video. Raises OSError."""
+    return os.path.getsize(path) if span is None else span.bytes
+
+
+def _file(path: str, span: Span | None) -> str | SpanFile:
+    """What PyAV opens. The prefix: a colon in a name is no protocol."""
+    if span is None:
+        return f"file:{path}"
+    file = SpanFile(span, path)
+    if not file.matches:
+        raise UnreadableVideo(path, "its shard has changed since it was indexed")
+    return file
 
 
 def changed(path: str) -> UnreadableVideo:

@@ -21,7 +21,7 @@ from layerlock.data.decode.picture import convert, upright
 from layerlock.data.decode.scan import probe
 from layerlock.data.decode.video import Clips, Cut, UnreadableVideo, VideoInfo
 
-__all__ = ["frame_times", "probe", "read_clips", "read_whole"]
+__all__ = ["frame_times", "frames_of", "probe", "read_clips", "read_whole"]
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -61,27 +61,40 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[l
 
     Raises UnreadableVideo, also where there are more frames than `most`.
     """
-    from av.video.reformatter import VideoReformatter
-
     if video.frames > most:
         raise UnreadableVideo(video.path, f"it has {video.frames} frames, more than {most}")
+    time_n: list[float] = []
+    frame_nhwc = np.empty((video.frames, *size, 3), np.uint8)
+    for place, (time, picture_hwc) in enumerate(frames_of(video, size=size)):
+        time_n.append(time)
+        frame_nhwc[place] = picture_hwc
+    return time_n, frame_nhwc
+
+
+def frames_of(video: VideoInfo, *, size: tuple[int, int]) -> Iterator[tuple[float, np.ndarray]]:
+    """When each frame is shown, in seconds, and the frame, uint8 `[H, W, 3]`, which holds until the next is asked for.
+
+    Raises UnreadableVideo, at the latest after the last frame, where a part is damaged or others come than are known.
+    """
+    from av.video.reformatter import VideoReformatter
+
     height, width = reversed(size) if video.rotation % 2 else size
-    frame_nhwc = np.empty((video.frames, height, width, 3), np.uint8)
-    times: list[int] = []
-    with opened(video.path, video.bytes) as (container, stream):
-        scaler, base, place = VideoReformatter(), float(stream.time_base or 1), -1
+    picture_hwc = np.empty((height, width, 3), np.uint8)
+    upright_hwc = upright(picture_hwc, video.rotation, video.mirrored, axes=(0, 1))
+    with opened(video.path, video.bytes, video.span) as (container, stream):
+        scaler, base, place, latest = VideoReformatter(), float(stream.time_base or 1), -1, -math.inf
+        time_n = () if video.seekable else video.time_n()
         for place, frame in enumerate(shown_frames(container, stream)):
             if place == video.frames:
                 raise changed(video.path)
-            convert(frame, scaler, frame_nhwc[place])
+            if video.seekable and (frame.pts is None or frame.pts <= latest):
+                raise UnreadableVideo(video.path, "a part of it is damaged")
+            convert(frame, scaler, picture_hwc)
             if frame.pts is not None:
-                times.append(frame.pts)
-    if video.seekable and (times != sorted(set(times)) or len(times) < video.frames):
-        raise UnreadableVideo(video.path, "a part of it is damaged")
+                latest = frame.pts
+            yield video.closed_up((latest - video.zero) * base) if video.seekable else time_n[place], upright_hwc
     if place + 1 < video.frames:
-        raise changed(video.path)
-    time_n = [video.closed_up((time - video.zero) * base) for time in times] if video.seekable else video.time_n()
-    return list(time_n), upright(frame_nhwc, video.rotation, video.mirrored, axes=(1, 2))
+        raise UnreadableVideo(video.path, "a part of it is damaged") if video.seekable else changed(video.path)
 
 
 def frame_times(video: VideoInfo) -> Sequence[float]:
@@ -91,7 +104,7 @@ def frame_times(video: VideoInfo) -> Sequence[float]:
     """
     if not video.seekable:
         return video.time_n()
-    with opened(video.path, video.bytes) as (container, stream):
+    with opened(video.path, video.bytes, video.span) as (container, stream):
         look = looker(stream.codec_context.codec.canonical_name, stream.codec_context.extradata)
         times = sorted(
             packet.pts
@@ -211,7 +224,7 @@ def _by_seeking(clips_nthwc: np.ndarray, video: VideoInfo, cuts: Sequence[Cut]) 
     None where anything is not as it should be.
     """
     for back in BACK_SECONDS:
-        with opened(video.path, video.bytes, strict=True) as (container, stream):
+        with opened(video.path, video.bytes, video.span, strict=True) as (container, stream):
             section = section_of(container, stream, video, cuts, back)
             if section is not None:
                 uses = _uses([cut.places(section.seconds, video.fps) for cut in cuts])
@@ -224,7 +237,7 @@ def _by_seeking(clips_nthwc: np.ndarray, video: VideoInfo, cuts: Sequence[Cut]) 
 
 def _from_the_start(clips_nthwc: np.ndarray, video: VideoInfo, cuts: Sequence[Cut]) -> int:
     """The same by a decode from the first byte of the file on."""
-    with opened(video.path, video.bytes) as (container, stream):
+    with opened(video.path, video.bytes, video.span) as (container, stream):
         if not video.seekable:
             uses = _uses([cut.places(video.time_n(), video.fps) for cut in cuts])
             try:

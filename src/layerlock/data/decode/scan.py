@@ -9,14 +9,14 @@ clips of it are read from the first byte, frames counted as the decoder gives th
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from layerlock.data.decode.bitstream import looker
-from layerlock.data.decode.file import AVI, opened, packets_from_here, shown_frames
+from layerlock.data.decode.file import AVI, opened, packets_from_here, shown_frames, size_of
 from layerlock.data.decode.picture import orientation
+from layerlock.data.decode.span import Span
 from layerlock.data.decode.survey import Survey
 from layerlock.data.decode.timing import Timing, counted, timed
 from layerlock.data.decode.video import UnreadableVideo, VideoInfo
@@ -43,17 +43,19 @@ _OLD_X264 = 34
 """builds of x264 before this one made streams that are decoded otherwise once their first packet has been seen"""
 
 
-def probe(path: str) -> VideoInfo:
+def probe(path: str, span: Span | None = None) -> VideoInfo:
     """Look into a file: read its packets, decode its first frames, or all where only that can tell what it shows.
 
-    Raises UnreadableVideo where nothing is shown, or where it is too long to be counted.
+    `span` is where its bytes are if it is in a shard. Raises UnreadableVideo where nothing is shown, or where it is too
+    long to be counted.
     """
-    with opened(path, strict=True) as (container, stream):
-        packets = _by_packets(path, container, stream)
+    with opened(path, span=span, strict=True) as (container, stream):
+        size = size_of(path, span)
+        packets = _by_packets(size, container, stream)
     if packets is not None and packets.doubt:
-        with opened(path, strict=True) as (container, stream):
+        with opened(path, size, span, strict=True) as (container, stream):
             packets = packets if _confirmed(packets, container, stream) else None
-    with opened(path) as (container, stream):
+    with opened(path, size, span) as (container, stream):
         rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
         codec = stream.codec_context.codec.canonical_name
         if packets is None:
@@ -73,11 +75,12 @@ def probe(path: str) -> VideoInfo:
         codec=codec,
         rotation=turns,
         mirrored=mirrored,
-        bytes=os.path.getsize(path),
+        bytes=size,
         seekable=packets is not None,
         zero=packets.times[0] if packets else 0,
         missing=when.missing if packets else (),
         times=() if packets else when.times,
+        span=span,
     )
 
 
@@ -93,12 +96,12 @@ class _Packets:
     """whether all of it has to be decoded to be sure"""
 
 
-def _by_packets(path: str, container: InputContainer, stream: VideoStream) -> _Packets | None:
+def _by_packets(size: int, container: InputContainer, stream: VideoStream) -> _Packets | None:
     """What the packets say and the first frames confirm; None where the packets cannot tell what is shown."""
     context, name = stream.codec_context, container.format.name
     codec, extradata = context.codec.canonical_name, context.extradata or b""
     look = looker(codec, extradata)
-    if look is None or name not in _TRUSTED or not stream.time_base or _is_cut_off(path, stream):
+    if look is None or name not in _TRUSTED or not stream.time_base or _is_cut_off(size, stream):
         return None
     survey, start = Survey(by_dts=name == AVI, known=extradata), _Start()
     for packet in packets_from_here(container, stream):
@@ -186,10 +189,10 @@ def _by_decoding(
     return first, counted([None if time is None else float(time * (stream.time_base or 1)) for time in times], rates)
 
 
-def _is_cut_off(path: str, stream: VideoStream) -> bool:
+def _is_cut_off(size: int, stream: VideoStream) -> bool:
     """An index at the head of the file tells whether the tail is missing."""
     entries = stream.index_entries
-    return len(entries) > 0 and entries[-1].pos + entries[-1].size > os.path.getsize(path)
+    return len(entries) > 0 and entries[-1].pos + entries[-1].size > size
 
 
 def _is_old_x264(data: bytes) -> bool:

@@ -57,7 +57,7 @@ def check_torchcodec() -> Any:
 
 def _section(video: VideoInfo, cuts: Sequence[Cut]) -> Section | None:
     """The packets of the clips, or None where torchcodec would take other frames for them than those that are meant."""
-    if not video.seekable or video.mirrored:
+    if not video.seekable or video.mirrored or video.span:
         return None
     for back in BACK_SECONDS:
         with opened(video.path, video.bytes) as (container, stream):

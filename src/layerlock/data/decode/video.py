@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from layerlock.data.decode.span import Span
+
 IMAGES = "images"
 """the codec of a video that is a folder of pictures"""
 
@@ -53,6 +55,7 @@ class VideoInfo:
     """What is known of a video. Sizes are of the upright picture."""
 
     path: str
+    """of a video in a shard, the shard's with the video's name in it"""
     frames: int
     """that a decode from the first byte shows; at least 1"""
     fps: float
@@ -79,6 +82,8 @@ class VideoInfo:
 
     left_out: tuple[str, ...] = ()
     """of a folder of pictures: names of those in it that are no frames, each a single one beside a series"""
+    span: Span | None = None
+    """where its bytes are; None: in a file of its own"""
 
     def time_n(self) -> Sequence[float]:
         """When each frame is shown, in seconds from the first one, where frames are told by their number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -15,6 +16,8 @@ from layerlock.data.index.cache import IndexCache, Stamp, stamp_of
 from layerlock.data.index.columns import Wanted
 from layerlock.data.index.layouts import list_videos
 from layerlock.data.index.listing import Listing, NothingUsable
+from layerlock.data.index.shards.find import are_shards
+from layerlock.data.index.shards.table import Videos
 from layerlock.data.pool import Failure, run_in_processes
 from layerlock.data.targets import Column, Labelled
 
@@ -33,11 +36,11 @@ class Index(Labelled):
     """absolute path of the folder that the videos are below, where a list does not say otherwise"""
     layout: str
     """what the data set was recognized as, in words"""
-    videos: tuple[VideoInfo, ...]
-    """usable; those of a folder sorted by path, those of a list in its order"""
+    videos: Sequence[VideoInfo]
+    """usable; those of a folder sorted by path, those of a list in its order, those of shards in theirs"""
     targets: Mapping[str, Column] = field(default_factory=dict)
     """what is known of each video, by name: `label` and columns of the list"""
-    groups: tuple[str, ...] = ()
+    groups: Sequence[str] = ()
     """what each video belongs to (recording, room, subject), "" for itself alone; () where nothing says so"""
     rejected: tuple[tuple[str, str], ...] = ()
     """(path, reason) of what looks like a video, or is listed, and cannot be used"""
@@ -51,6 +54,18 @@ class Index(Labelled):
         names = [group or video.path for group, video in zip(self.groups or [""] * len(self), self.videos, strict=True)]
         number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
         return tuple(number_of[name] for name in names)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the usable videos: their places below the root, what they are, their order."""
+        if isinstance(self.videos, Videos):
+            return self.videos.table.digest
+        total = hashlib.blake2b(digest_size=8)
+        for video in self.videos:
+            place = video.path.removeprefix(self.root)
+            facts = (video.frames, video.fps, video.height, video.width, video.codec, video.rotation, video.bytes)
+            total.update(f"{place}\0{facts}\n".encode(errors="surrogateescape"))
+        return total.hexdigest()
 
     def spread(self, most: int | None) -> Index:
         """At most so many of the videos, evenly spread, since folders are sorted by class; None: all."""
@@ -87,6 +102,10 @@ def build_index(
     are wanted; None is all. What earlier calls found out about files that have not changed since is used where `cache`
     says so. Raises LayerlockError as `list_videos` does, and when none of the videos can be used.
     """
+    if not isinstance(data, Listing) and are_shards(os.fspath(data)):
+        from layerlock.data.index.shards.build import build_shards
+
+        return build_shards(os.fspath(data), workers, root=root, wanted=targets, progress=progress, cache=cache)
     listing = data if isinstance(data, Listing) else list_videos(data, root, targets)
     chosen = range(len(listing)) if only is None else only
     with closing(IndexCache(listing.data if cache else None)) as known:

@@ -53,6 +53,11 @@ def stamp_of(path: str) -> Stamp:
     return Stamp(size, modified, changed, folder)
 
 
+def file_of(video: VideoInfo) -> str:
+    """The file that a video is in: its own, or a shard."""
+    return video.span.shard if video.span else video.path
+
+
 def state_of(path: str) -> str:
     """The stamp of a file or a folder of frames as text, another one when it was changed; empty where there is none."""
     try:

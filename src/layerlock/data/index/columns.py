@@ -41,7 +41,9 @@ def read_columns(
         if name not in there and name != LABEL:
             raise LayerlockError(f"{rows.path}: there is no column {name}; its columns are: {', '.join(there)}")
     names = [name for name in there if name == LABEL or name in wanted or name in rows.kinds]
-    return {name: _column(rows, entries, name, wanted, classes if name == LABEL else None) for name in names}
+    return {
+        name: read_column(rows, entries, name, wanted.get(name), classes if name == LABEL else None) for name in names
+    }
 
 
 def number(value: int | float | str) -> int | float | None:
@@ -54,9 +56,12 @@ def number(value: int | float | str) -> int | float | None:
     return float(value) if _REAL.fullmatch(value) and math.isfinite(float(value)) else None
 
 
-def _column(rows: Rows, entries: Sequence[Entry], name: str, wanted: Wanted, classes: Sequence[str] | None) -> Column:
+def read_column(
+    rows: Rows, entries: Sequence[Entry], name: str, wanted: ColumnKind | None, classes: Sequence[str] | None
+) -> Column:
+    """One column; `wanted` is the kind that it has to be of, if any. Raises LayerlockError as `read_columns` does."""
     cells = [_cell(rows, entry, name) for entry in entries]
-    kind = "class" if classes is not None else _kind(rows, entries, cells, name, wanted.get(name))
+    kind = "class" if classes is not None else _kind(rows, entries, cells, name, wanted)
     if kind == "float":
         return Column(values=tuple(_float(rows, entry, name, x) for entry, x in zip(entries, cells, strict=True)))
     return _numbered(rows, entries, cells, name, classes)

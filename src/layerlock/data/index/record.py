@@ -9,14 +9,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from layerlock.data.decode.video import VideoInfo
 
-_FIELDS = {name: kind for name, kind in get_type_hints(VideoInfo).items() if name != "path"}
+_FIELDS = {name: kind for name, kind in get_type_hints(VideoInfo).items() if name not in ("path", "span")}
 
 _LEAST = {"frames": 1, "width": 1, "height": 1}
 """least value of the fields that cannot be 0"""
 
 
 def values_of(video: VideoInfo) -> dict[str, Any]:
-    """All fields but the path."""
+    """All fields but where it is."""
     return {name: getattr(video, name) for name in _FIELDS}
 
 

@@ -14,6 +14,7 @@ from layerlock.data.index.build import Index
 from layerlock.data.index.listing import printable
 from layerlock.data.index.moved import contents, found_again, place_of
 from layerlock.data.index.record import values_of, video_of
+from layerlock.data.index.shards.table import Videos
 from layerlock.data.targets import Column
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole
@@ -27,6 +28,10 @@ def save_index(index: Index, data: str, path: Path, root: str | None = None) -> 
 
     Raises OSError.
     """
+    if isinstance(index.videos, Videos):  # their index is a file of its own
+        shards = {"shards": index.videos.table.digest}
+        write_whole(path, lambda part: part.write_text(json.dumps(shards) + "\n"))
+        return
     below = os.path.join(index.root, "")
     values = {
         "place": place_of(data, root),
@@ -49,10 +54,13 @@ def load_index(path: Path, data: str, root: str | None = None) -> Index:
     """The index in a file of `save_index`, with the paths that its videos have now.
 
     Where `data` are in their old place nothing is looked at. In another place they have to be the same videos by name,
-    size and content. Raises LayerlockError where they are not, and where the file cannot be read or is damaged.
+    size and content; shards have to have the same index in any place. Raises LayerlockError where they are not, and
+    where the file cannot be read or is damaged.
     """
     try:
         values = json.loads(path.read_bytes())
+        if "shards" in values:
+            return _shards(str(values["shards"]), data, root)
         place, was_at = values["place"], values["was_at"]
         own = os.path.normpath(os.path.join(os.path.abspath(data), values["root"]))
         index = _index(values, own if root is None else os.path.abspath(root))
@@ -66,6 +74,15 @@ def load_index(path: Path, data: str, root: str | None = None) -> Index:
     if place == place_of(data, root):
         return index
     return found_again(index, was_at, digests, data, root, MOVED)
+
+
+def _shards(digest: str, data: str, root: str | None) -> Index:
+    from layerlock.data.index.shards.build import build_shards, saved_shards
+
+    index = saved_shards(data, root, digest) or build_shards(data, root=root)
+    if not isinstance(index.videos, Videos) or index.videos.table.digest != digest:
+        raise LayerlockError(f"{printable(data)}: the shards hold other videos than the run was trained on; {MOVED}")
+    return index
 
 
 def _position(number: Any, index: Index) -> int:

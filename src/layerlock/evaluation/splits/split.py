@@ -97,13 +97,13 @@ class Splits:
 def _joined(a: Split, b: Split) -> Split:
     index = replace(
         a.index,
-        videos=a.index.videos + b.index.videos,
+        videos=(*a.index.videos, *b.index.videos),
         targets={
-            name: replace(column, values=column.values + b.index.targets[name].values)
+            name: replace(column, values=(*column.values, *b.index.targets[name].values))
             for name, column in a.index.targets.items()
             if name in b.index.targets
         },
-        groups=a.index.groups + b.index.groups,
+        groups=(*a.index.groups, *b.index.groups),
     )
     apart = None if a.stretches is None or b.stretches is None else a.stretches + b.stretches
     return Split(index=index, stretches=apart)
@@ -112,7 +112,7 @@ def _joined(a: Split, b: Split) -> Split:
 def values_of(index: Index, target: Target) -> tuple[float, ...]:
     """The number of each video that is its target or its class, `target.missing` where it has none."""
     column = index.targets.get(target.name)
-    return (target.missing,) * len(index) if column is None or column.kind != target.kind else column.values
+    return (target.missing,) * len(index) if column is None or column.kind != target.kind else tuple(column.values)
 
 
 def classes_of(index: Index, target: Target) -> tuple[str, ...]:
