@@ -21,7 +21,7 @@ from layerlock.config import Config
 from layerlock.dry_run import other_maskings, show
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.masking import RandomMasking
-from layerlock.learn.plans import Plateau
+from layerlock.learn.plans import Auto, Locking, Plateau, Progressive
 from layerlock.model.encoder import ClipShape, Encoder
 from layerlock.recipes import RECIPES
 from layerlock.settings import from_dict, kinds_of
@@ -183,6 +183,26 @@ def test_fields_of_a_kind_that_was_chosen_can_be_set_in_any_order(capsys: pytest
     same = layerlock.recipe("layerlock-tiny").plan
     code, out, _ = call(capsys, "pretrain", "layerlock-tiny", "--plan.kind", "Progressive", "--dry-run")
     assert printed_config(out).plan == same, "the recipe's kind keeps the recipe's values"
+
+
+@pytest.mark.parametrize("flags", [["--plan", "auto"], ["--plan=Auto"], ["--plan.kind", "Auto"]])
+def test_a_kind_has_a_short_form_and_what_is_predicted_stays(
+    capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    before = layerlock.recipe("layerlock-nano").plan
+    assert isinstance(before, Progressive)
+    code, out, _ = call(capsys, "pretrain", "layerlock-nano", *flags, "--plan.lines", "7", "--dry-run")
+    assert code == 0
+    kept = {name: getattr(before, name) for name in Locking.__annotations__}
+    assert printed_config(out).plan == Auto(**kept, lines=7)
+    assert (kept["target"], kept["patches"], kept["masked"], kept["patch_weight"]) == ("frozen", "motion", True, 1.0)
+    code, out, _ = call(capsys, "pretrain", "mae-tiny", "--masking", "tubemasking", *flags, "--dry-run")
+    assert type(printed_config(out).masking).__name__ == "TubeMasking"
+    assert printed_config(out).plan == Auto()
+    assert (
+        "invalid choice 'slowly' for argument '--plan.kind'"
+        in call(capsys, "pretrain", "mae-tiny", "--plan", "slowly")[2]
+    )
 
 
 @pytest.mark.usefixtures("noise")

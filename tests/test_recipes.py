@@ -61,7 +61,7 @@ IN_PLACE_OF = {
     "sequential": "simultaneous",
 }
 METHODS = [
-    *("mae", "freeze", "layerlock", "layerlock-sparse", "layerlock-multi", "layerlock-plateau"),
+    *("mae", "freeze", "layerlock", "layerlock-sparse", "layerlock-multi", "layerlock-plateau", "layerlock-auto"),
     *("live-latents", "videomae"),
     *("vjepa", "vjepa-layerlock", "vjepa-layerlock-own", "distill", "static-teacher"),
     *("blockwise", "blockwise-sequential", "deep-supervision", "end-to-end"),

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from layerlock.learn.learner import Learner
     from layerlock.learn.masking import RandomMasking
     from layerlock.learn.plan import Decision, FixedPlan, Observer, Plan, Stage, Switch, SwitchLog, Tap
-    from layerlock.learn.plans import Blockwise, Distill, JointEmbedding, LiveLatents, Plateau, Progressive
+    from layerlock.learn.plans import Auto, Blockwise, Distill, JointEmbedding, LiveLatents, Plateau, Progressive
     from layerlock.learn.targets import FeatureTarget, PatchTarget
     from layerlock.model.encoder import Encoder
     from layerlock.model.vit import ViT, ViTConfig
@@ -86,13 +86,22 @@ _HOMES = {
     "layerlock.learn.masking": ("RandomMasking",),
     "layerlock.learn.plan": ("Decision", "FixedPlan", "Observer", "Plan", "Stage", "Switch", "SwitchLog", "Tap"),
     "layerlock.learn.targets": ("FeatureTarget", "PatchTarget"),
-    "layerlock.learn.plans": ("Blockwise", "Distill", "JointEmbedding", "LiveLatents", "Plateau", "Progressive"),
+    "layerlock.learn.plans": (
+        "Auto",
+        "Blockwise",
+        "Distill",
+        "JointEmbedding",
+        "LiveLatents",
+        "Plateau",
+        "Progressive",
+    ),
     "layerlock.model.encoder": ("Encoder",),
     "layerlock.model.vit": ("ViT", "ViTConfig"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Auto",
     "BackboneDecoding",
     "Blockwise",
     "ClipConfig",

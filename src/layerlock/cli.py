@@ -24,6 +24,7 @@ from layerlock.errors import ConfigError, LayerlockError
 from layerlock.evaluation.config import EvaluateConfig
 from layerlock.evaluation.tasks import TASKS
 from layerlock.features.embeddings import Per
+from layerlock.learn.plans import Locking
 from layerlock.settings import KIND, kinds_of
 from layerlock.show import (
     path_name,
@@ -189,6 +190,7 @@ Arguments = TypeVar("Arguments", bound="PretrainArguments | PlanArguments | Conv
 
 def _with_config(kind: type[Arguments], verb: str, arguments: Sequence[str]) -> Arguments:
     """What `layerlock VERB RECIPE ...` is told, with the recipe's values where it is told nothing."""
+    arguments = _kinds_in_full(arguments)
     config = _of_kinds(_defaults(arguments), arguments)
     made = _with_kinds(kind, config)
     return tyro.cli(
@@ -199,6 +201,18 @@ def _with_config(kind: type[Arguments], verb: str, arguments: Sequence[str]) -> 
         console_outputs=together.leads(),
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
     )
+
+
+def _kinds_in_full(arguments: Sequence[str]) -> list[str]:
+    """`--plan auto` as `--plan.kind Auto`, and so for every field that has kinds."""
+    full = list(arguments)
+    for name, kinds in kinds_of(Config).items():
+        found = _given(full, f"--{name}")
+        kind = {each.lower(): each for each in kinds}.get((found or "").lower(), found)
+        if kind is not None:
+            at = next(n for n, word in enumerate(full) if word.partition("=")[0] == f"--{name}")
+            full[at : at + (1 if "=" in full[at] else 2)] = [f"--{name}.{KIND}", kind]
+    return full
 
 
 def _defaults(arguments: Sequence[str]) -> Config:
@@ -225,7 +239,9 @@ def _with_kinds(base: type[Arguments], config: Config) -> type[Arguments]:
             Annotated[
                 Literal[tuple(kinds)],
                 tyro.conf.arg(
-                    name=f"{name}.{KIND}", help=f"kind of {name}; the fields of another kind start at its own defaults"
+                    name=f"{name}.{KIND}",
+                    help=f"kind of {name}; the fields of another kind start at its own defaults, "
+                    "but what is predicted when a plan freezes otherwise",
                 ),
             ],
             field(default=type(getattr(config, name)).__name__),
@@ -246,7 +262,7 @@ def _of_kinds(config: Config, arguments: Sequence[str]) -> Config:
     for name, kinds in kinds_of(Config).items():
         asked = kinds.get(_given(arguments, f"--{name}.{KIND}") or "", type(getattr(config, name)))
         if asked is not type(getattr(config, name)):
-            config = replace(config, **{name: asked()})
+            config = replace(config, **{name: _another(getattr(config, name), asked)})
         flags = {each.partition("=")[0].replace("-", "_") for each in arguments if each.startswith(f"--{name}.")}
         for flag in sorted(flags - {f"__{name}.{each.name}" for each in fields(asked)}):
             own = flag.partition(".")[2]
@@ -256,6 +272,13 @@ def _of_kinds(config: Config, arguments: Sequence[str]) -> Config:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _another(before: Any, asked: type) -> Any:
+    """A kind with its own defaults; of plans that freeze, what is predicted stays."""
+    if not (isinstance(before, Locking) and issubclass(asked, Locking)):
+        return asked()
+    return asked(**{each: getattr(before, each) for each in Locking.__annotations__})
 
 
 def _given(arguments: Sequence[str], flag: str) -> str | None:

@@ -19,7 +19,7 @@ from layerlock.config import Config
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.observed import UNKNOWN, followed
 from layerlock.learn.plan import Decision, Stage, Switch, SwitchLog
-from layerlock.learn.plans import Plateau, Progressive
+from layerlock.learn.plans import Auto, Plans, Plateau, Progressive
 from layerlock.report.history import read_history
 from layerlock.train import checkpoint, loop
 from layerlock.train.folder import RunFolder
@@ -27,6 +27,9 @@ from layerlock.train.loop import Run, train
 
 PLATEAU = Plateau(target="frozen", last=2, lines=1, patience=1, threshold=0.5, shortest=0.25, longest=0.5)
 """at one line each update: no loss halves from one to the next, so that every switch comes as early as it can"""
+
+AUTO = Auto(target="frozen", last=2, lines=1, patience=1, threshold=0.98, earliest=0.2)
+"""at one line each update: no norm grows as fast as ever for long"""
 
 
 class Falling:
@@ -80,13 +83,24 @@ def test_what_is_decided_comes_at_the_next_update_and_is_told_with_its_reason(tm
 
 
 @pytest.mark.usefixtures("noise")
-@pytest.mark.parametrize(("stop", "log_every"), [(2, 1), (3, 1), (5, 1), (6, 2), (9, 1), (9, 2)])
-@pytest.mark.parametrize("make", [Falling, None])
+@pytest.mark.parametrize(
+    ("stop", "log_every", "make", "plan"),
+    [
+        (stop, log_every, make, plan)
+        for make, plan in ((Falling, Progressive()), (None, replace(PLATEAU, shortest=0.1)), (None, AUTO))
+        for stop, log_every in ((2, 1), (3, 1), (5, 1), (6, 2), (9, 1), (9, 2))
+        if plan is not AUTO or log_every == 1  # six lines are too few for it
+    ],
+)
 def test_a_run_killed_between_decisions_and_resumed_is_the_undisturbed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, log_every: int, make: Callable[[], Falling] | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: int,
+    log_every: int,
+    make: Callable[[], Falling] | None,
+    plan: Plans,
 ) -> None:
     run = run_config(log_every=log_every, checkpoint_every=stop)
-    plan = Progressive() if make else replace(PLATEAU, shortest=0.1)
     train(config(tmp_path / "whole", run=run, plan=plan), make and make(), quiet=True)
     update = Run.update
 
@@ -273,3 +287,25 @@ def test_lines_are_on_the_disk_before_the_checkpoint_that_needs_them(
     )
     train(settings(tmp_path), Falling(), quiet=True)
     assert order == [entry for step in (4, 8, 12) for entry in (f"metrics.jsonl: {step}", "save")]
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_plan_that_waits_for_norms_says_what_it_decided_by_and_when_it_never_does(tmp_path: Path) -> None:
+    layerlock.pretrain(config(tmp_path / "does", plan=AUTO), quiet=True)
+    first, second = log_of(tmp_path / "does")
+    assert [(switch.stage.frozen, switch.stage.targets) for switch in (first, second)] == [(1, "h1"), (2, "h2")]
+    assert "the weight norm of the patch projection and block 1 grows at" in first.reason
+    assert "the weight norm of block 2 grows at" in second.reason
+    page = (tmp_path / "does" / "report.html").read_text()
+    assert first.reason in page
+    assert "Chart of growth of weight norms, share of the fastest over steps: patch projection from 1 to" in page
+    assert "No block froze" not in page
+    assert "warning" not in (tmp_path / "does" / "events.log").read_text()
+    layerlock.pretrain(config(tmp_path / "never", plan=replace(AUTO, patience=50)), quiet=True)
+    assert {line["frozen"] for line in learned(tmp_path / "never")} == {0}
+    assert (
+        "warning: no block froze: over the learning rate the weight norm of the patch projection and block 1 "
+        in (tmp_path / "never" / "events.log").read_text()
+    )
+    page = (tmp_path / "never" / "report.html").read_text()
+    assert page.lower().count("no block froze: over the learning rate") == 2, "the caption and the event"

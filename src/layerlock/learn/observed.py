@@ -23,6 +23,12 @@ def observes(plan: Plan) -> TypeGuard[Observer]:
     return getattr(plan, "observe", None) is not None
 
 
+def conclusion(plan: Plan) -> str:
+    """What a plan that observes has to say at the end of its run, in words; empty for nothing."""
+    words = getattr(plan, "conclusion", None)
+    return "" if words is None else str(words())
+
+
 def own_copy(plan: Plan) -> Plan:
     """A plan for one run: what an observer remembers of it stays out of the one that was given."""
     return copy.deepcopy(plan) if observes(plan) else plan

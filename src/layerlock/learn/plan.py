@@ -206,7 +206,8 @@ class Observer(Plan, Protocol):
 
     What `observe` decides is recorded in the switch log; `stage(step, log)` stays a pure function of what is recorded
     there, and has to give the stage that was decided for. What `observe` remembers is its own: a resumed run shows a
-    fresh copy of the plan the same lines again.
+    fresh copy of the plan the same lines again. It may also have `conclusion()`: what it has to say at the end of the
+    run, such as that what it waited for never came; empty for nothing.
     """
 
     def observe(self, step: int, figures: Mapping[str, Any]) -> Decision | None:

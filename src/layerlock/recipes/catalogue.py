@@ -21,7 +21,7 @@ rate, {PEAK["bf16"] / 1e12:.0f} TFLOP/s in bfloat16, {PEAK["fp32"] / 1e12:.0f} i
 time to read and write weights, gradients and moments (`docs/plan.md`). This utilisation is an assumption; decoding and
 evaluation are not included. `layerlock plan NAME` has memory and other devices. The cost is `unknown` if it depends on
 a network of your own (`--dry-run` prints it once that network is on your machine), or if the plan decides during the
-run when to switch (`Plateau`).
+run when to switch (`Plateau`, `Auto`).
 """
 OTHERS = """## From other encoders
 

@@ -9,7 +9,7 @@ from layerlock.config import Config, OptimConfig, RunConfig
 from layerlock.data.clips import ClipConfig
 from layerlock.learn.decoders import BackboneDecoding
 from layerlock.learn.masking import Maskings, MultiBlockMasking, RandomMasking, TubeMasking
-from layerlock.learn.plans import Blockwise, Distill, JointEmbedding, LiveLatents, Plans, Plateau, Progressive
+from layerlock.learn.plans import Auto, Blockwise, Distill, JointEmbedding, LiveLatents, Plans, Plateau, Progressive
 from layerlock.model.separate import SeparateDecoding
 from layerlock.model.sizes import vit
 from layerlock.recipes.record import Recipe
@@ -39,6 +39,7 @@ class Scale:
     lock: Progressive
     """with latent targets"""
     plateau: Plateau
+    auto: Auto
     sparse: float
     """share of the patches that sparse latent losses are on"""
     live: tuple[int, ...]
@@ -70,6 +71,7 @@ NANO = Scale(
     freezing=Progressive(start=0.8, interval=0.05, last=2, **MOTION),
     lock=Progressive(target="frozen", start=0.8, interval=0.05, last=2, patch_weight=1.0, standardized=True, **MOTION),
     plateau=Plateau(target="frozen", last=4, lines=10, threshold=0.02, patience=3, longest=0.7, **MOTION),
+    auto=Auto(target="frozen", lines=10, patch_weight=1.0, standardized=True, **MOTION),
     sparse=0.25,
     live=(2, 4, 6),
     ladder=JointEmbedding(climb=True, start=0.5, interval=0.1, first=1, jump=2, last=6),
@@ -95,6 +97,7 @@ TINY = Scale(
     freezing=Progressive(start=0.6, interval=0.1, last=4),
     lock=Progressive(target="frozen", start=0.6, interval=0.1, last=4),
     plateau=Plateau(target="frozen", last=4, lines=5, threshold=0.02, patience=3, shortest=0.05, longest=0.6),
+    auto=Auto(target="frozen", lines=5),
     sparse=0.25,
     live=(2, 4, 6),
     ladder=JointEmbedding(climb=True, start=0.5, interval=0.1, first=1, jump=2, last=8),
@@ -120,6 +123,7 @@ SMALL = Scale(
     freezing=Progressive(start=0.6, interval=0.05, last=7),
     lock=Progressive(target="frozen", start=0.6, interval=0.05, last=7),
     plateau=Plateau(target="frozen", last=7, lines=50, threshold=0.01, patience=5, shortest=0.03, longest=0.6),
+    auto=Auto(target="frozen", lines=50, patience=5),
     sparse=0.10,
     live=(2, 4, 6, 8),
     ladder=JointEmbedding(climb=True, start=0.4, interval=0.05, first=1, jump=1, last=12),
@@ -181,6 +185,10 @@ def _all(scale: Scale) -> tuple[Recipe, ...]:
         "layerlock-plateau": (
             _backbone(scale, scale.plateau),
             "LayerLock that switches when the loss of the stage no longer falls",
+        ),
+        "layerlock-auto": (
+            _backbone(scale, scale.auto),
+            "LayerLock that freezes blocks once their weight norms no longer grow (section 3.4), by no schedule",
         ),
         "layerlock-multi": (
             _backbone(scale, replace(lock, keep_targets=True, patch_weight=0.0)),

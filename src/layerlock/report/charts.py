@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from layerlock.learn.plan import Tap
+from layerlock.learn.plans.auto import AutoPlan
 from layerlock.learn.targets import PatchTarget, of_patches
 from layerlock.model.vit import ViTConfig
 from layerlock.report.history import History, Line, keys, number, series
@@ -99,7 +100,13 @@ def charts(history: History) -> list[Chart]:
     """The charts of a run, from its log lines."""
     lines = history.lines
     watched = _watched(history.watched, history.config.model.depth)
-    return [*_losses(history), *watched, *_rates(lines), *_health(lines, history.config.model.width)]
+    return [
+        *_losses(history),
+        *_plateaus(history),
+        *watched,
+        *_rates(lines),
+        *_health(lines, history.config.model.width),
+    ]
 
 
 def _losses(history: History) -> Iterator[Chart]:
@@ -133,6 +140,34 @@ def _losses(history: History) -> Iterator[Chart]:
             level=1.0,
             caption="One scale for all targets: at 1 no better than predicting the target's mean, at 0 perfect.",
         )
+
+
+def _plateaus(history: History) -> Iterator[Chart]:
+    """What the plan `Auto` decided by, with its threshold, of the parts that it may freeze and has not frozen yet."""
+    plan = history.config.build_plan() if history.planned else None
+    if not isinstance(plan, AutoPlan):
+        return
+    frozen_at = {line["step"]: line["frozen"] for line in history.lines}
+    for line in history.lines:
+        if line["step"] < history.config.steps:
+            plan.observe(line["step"], line)
+    most, threshold = plan.stages[-1].frozen, plan.settings.threshold
+
+    def of_part(part: int) -> Curve:
+        live = [(step, shares[part]) for step, shares in plan.course if part > frozen_at[step] or not frozen_at[step]]
+        name, shade = f"block {part}" if part else "patch projection", part / max(most, 1)
+        return Curve(steps=[step for step, _ in live], values=[share for _, share in live], name=name, shade=shade)
+
+    told = (
+        f"Over the learning rate, from one line to the {plan.settings.lines}th after it; a plateau is {threshold:.0%}."
+    )
+    conclusion = plan.conclusion()
+    yield Chart(
+        title="growth of weight norms, share of the fastest",
+        curves=tuple(of_part(part) for part in range(most + 1)),
+        level=threshold,
+        caption=f"{told} {conclusion[:1].upper()}{conclusion[1:]}." if conclusion else told,
+    )
 
 
 def _watched(lines: Sequence[Line], blocks: int) -> Iterator[Chart]:

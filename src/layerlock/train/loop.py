@@ -32,7 +32,7 @@ from layerlock.files import sync
 from layerlock.learn.head_start import batches_needed, start_heads
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.learn.networks import fingerprints
-from layerlock.learn.observed import decided, observes, own_copy, remember
+from layerlock.learn.observed import conclusion, decided, observes, own_copy, remember
 from layerlock.learn.plan import Plan, Stage, Switch, SwitchLog, timeline, weight_problems, weighted, weights_of
 from layerlock.learn.shares import shared_step
 from layerlock.model.encoder import save_backbone
@@ -271,6 +271,8 @@ class Run:
         if not received:
             self.look()
             self.preview()
+            if text := conclusion(self.plan):
+                self.warn(text)
         self.export()
         self.tell("stop" if received else "end", f"after step {self.step} of {config.steps}")
         together.meet()

@@ -1,13 +1,13 @@
-"""Video MAE, progressive freezing and LayerLock: by a schedule, or when the loss no longer falls."""
+"""Video MAE, progressive freezing and LayerLock: what is predicted once blocks are frozen, and a schedule for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from layerlock.learn.plan import Decision, FixedPlan, Stage, SwitchLog, Tap, TapError
-from layerlock.learn.plans.freezing import ROUNDING, Freezing, Schedule
+from layerlock.learn.plan import FixedPlan, Stage, SwitchLog, Tap, TapError
+from layerlock.learn.plans.freezing import Freezing, Schedule
 from layerlock.learn.targets import FeatureTarget, PatchKind, PatchTarget
 
 LATENT = (
@@ -117,95 +117,6 @@ class Progressive(Locking, Schedule):
         """As every schedule's; with a factor for the loss on patches where one is kept."""
         fixed = super().build(steps, encoder_depth, depth)
         return PatchWeighted(fixed.timeline, self.patch_weight) if self.patch_weight else fixed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plateau(Locking):
-    """Progressive freezing whose switches come when the logged loss of the stage no longer falls.
-
-    At each log line the mean loss of the last `lines` lines is compared with that of the `lines` before them, all of
-    the stage in force; where it fell by less than a share `threshold`, `patience` lines in a row, `first` blocks
-    freeze, or `jump` more, never more than `last` or than the encoder has. No stage but the last is shorter than
-    `shortest` or, up to the next log line, longer than `longest`. Our own: LayerLock has its times from a schedule.
-    """
-
-    lines: int = 5
-    """log lines that are averaged"""
-    threshold: float = 0.01
-    """a loss that falls by a smaller share of itself no longer falls"""
-    patience: int = 2
-    """log lines in a row at which it no longer falls"""
-    shortest: float = 0.05
-    """shortest stage, as a fraction of the run"""
-    longest: float = 0.5
-    """longest stage but the last, as a fraction of the run"""
-
-    def problems(self) -> list[str]:
-        """What is wrong with the settings, a line each."""
-        problems = super().problems()
-        problems += [
-            f"plan.{name}: {getattr(self, name)} is not positive"
-            for name in ("first", "jump", "last", "lines", "patience", "threshold")
-            if getattr(self, name) <= 0
-        ]
-        if not 0 <= self.shortest <= self.longest <= 1:
-            problems.append(
-                f"plan.shortest: {self.shortest}, plan.longest: {self.longest}, must be ascending fractions of the run"
-            )
-        return problems
-
-    def build(self, steps: int, encoder_depth: int, depth: int) -> PlateauPlan:
-        """The plan of a run of `steps` steps."""
-        most = min(self.last, depth if self.freeze_decoder else encoder_depth)
-        switches = [*range(min(self.first, most), most, self.jump), most]
-        return PlateauPlan(self, tuple(self.stages(switches, encoder_depth, depth)), steps)
-
-
-class PlateauPlan:
-    """`stages` one after the other, each until its loss no longer falls, as `Plateau` says."""
-
-    def __init__(self, settings: Plateau, stages: tuple[Stage, ...], steps: int) -> None:
-        self.settings, self.stages, self.steps = settings, stages, steps
-        self.number, self.since, self.flat = 0, 0, 0
-        """the stage, the step at which it began, log lines in a row at which its loss did not fall"""
-        self.losses: list[float] = []
-
-    def stage(self, step: int, log: SwitchLog) -> Stage:
-        """The one decided for last."""
-        return log[-1].stage if log else self.stages[0]
-
-    def weights(self, step: int, log: SwitchLog) -> dict[str, float]:
-        """The factor of a loss on patches that is kept."""
-        weight = self.settings.patch_weight
-        return patch_factor(self.stage(step, log), weight) if weight else {}
-
-    def observe(self, step: int, figures: Mapping[str, Any]) -> Decision | None:
-        """The next stage, once the loss of this one no longer falls or it has lasted long enough."""
-        if self.number + 1 == len(self.stages):
-            return None
-        self.losses.append(float(figures["loss"]))
-        reason = self._reason((step - self.since) / self.steps)
-        if not reason:
-            return None
-        self.number, self.since, self.flat, self.losses = self.number + 1, step, 0, []
-        return Decision(self.stages[self.number], reason)
-
-    def _reason(self, lasted: float) -> str:
-        """Why the stage, which has lasted such a fraction of the run, is to end; empty where it is not."""
-        settings, n = self.settings, self.settings.lines
-        fall = None
-        if len(self.losses) >= 2 * n:
-            before, now = sum(self.losses[-2 * n : -n]) / n, sum(self.losses[-n:]) / n
-            fall = (before - now) / abs(before) if before else 0.0
-            self.flat = self.flat + 1 if fall < settings.threshold else 0
-        if lasted + ROUNDING < settings.shortest:
-            return ""
-        if fall is not None and self.flat >= settings.patience:
-            return (
-                f"the loss changed by {0.0 - fall:+.2%} from {n} log lines to the next {n}; "
-                f"{self.flat} lines in a row it fell by less than {settings.threshold:.2%}"
-            )
-        return f"it has lasted {settings.longest:.0%} of the run" if lasted + ROUNDING >= settings.longest else ""
 
 
 @dataclass(frozen=True)
