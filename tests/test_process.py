@@ -37,7 +37,7 @@ EVALUATION: dict[str, Any] = {
     **{"examples": 16, "batch": 4, "workers": 0, "device": "cpu", "threads": 1, "quiet": True},
 }
 ANALYSIS: dict[str, Any] = {"workers": 0, "batch": 8, "device": "cpu", "threads": 1, "quiet": True}
-CONVERGENCE: dict[str, Any] = {"layers": [1], "times": [0.5], "seeds": [0], "probe": 8, "quiet": True}
+CONVERGENCE: dict[str, Any] = {"layers": [1], "times": [0.5], "seeds": [0], "probe_clips": 8, "quiet": True}
 
 
 def settings() -> dict[str, object]:

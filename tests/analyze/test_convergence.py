@@ -30,7 +30,7 @@ from layerlock.train import checkpoint
 from layerlock.train.folder import RunFolder
 from layerlock.train.loop import Run, train
 
-CELLS = Cells(layers=(0, 1, 3), times=(0.25, 0.5), seeds=(0, 1, 2), branched=1, final=0.2, probe=16)
+CELLS = Cells(layers=(0, 1, 3), times=(0.25, 0.5), seeds=(0, 1, 2), branched=1, final=0.2, probe_clips=16)
 
 
 def four_blocks(out: Path, **changes: Any) -> Config:
@@ -89,7 +89,7 @@ def test_the_whole(tmp_path: Path, few: Noise, monkeypatch: pytest.MonkeyPatch) 
     check_files(out, found)
     before = files_of(out)
     again = layerlock.analyze_convergence(
-        four_blocks(out), quiet=True, layers=[0, 1, 3], times=[0.25, 0.5], branched=1, final=0.2, probe=16
+        four_blocks(out), quiet=True, layers=[0, 1, 3], times=[0.25, 0.5], branched=1, final=0.2, probe_clips=16
     )
     assert again == found
     assert files_of(out) == before
@@ -163,6 +163,8 @@ def test_a_baseline_that_does_not_learn_ends_it(tmp_path: Path, few: Noise) -> N
     ):
         api.run_convergence(still, CELLS, quiet=True)
     assert not list(tmp_path.glob("seed-*/freeze*"))
+    with pytest.raises(ConfigError, match=r"run\.log_every: .*seed-0/baseline was trained with 2, now 4"):
+        api.run_convergence(replace(still, run=replace(still.run, log_every=4)), CELLS, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ def test_a_baseline_that_does_not_learn_ends_it(tmp_path: Path, few: Noise) -> N
         ({"seeds": ()}, "seeds: empty"),
         ({"branched": 4}, "branched: 4 of 3 seeds"),
         ({"final": 0.6}, "final: 0.6 must be above 0"),
-        ({"probe": 4}, "probe: 4 clips are too few"),
+        ({"probe_clips": 4}, "probe_clips: 4 are too few"),
         ({"layers": (1.5,)}, "layers: (1.5,) is not"),
     ],
 )

@@ -40,7 +40,7 @@ def analyze_convergence(config: Config, cells: Cells, *, quiet: bool = False) ->
     frozen = [cell for cell in found if cell["layer"]]
     by_seed = {}
     if frozen:
-        probe = open_probe(baseline(config, cells, cells.seeds[0]), cells.probe)
+        probe = open_probe(baseline(config, cells, cells.seeds[0]), cells.probe_clips)
         by_seed = {seed: _signals(baseline(config, cells, seed), cells, frozen, probe, quiet) for seed in branched}
     deeper, pairs = figures.ordered(found)
     signals = [_signal(name, by_seed, frozen) for name in SIGNALS] if frozen else []

@@ -30,7 +30,7 @@ class Cells:
     """of so many of the seeds, the first ones, branches are trained; None: of all"""
     final: float = 0.07
     """last fraction of the run, whose mean loss is the final loss (the paper: 1,000 of 14,000 steps)"""
-    probe: int = 64
+    probe_clips: int = 64
     """clips on which features of the baseline are compared"""
 
     def problems(self, config: Config) -> list[str]:
@@ -54,8 +54,8 @@ class Cells:
             found.append(f"final: {self.final} must be above 0 and at most 0.5, a fraction of the run")
         if self.branched is not None and not 1 <= self.branched <= len(self.seeds):
             found.append(f"branched: {self.branched} of {len(self.seeds)} seeds")
-        if self.probe < FEWEST_CLIPS:
-            found.append(f"probe: {self.probe} clips are too few; {FEWEST_CLIPS} are needed")
+        if self.probe_clips < FEWEST_CLIPS:
+            found.append(f"probe_clips: {self.probe_clips} are too few; {FEWEST_CLIPS} are needed")
         if config.steps >= 1 and config.run.log_every >= 1 and not found:
             found += self._time_problems(config)
         return found

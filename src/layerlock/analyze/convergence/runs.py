@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from layerlock.analyze.convergence.cells import Cells, baseline, branch_of
-from layerlock.config import Config
+from layerlock.config import Config, load_config
 from layerlock.encoders.run import checkpoints_of
-from layerlock.errors import LayerlockError
+from layerlock.errors import ConfigError, LayerlockError
 from layerlock.train.branch import branch
 from layerlock.train.folder import RunFolder
 from layerlock.train.loop import train
@@ -70,6 +70,7 @@ def _trained(config: Config, root: RunFolder | None, step: int, quiet: bool) -> 
     folder = RunFolder(config.out)
     if folder.exists:
         folder.check(config, resume=True, overwrite=False)
+        _refuse_other_rounding(folder, config)
     elif root is not None and (there := [each for each in checkpoints_of(root.checkpoints) if each <= step]):
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)
         branch(root, there[-1], config)
@@ -78,6 +79,20 @@ def _trained(config: Config, root: RunFolder | None, step: int, quiet: bool) -> 
         if signal is not None:
             raise Stopped(signal)
     return list(folder.lines())
+
+
+def _refuse_other_rounding(folder: RunFolder, config: Config) -> None:
+    """Raises ConfigError where a run is carried out otherwise than the others are to be, so that they would differ in
+    more than what is frozen.
+    """
+    old, new = load_config(folder.config).run, config.run
+    changed = [
+        f"run.{name}: {folder.path} was trained with {getattr(old, name)!r}, now {getattr(new, name)!r}"
+        for name in ("device", "precision", "threads", "log_every")
+        if getattr(old, name) != getattr(new, name)
+    ]
+    if changed:
+        raise ConfigError([*changed, "the runs of an analysis differ in what is frozen alone; name another --out"])
 
 
 def mean_loss(lines: Sequence[Mapping[str, Any]], begin: int, end: int) -> float:
