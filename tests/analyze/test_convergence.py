@@ -195,6 +195,12 @@ def test_cells_that_cannot_be_are_named(tmp_path: Path, changes: dict[str, Any],
     assert not (tmp_path / "out").exists()
 
 
+def test_all_that_is_wrong_with_cells_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        api.run_convergence(four_blocks(tmp_path), replace(CELLS, layers=(9,), times=(0.99,), branched=7), quiet=True)
+    assert [problem.partition(":")[0] for problem in raised.value.problems] == ["layers", "branched", "times"]
+
+
 def test_plans_that_do_not_predict_patches_and_unknown_fields_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="plan: JointEmbedding does not train by patches alone"):
         api.run_convergence(four_blocks(tmp_path, plan=JointEmbedding()), CELLS, quiet=True)

@@ -56,7 +56,7 @@ class Cells:
             found.append(f"branched: {self.branched} of {len(self.seeds)} seeds")
         if self.probe_clips < FEWEST_CLIPS:
             found.append(f"probe_clips: {self.probe_clips} are too few; {FEWEST_CLIPS} are needed")
-        if config.steps >= 1 and config.run.log_every >= 1 and not found:
+        if config.steps >= 1 and config.run.log_every >= 1 and 0 < self.final <= 0.5:
             found += self._time_problems(config)
         return found
 
