@@ -10,6 +10,7 @@ from layerlock import together
 from layerlock.data.augment import crop_and_flip, crop_and_flip_target
 from layerlock.data.clips import Batch, ClipConfig, Sample, Source, collate
 from layerlock.data.loader import batches, check_memory
+from layerlock.data.remote import is_remote
 from layerlock.data.views import Views
 from layerlock.errors import LayerlockError
 
@@ -77,7 +78,7 @@ def open_source(
         if saved is None or not saved.exists():
             columns = dict.fromkeys(name for name in targets if name not in MAPS)
             return build_index(data, workers, root=root, targets=columns, progress=progress)
-        if not os.path.exists(data):
+        if not is_remote(data) and not os.path.exists(data):
             raise LayerlockError(
                 f"{data}: the data are no longer there; if they were moved, give their new place with --data"
             )

@@ -13,6 +13,7 @@ from torch import Tensor
 from layerlock.data import ClipConfig
 from layerlock.data.folder import FolderSource
 from layerlock.data.index import build_index
+from layerlock.data.remote import is_remote
 from layerlock.encoders import FrozenEncoder, open_encoder
 from layerlock.encoders.checks import check_features, fingerprint
 from layerlock.errors import LayerlockError
@@ -131,7 +132,9 @@ def set_up(config: EvaluateConfig, folder: EvaluationFolder, opened: Opened, *, 
             workers=config.workers or None,
             progress=progress,
         )
-        splits = open_splits(str(Path(config.data)), config.test_data, cutting, read)
+        splits = open_splits(
+            config.data if is_remote(config.data) else str(Path(config.data)), config.test_data, cutting, read
+        )
     task = row(config, splits, ours)
     fitting = config.fitting(len(splits.train))
     if not kinds_for(ours, fitting):

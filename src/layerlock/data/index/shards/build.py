@@ -10,7 +10,6 @@ import json
 import os
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from layerlock.data.decode import probe
@@ -19,14 +18,15 @@ from layerlock.data.index.build import PROBE_SECONDS, Index, Progress
 from layerlock.data.index.columns import Wanted
 from layerlock.data.index.listing import NothingUsable, printable
 from layerlock.data.index.shards.contents import Packed, read_contents
+from layerlock.data.index.shards.fetched import fetched_table
 from layerlock.data.index.shards.find import Shards, find_shards
 from layerlock.data.index.shards.merge import Target, write_table
 from layerlock.data.index.shards.record import Known, Record, read_record, record_path, write_record
-from layerlock.data.index.shards.table import DamagedTable, Groups, Table, Videos, targets_of
+from layerlock.data.index.shards.table import TABLE, DamagedTable, Groups, Table, Videos, targets_of
 from layerlock.data.pool import Failure, run_in_processes
+from layerlock.data.ranges import read_text
 from layerlock.errors import LayerlockError
 
-TABLE = "index.safetensors"
 PACK = "pack.json"
 """what `layerlock pack` leaves beside the shards: its settings and the targets"""
 
@@ -44,7 +44,11 @@ def build_shards(
 
     Raises LayerlockError for columns that are not there, and where nothing can be used.
     """
-    shards, wanted = find_shards(data, root), wanted or {}
+    wanted = wanted or {}
+    found = fetched_table(data) if cache and root is None else None
+    if found and _serves(found[0], wanted):
+        return _index(*found)
+    shards = find_shards(data, root)
     table = _open_table(shards, wanted) if cache else None
     if table is None:
         shards = _with_records(shards, workers, progress or (lambda done, count: None), anew=not cache)
@@ -54,6 +58,9 @@ def build_shards(
 
 def saved_shards(data: str, root: str | None, digest: str) -> Index | None:
     """The index that had a digest, as it is saved, whether the shards are still there or not; None where it is lost."""
+    found = fetched_table(data) if root is None else None
+    if found and found[0].digest == digest:
+        return _index(*found)
     shards = find_shards(data, root)
     for home in shards.homes():
         with suppress(OSError, DamagedTable):
@@ -82,11 +89,15 @@ def _open_table(shards: Shards, wanted: Wanted) -> Table | None:
     for home in shards.homes():
         with suppress(OSError, DamagedTable):
             table = Table(home / TABLE)
-            asked = table.about["asked"]
-            serves = all(name in asked and kind in (None, table.kind(name)) for name, kind in wanted.items())
-            if serves and table.shards == list(shards.named):
+            if _serves(table, wanted) and table.shards == list(shards.named):
                 return table
     return None
+
+
+def _serves(table: Table, wanted: Wanted) -> bool:
+    """Whether a table has the columns that are wanted, if the videos have them."""
+    asked = table.about["asked"]
+    return all(name in asked and kind in (None, table.kind(name)) for name, kind in wanted.items())
 
 
 def _new_table(shards: Shards, wanted: Wanted) -> Table:
@@ -101,7 +112,7 @@ def _new_table(shards: Shards, wanted: Wanted) -> Table:
         data=shards.data,
         wanted=wanted,
         earlier=earlier,
-        packed=_packed(Path(shards.root)),
+        packed=_packed(os.path.join(shards.root, PACK)),
     )
     return Table(path)
 
@@ -116,18 +127,20 @@ def _record(shards: Shards, number: int) -> Record | None:
     return next(filter(None, found), None)
 
 
-def _packed(folder: Path) -> dict[str, Target]:
+def _packed(place: str) -> dict[str, Target]:
     """The targets that a pack was written with."""
     try:
-        targets = json.loads((folder / PACK).read_bytes())["targets"]
+        targets = json.loads(read_text(place))["targets"]
         return {
             name: Target(kind="float" if classes is None else "class", classes=classes and tuple(classes))
             for name, classes in targets.items()
         }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise LayerlockError(f"{printable(str(folder / PACK))}: it is damaged") from None
+    except OSError as error:
+        raise LayerlockError(f"{printable(place)}: it cannot be read ({error})") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise LayerlockError(f"{printable(place)}: it is damaged") from None
 
 
 def _with_records(shards: Shards, workers: int | None, progress: Progress, *, anew: bool) -> Shards:

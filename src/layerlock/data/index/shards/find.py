@@ -13,6 +13,8 @@ from pathlib import Path
 from layerlock.data.decode.video import has_video_ending
 from layerlock.data.index.cache import cache_folder
 from layerlock.data.index.listing import printable
+from layerlock.data.ranges import read_text, size_of_file
+from layerlock.data.remote import is_remote, list_remote
 from layerlock.errors import LayerlockError
 
 TAR = ".tar"
@@ -23,7 +25,7 @@ class Shards:
     """The shards of a data set, before any is opened."""
 
     data: str
-    """absolute path of the folder, or of the list"""
+    """absolute path or URL of the folder, the list or the only shard"""
     root: str
     """the folder that names of shards begin at"""
     named: tuple[tuple[str, int], ...]
@@ -34,7 +36,7 @@ class Shards:
     @property
     def place(self) -> Callable[[str], str]:
         """Gives the path of a shard by its name."""
-        return partial(os.path.join, self.root)
+        return partial(_joined, self.root)
 
     def without(self, number: int, reason: str) -> Shards:
         """The others, where one cannot be read."""
@@ -49,9 +51,7 @@ class Shards:
         """Where the table and the records may be: beside the shards of a folder, and in the user's cache folder."""
         beside = [Path(self.data)] if os.path.isdir(self.data) else []
         with suppress(RuntimeError):  # there is no home folder
-            beside.append(
-                cache_folder() / "shards" / hashlib.blake2b(os.fsencode(self.data), digest_size=16).hexdigest()
-            )
+            beside.append(home_in_cache(self.data))
         return beside
 
     def writable_home(self) -> Path:
@@ -67,44 +67,64 @@ class Shards:
         )
 
 
+def home_in_cache(data: str) -> Path:
+    """Where the user's cache folder has what is known of a data set. Raises RuntimeError without a home folder."""
+    return cache_folder() / "shards" / hashlib.blake2b(os.fsencode(data), digest_size=16).hexdigest()
+
+
 def are_shards(data: str) -> bool:
-    """Whether a path is a folder of shards, which holds no video files, or a list of shards."""
+    """Whether a data set is a URL, a tar file, a folder of them that holds no video files, or a list of them."""
+    if is_remote(data):
+        return True
     if not os.path.isdir(data):
-        return bool(_listed(data))
+        return data.endswith(TAR) or (data.endswith(".txt") and _lists_shards(data))
     with suppress(OSError), os.scandir(data) as entries:
         names = [entry.name for entry in entries if not entry.name.startswith(".")]
         return any(name.endswith(TAR) for name in names) and not any(map(has_video_ending, names))
     return False
 
 
+def absolute(data: str) -> str:
+    """The place of a data set that is no relative path."""
+    return data.rstrip("/") if is_remote(data) else os.path.abspath(data)
+
+
 def find_shards(data: str, root: str | None = None) -> Shards:
     """The shards of a folder, or of a list whose paths begin at `root`. Raises LayerlockError."""
-    data = os.path.abspath(data)
-    if os.path.isdir(data):
-        if root is not None:
+    data = absolute(data)
+    try:
+        is_list = data.endswith(".txt") and not os.path.isdir(data)
+        if root is not None and not is_list:
             raise LayerlockError(f"data_root: {printable(data)} is not a list of paths; only lists take it")
-        root = data
-        with os.scandir(data) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith(TAR) and entry.name[0] != ".")
-    else:
-        root, names = os.path.abspath(root or os.path.dirname(data)), list(dict.fromkeys(_listed(data)))
+        if is_list:
+            lines = map(str.strip, read_text(data).splitlines())
+            root, names = absolute(root or os.path.dirname(data)), list(dict.fromkeys(filter(None, lines)))
+        elif data.endswith(TAR) and not os.path.isdir(data):
+            root, names = os.path.dirname(data), [os.path.basename(data)]
+        else:
+            listed = list_remote(data) if is_remote(data) else sorted(os.listdir(data))
+            root, names = data, [name for name in listed if name.endswith(TAR) and not name.startswith(".")]
+    except (OSError, ValueError) as error:
+        raise LayerlockError(f"{printable(data)}: it cannot be read ({error})") from None
+    if not names:
+        raise LayerlockError(f"{printable(data)}: there are no shards; their names end in {TAR}")
     named, rejected = [], []
     for name in names:
         try:
-            named.append((name, os.path.getsize(os.path.join(root, name))))
+            named.append((name, size_of_file(_joined(root, name))))
         except OSError as error:
-            rejected.append((os.path.join(root, name), f"it cannot be opened: {error.strerror}"))
+            rejected.append((_joined(root, name), f"it cannot be opened: {error.strerror or error}"))
     return Shards(data=data, root=root, named=tuple(named), rejected=tuple(rejected))
 
 
-def _listed(data: str) -> list[str]:
-    """The shards that a text file lists, one a line; none where it is another file."""
-    if not data.endswith(".txt"):
-        return []
+def _joined(root: str, name: str) -> str:
+    return name if is_remote(name) else os.path.join(root, name)
+
+
+def _lists_shards(path: str) -> bool:
+    """Whether the first line of a text file names a tar file."""
     try:
-        with open(data, encoding="utf-8-sig") as file:
-            if not (first := file.readline().strip()).endswith(TAR):
-                return []
-            return [first, *filter(None, map(str.strip, file))]
+        with open(path, encoding="utf-8-sig") as file:
+            return file.readline().strip().endswith(TAR)
     except (OSError, UnicodeDecodeError):
-        return []
+        return False

@@ -139,10 +139,10 @@ class _Facts:
         """What stands in the head of the file."""
         return {
             "version": VERSION,
+            "digest": self._total.hexdigest(),
             "videos": self.videos,
             "shards": [[name, size, first] for (name, size), first in zip(self.shards, self.firsts, strict=True)],
             "codecs": list(self.codecs),
-            "digest": self._total.hexdigest(),
             "targets": {name: column.classes for name, column in self.columns.items()},
             "asked": {name: self.wanted.get(name) for name in self.cells},
             "groups": GROUP in self.fields,

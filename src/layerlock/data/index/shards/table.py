@@ -20,8 +20,13 @@ import numpy as np
 
 from layerlock.data.decode.span import Span
 from layerlock.data.decode.video import VideoInfo
+from layerlock.data.remote import fetch
 from layerlock.data.targets import Column, ColumnKind
 from layerlock.errors import LayerlockError
+from layerlock.files import write_whole
+
+TABLE = "index.safetensors"
+"""name of the file"""
 
 VERSION = 1
 
@@ -40,10 +45,12 @@ class DamagedTable(Exception):
 
 
 class Table:
-    """A mapped file. Raises OSError where it cannot be read, and DamagedTable."""
+    """A mapped file, which is a copy of that at `url` if there is one. Raises OSError where it cannot be read, and
+    DamagedTable.
+    """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, url: str = "") -> None:
+        self.path, self.url = path, url
         size = path.stat().st_size
         try:
             with path.open("rb") as file:
@@ -67,8 +74,8 @@ class Table:
     def __len__(self) -> int:
         return int(self.about["videos"])
 
-    def __reduce__(self) -> tuple[Callable[..., Table], tuple[Path, str]]:
-        return _opened_again, (self.path, self.digest)
+    def __reduce__(self) -> tuple[Callable[..., Table], tuple[Path, str, str]]:
+        return _opened_again, (self.path, self.url, self.digest)
 
     @property
     def digest(self) -> str:
@@ -121,10 +128,13 @@ class Table:
         )
 
 
-def _opened_again(path: Path, digest: str) -> Table:
-    """The same table in another process."""
+def _opened_again(path: Path, url: str, digest: str) -> Table:
+    """The same table in another process, perhaps of a machine that has no copy yet."""
     try:
-        table = Table(path)
+        if url and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, lambda part: fetch(url, part))
+        table = Table(path, url)
     except (OSError, DamagedTable) as error:
         raise LayerlockError(f"{path}: the index of the shards cannot be read by all processes ({error})") from None
     if table.digest != digest:
