@@ -161,7 +161,8 @@ def plan(
 
 def _this_machine(config: Config) -> tuple[Config, Device]:
     """The config in the precision that it has here, and what computes it."""
-    from layerlock.train.timing import machine_in_words, memory_of
+    from layerlock.train.device import memory_of
+    from layerlock.train.timing import machine_in_words
 
     device = pick_device(config.run.device)
     compute = pick_precision(config.run, device)

@@ -134,6 +134,8 @@ class RunConfig:
     """compile each block with torch.compile; auto: on CUDA"""
     recompute: bool = False
     """activation checkpointing: recompute the activations of trained blocks in the backward pass"""
+    shard: Literal["auto", "yes", "no"] = "auto"
+    """divide the optimizer's moments among the processes of a job; auto: where all of them do not fit into each"""
     workers: int = 2
     """processes that decode, for each process that trains"""
     store_gb: float = 2.0

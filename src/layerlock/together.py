@@ -287,35 +287,56 @@ def add_up(tensors: Sequence[Tensor], *, divisor: int = 1) -> int:
     Returns how many bytes each process gave to the others' sum.
     """
 
-    def sum_up(flat: Tensor) -> None:
+    def sum_up(flat: Tensor, _: int) -> None:
         distributed.all_reduce(flat)
         if divisor > 1:
             flat /= divisor
 
-    return _in_buckets(tensors, sum_up)
+    return _in_buckets([tensors], sum_up)
 
 
 def copy_first(tensors: Sequence[Tensor]) -> None:
     """Puts those of the first process into the tensors of the others: what each computed by itself may be rounded in
     another way on another machine.
     """
-    _in_buckets(tensors, lambda flat: distributed.broadcast(flat, src=0))
+    copy_each([tensors])
 
 
-def _in_buckets(tensors: Sequence[Tensor], exchange: Callable[[Tensor], object]) -> int:
-    """Has an exchange change tensors, a bucket of them at a time; returns their bytes."""
+def copy_each(groups: Sequence[Sequence[Tensor]]) -> None:
+    """Puts those of the process whose number a group has into its tensors of the others."""
+    _in_buckets(groups, lambda flat, owner: distributed.broadcast(flat, src=owner))
+
+
+def average_at(groups: Sequence[Sequence[Tensor]]) -> int:
+    """Puts the mean over all processes into the tensors of each group, in the process whose number it has; in the
+    others nothing that is of use is left in them. Returns how many bytes each process gave.
+    """
+
+    def average_one(flat: Tensor, owner: int) -> None:
+        distributed.reduce(flat, dst=owner)
+        flat /= size()
+
+    return _in_buckets(groups, average_one)
+
+
+def _in_buckets(groups: Sequence[Sequence[Tensor]], exchange: Callable[[Tensor, int], object]) -> int:
+    """Has an exchange change the tensors of groups, a bucket of them at a time, each with the number of its group;
+    returns their bytes.
+    """
+    tensors = [tensor for group in groups for tensor in group]
     if _job is None or not tensors:
         return 0
     kind = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
-    buckets = list(_buckets(tensors, BUCKET_BYTES // kind.itemsize))
-    rooms = [sum(tensor.numel() for tensor in bucket) for bucket in buckets]
+    most = BUCKET_BYTES // kind.itemsize
+    buckets = [(bucket, owner) for owner, group in enumerate(groups) if group for bucket in _buckets(group, most)]
+    rooms = [sum(tensor.numel() for tensor in bucket) for bucket, _ in buckets]
     buffer = torch.empty(max(rooms), dtype=kind, device=tensors[0].device)  # before the meeting: memory may be lacking
     _meet(_job)
-    for bucket, room in zip(buckets, rooms, strict=True):
+    for (bucket, owner), room in zip(buckets, rooms, strict=True):
         flat = buffer[:room]
         torch.cat([tensor.detach().flatten() for tensor in bucket], out=flat)
         with _exchange(_job):
-            exchange(flat)
+            exchange(flat, owner)
         for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
             tensor.detach().copy_(part.view_as(tensor))
     return sum(rooms) * kind.itemsize

@@ -42,7 +42,9 @@ def save(folder: Path, step: int, made: Learner, optimizer: torch.optim.AdamW, *
     fields: dict[str, Any] = {"log": (), "monitor": {}, "skipped": [], "data": "noise", "plan": {}, "stage": {}}
     fields |= {"device": "cpu", "precision": "fp32", "networks": {}, "threads": 1, "processes": 1}
     facts = checkpoint.Facts(step=step, **(fields | changes))
-    return checkpoint.save(folder, learner=made, optimizer=optimizer, pending=pending, keep=keep, facts=facts)
+    return checkpoint.save(
+        folder, learner=made, moments=moments_of(made, optimizer), pending=pending, keep=keep, facts=facts
+    )
 
 
 @contextmanager

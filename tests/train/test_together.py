@@ -194,11 +194,11 @@ def events(out: Path) -> list[str]:
     return [re.sub(r"\d\.\d+", "", text.split(" ", 1)[1]) for text in told]
 
 
-def weights(out: Path) -> dict[str, Tensor]:
-    """Of the last checkpoint, decoders and heads too."""
+def weights(out: Path, kind: str = "model/") -> dict[str, Tensor]:
+    """Of the last checkpoint, decoders and heads too; of another kind, moments; of "", all."""
     (place,) = sorted((out / "checkpoints").iterdir())[-1:]
     state = load_file(place / "state.safetensors")
-    return {name: value for name, value in state.items() if name.startswith("model/")}
+    return {name: value for name, value in state.items() if name.startswith(kind)}
 
 
 def assert_alike(first: Path, second: Path, name: str) -> None:

@@ -72,7 +72,7 @@ def _smaller(config: Config) -> Iterator[Config]:
 
 def _largest(planned: Forecast, config: Config, limit: float) -> tuple[Fit | None, StageBudget]:
     """The largest micro-batches that fit, and the fullest stage of those that were tried last."""
-    machine = planned.machine
+    machine = replace(planned.machine, device=replace(planned.machine.device, memory=limit))
     each = config.batch // machine.gpus
     parts = [count for count in range(config.optim.accumulate, each + 1) if each % count == 0]
     for count in parts:

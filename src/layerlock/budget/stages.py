@@ -15,6 +15,9 @@ from layerlock.learn.plan import Plan, Stage, timeline
 from layerlock.learn.step_cost import StepCost
 from layerlock.model.cost import FLOAT, Numerics
 
+LEFT = 0.9
+"""the share of a device's memory that tensors can have"""
+
 MICRO_TRAFFIC = 20
 """bytes that a micro-batch moves for each live parameter: in bfloat16 the cast (6), a read forward and one backward
 (4), its gradient added to those before (10)"""
@@ -62,17 +65,33 @@ def budget(config: Config, plan: Plan | None = None, machine: Machine | None = N
     of a plan that decides by what it observes the first alone, whose end is not foretold.
     """
     plan, machine = plan or config.build_plan(), machine or Machine()
+    divided = divides(config, plan, machine)
+    return tuple(stage_budget(config, *span, machine, divided) for span in _spans(config, plan))
+
+
+def divides(config: Config, plan: Plan, machine: Machine) -> bool:
+    """Whether devices divide the optimizer's moments among them: as `run.shard` says; auto: where the fullest stage
+    takes more than `LEFT` of the memory of each otherwise.
+    """
+    if machine.gpus == 1 or config.run.shard != "auto":
+        return machine.gpus > 1 and config.run.shard == "yes"
+    peak = max(stage_budget(config, *span, machine).peak for span in _spans(config, plan))
+    return peak > LEFT * machine.device.memory
+
+
+def _spans(config: Config, plan: Plan) -> list[tuple[Stage, int, int | None]]:
+    """Each stage that is foretold with its first step and that after its last."""
     stages = timeline(plan, config.steps)
-    ends: list[int | None] = [*(begin for begin, _ in stages[1:]), config.steps]
     if observes(plan):
-        stages, ends = stages[:1], [None]
-    return tuple(
-        stage_budget(config, stage, begin, end, machine) for (begin, stage), end in zip(stages, ends, strict=True)
-    )
+        return [(stages[0][1], stages[0][0], None)]
+    ends = [*(begin for begin, _ in stages[1:]), config.steps]
+    return [(stage, begin, end) for (begin, stage), end in zip(stages, ends, strict=True)]
 
 
-def stage_budget(config: Config, stage: Stage, begin: int, end: int | None, machine: Machine) -> StageBudget:
-    """A stage's figures: a pure function of these.
+def stage_budget(
+    config: Config, stage: Stage, begin: int, end: int | None, machine: Machine, divided: bool = False
+) -> StageBudget:
+    """A stage's figures: a pure function of these. `divided`: each device has its share of the moments alone.
 
     The peak is that of weights, moments, the micro-batch as uint8, what is kept for backward and what operators need.
     Gradients come as that goes, so only the larger of the two counts, but where those of earlier backwards of the same
@@ -81,7 +100,8 @@ def stage_budget(config: Config, stage: Stage, begin: int, end: int | None, mach
     clip, numerics = config.cost(stage), numerics_of(config, machine)
     memory = config.memory(stage, numerics)
     micro, at_once = micro_batch(config, machine), clips_at_once(config, machine)
-    gradients, moments = FLOAT * memory.live, FLOAT * _remembered(config) * memory.live
+    gradients = FLOAT * memory.live
+    moments = FLOAT * _remembered(config) * memory.live / (machine.gpus if divided else 1)
     kept = memory.kept.clip * at_once + memory.kept.fixed
     earlier = 1.0 if config.optim.accumulate > 1 or at_once < micro else memory.earlier
     growing = max(kept + earlier * gradients, gradients)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerlock.config import OptimConfig
 from layerlock.encoders.run import FACTS, TENSORS, checkpoints_of
@@ -25,7 +25,7 @@ from layerlock.learn.learner import Learner
 from layerlock.learn.plan import Switch, SwitchLog, stage_from
 from layerlock.model.encoder import check_weights
 from layerlock.train.identity import Identity
-from layerlock.train.optimizer import Moments, build_optimizer, moments_of
+from layerlock.train.optimizer import Moments, build_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def save(
     folder: Path,
     *,
     learner: Learner,
-    optimizer: torch.optim.Optimizer,
+    moments: Moments,
     pending: dict[str, Tensor],
     facts: Facts,
     keep: int,
@@ -72,7 +72,7 @@ def save(
         for left in folder.glob(".part-*"):
             shutil.rmtree(left, ignore_errors=True)
         part.mkdir()
-        save_file(_gather(learner, optimizer, pending), part / TENSORS)
+        save_file(_gather(learner, moments, pending), part / TENSORS)
         (part / FACTS).write_text(json.dumps(asdict(facts)))
         sync(part / TENSORS, part / FACTS, part)
         if place.exists():
@@ -97,10 +97,10 @@ def folder_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def _gather(learner: Learner, optimizer: torch.optim.Optimizer, pending: dict[str, Tensor]) -> dict[str, Tensor]:
+def _gather(learner: Learner, moments: Moments, pending: dict[str, Tensor]) -> dict[str, Tensor]:
     tensors = {f"model/{name}": value for name, value in learner.state().items()}
-    for name, moments in moments_of(learner, optimizer).items():
-        tensors |= {f"optim/{name}/{kind}": value for kind, value in moments.items()}
+    for name, of_name in moments.items():
+        tensors |= {f"optim/{name}/{kind}": value for kind, value in of_name.items()}
     tensors |= {f"pending/{name}": value for name, value in pending.items()}
     return {name: value.detach().contiguous() for name, value in tensors.items()}
 
@@ -124,21 +124,23 @@ def read(place: Path) -> State:
         ) from None
 
 
-def restore(state: State, learner: Learner, optim: OptimConfig) -> torch.optim.Optimizer:
-    """Puts a state into a learner that has entered the state's stage; returns the optimizer with its moments.
+def restore(
+    state: State, learner: Learner, optim: OptimConfig, own: Mapping[str, nn.Parameter] | None = None
+) -> torch.optim.Optimizer:
+    """Puts a state into a learner that has entered the state's stage; returns the optimizer with its moments, or with
+    those of some of the parameters, which this process updates.
 
     Raises LayerlockError naming the first tensor that does not fit.
     """
-    device = learner.vit.embed.weight.device
     model = {name.removeprefix("model/"): value for name, value in state.tensors.items() if name.startswith("model/")}
-    own = learner.state()
-    check_weights(state.folder / TENSORS, model, own)
-    for name, value in own.items():
+    kept = learner.state()
+    check_weights(state.folder / TENSORS, model, kept)
+    for name, value in kept.items():
         value.copy_(model[name])
     learner.new_heads = set()
     moments: Moments = {}
     for name, value in state.tensors.items():
         if name.startswith("optim/"):
             parameter, kind = name.removeprefix("optim/").rsplit("/", 1)
-            moments.setdefault(parameter, {})[kind] = value.to(device)
-    return build_optimizer(learner, optim, moments)
+            moments.setdefault(parameter, {})[kind] = value
+    return build_optimizer(learner, optim, moments, own)

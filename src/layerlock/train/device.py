@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -82,3 +83,14 @@ def memory_bytes(device: torch.device) -> int:
             return int(statm.read().split()[1]) * resource.getpagesize()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def memory_of(device: torch.device) -> float:
+    """Bytes of the device's memory; of a CPU the machine's."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal")), float("nan"))

@@ -53,7 +53,8 @@ from layerlock.train.folder import RunFolder
 from layerlock.train.identity import Identity, refuse_different
 from layerlock.train.meter import Clock, Meter, in_words
 from layerlock.train.monitors import CollapseMonitor, not_finite, of_the_job, weight_norms
-from layerlock.train.optimizer import bounded, build_optimizer, moments_of, optimizer_problems, schedule
+from layerlock.train.optimizer import Moments, build_optimizer, moments_of, optimizer_problems, schedule
+from layerlock.train.owners import pick_owners
 from layerlock.train.previews import CLIPS, save_preview
 from layerlock.train.same_plan import differences, plan_facts
 from layerlock.train.schedule import teacher_decay
@@ -198,16 +199,21 @@ class Run:
                 raise ConfigError(["plan: the run to resume was trained by another plan; it was in another stage here"])
             self.remember()
         self.learner = build_learner(config, device, stage, init_from=None if state else config.init_from)
+        self.owners = pick_owners(config, plan, device)
+        self.owners.enter(self.learner.live())
+        own = self.owners.own(self.learner.live())
         if state:
-            self.optimizer = checkpoint.restore(state, self.learner, config.optim)
+            self.optimizer = checkpoint.restore(state, self.learner, config.optim, own)
         else:
-            self.optimizer = build_optimizer(self.learner, config.optim)
+            self.optimizer = build_optimizer(self.learner, config.optim, own=own)
         self.examples = examples.to(device)
 
     def begin(self, *, resume: bool, overwrite: bool) -> None:
         """Makes the folder ready and says what is done; nothing is written there before."""
         if together.leads():
             self.prepare(resume=resume, overwrite=overwrite)
+            if self.owners.divided:
+                self.tell("shard", f"moments are divided among {together.size()} processes")
         for path, reason in self.source.rejected:
             self.skip(path, reason)
 
@@ -304,11 +310,13 @@ class Run:
                 self.shown(part.to(self.device)), part.index_b, scale=1 / parts, weights=weights, watch=watched
             )
             losses = {name: losses.get(name, 0) + value / parts for name, value in figures.losses.items()}
-        self.exchanged = together.reduce_gradients(self.learner.live().values())
-        norm = bounded(self.learner.live().values(), config.optim.clip_norm)
+        live = self.learner.live()
+        self.exchanged = self.owners.reduce_gradients(live)
+        norm = self.owners.bounded(live, config.optim.clip_norm)
         schedule(self.optimizer, config.optim, config.steps, self.step, self.log)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.owners.spread(live)
         self.learner.after_step(teacher_decay(config.optim, config.steps, self.step))
         shares = {OBJECTIVE + name: value * weights.get(name, 1.0) for name, value in losses.items()}
         self.meter.add(losses | (shares if weighted(self.plan) else {}) | {GRADIENT: norm})
@@ -357,7 +365,9 @@ class Run:
         self.preview()
         moments = moments_of(self.learner, self.optimizer)
         self.learner.enter(stage)
-        self.optimizer = build_optimizer(self.learner, self.config.optim, moments)
+        self.owners.enter(self.learner.live())
+        own = self.owners.own(self.learner.live())
+        self.optimizer = build_optimizer(self.learner, self.config.optim, moments, own)
         if not self.log or self.log[-1].step < self.step:  # foretold, not decided
             self.log += (Switch(self.step, stage),)
         why = f": {reason}" if (reason := self.log[-1].reason) else ""
@@ -442,12 +452,12 @@ class Run:
         self.stop_if_not_finite()
         if bad := not_finite(self.learner):
             self.stop_for(f"weights are not finite after step {self.step}: {bad}", self.step)
-        pending = self.meter.pending()
+        pending, moments = self.meter.pending(), self.owners.gathered(moments_of(self.learner, self.optimizer))
         if together.leads():
-            self.write_checkpoint(pending)
+            self.write_checkpoint(pending, moments)
         self.saved = self.step
 
-    def write_checkpoint(self, pending: dict[str, torch.Tensor]) -> None:
+    def write_checkpoint(self, pending: dict[str, torch.Tensor], moments: Moments) -> None:
         """Writes a checkpoint, with the `pending` figures that are not logged yet."""
         self.folder.lock.check()
         if observes(self.plan) and self.folder.metrics.exists():
@@ -455,7 +465,7 @@ class Run:
         checkpoint.save(
             self.folder.checkpoints,
             learner=self.learner,
-            optimizer=self.optimizer,
+            moments=moments,
             pending=pending,
             keep=self.config.run.keep,
             keep_at=self.config.run.keep_at,

@@ -52,13 +52,21 @@ def groups_of(named: Mapping[str, nn.Parameter], optim: OptimConfig) -> list[dic
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(learner: Learner, optim: OptimConfig, moments: Moments | None = None) -> torch.optim.Optimizer:
-    """The optimizer of what the stage in force trains; parameters that have `moments` go on from them."""
-    live = learner.live()
-    optimizer = OPTIMIZERS[optim.name](groups_of(live, optim), optim)
+def build_optimizer(
+    learner: Learner,
+    optim: OptimConfig,
+    moments: Moments | None = None,
+    own: Mapping[str, nn.Parameter] | None = None,
+) -> torch.optim.Optimizer:
+    """The optimizer of what the stage in force trains, or of some of it that this process updates; parameters that have
+    `moments` go on from them.
+    """
+    live = learner.live() if own is None else own
+    groups = groups_of(live, optim) or [{"params": [], "weight_decay": 0.0, "decays": False}]
+    optimizer = OPTIMIZERS[optim.name](groups, optim)
     for name, parameter in live.items():
         if moments and name in moments:
-            optimizer.state[parameter] = dict(moments[name])
+            optimizer.state[parameter] = {kind: value.to(parameter.device) for kind, value in moments[name].items()}
     return optimizer
 
 

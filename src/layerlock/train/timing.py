@@ -98,14 +98,3 @@ def machine_in_words(device: torch.device) -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{(names or [platform.processor() or platform.machine()])[0]}, {torch.get_num_threads()} threads"
-
-
-def memory_of(device: torch.device) -> float:
-    """Bytes of the device's memory; of a CPU the machine's."""
-    if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return float("nan")
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal")), float("nan"))
