@@ -142,6 +142,20 @@ def in_turns() -> list[Any]:
         return led({}, torch.device("cpu"), work)
 
 
+@contextmanager
+def stopped() -> Iterator[None]:
+    """Within it a training of readouts gets SIGTERM before its fourth step."""
+    train_step = Sweep.train_step
+
+    def stopping(self: Sweep, *given: Any) -> Any:
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(self, *given)
+
+    with replaced(Sweep, "train_step", stopping):
+        yield
+
+
 def job(rank: int, folder: Path, port: int) -> None:
     """One of two processes; what it leaves behind is for the tests below."""
     torch.set_num_threads(1)
@@ -150,15 +164,8 @@ def job(rank: int, folder: Path, port: int) -> None:
     out = folder / "two"
     (folder / f"turns-{rank}").write_text(json.dumps(in_turns()))
     all_verbs(folder, out)
-    train_step, world = Sweep.train_step, folder / "world"
-
-    def stopped(self: Sweep, *given: Any) -> Any:
-        if self.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return train_step(self, *given)
-
-    changes = EVALUATIONS["augmented clips"]
-    with replaced(Sweep, "train_step", stopped):
+    world, changes = folder / "world", EVALUATIONS["augmented clips"]
+    with stopped():
         found = evaluate(folder, out / "stopped", changes)
     (folder / f"stop-{rank}").write_text(str(found.signal))
     found = evaluate(folder, out / "stopped", changes, resume=True)
@@ -261,6 +268,24 @@ def test_a_signal_stops_all_and_the_evaluation_goes_on(made: Path) -> None:
     states = [load_file(made / "two" / name / "readouts.safetensors") for name in ("stopped", "augmented clips")]
     assert all(torch.equal(states[0][key], value) for key, value in states[1].items())
     assert (made / "rows-0").read_text() == (made / "rows-1").read_text()
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_restart_goes_on_with_the_evaluation_that_its_launch_began(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = EVALUATIONS["augmented clips"]
+    monkeypatch.setattr(together, "launch", lambda: "5e1f")
+    with stopped():
+        assert evaluate(made, tmp_path, changes).signal == signal.SIGTERM
+    monkeypatch.setattr(together, "launch", lambda: "another")
+    with pytest.raises(LayerlockError, match="an evaluation is there already"):
+        evaluate(made, tmp_path, changes)
+    monkeypatch.setattr(together, "launch", lambda: "5e1f")
+    began, load = list[int](), Sweep.load
+    monkeypatch.setattr(Sweep, "load", lambda self, state, step: (began.append(step), load(self, state, step)))
+    assert evaluate(made, tmp_path, changes, overwrite=True).signal is None
+    assert began == [4]
 
 
 @pytest.mark.parametrize("broken", [0, 1])

@@ -23,6 +23,7 @@ from layerlock.budget.devices import DEVICES, Machine
 from layerlock.budget.fit import fit
 from layerlock.budget.forecast import forecast
 from layerlock.budget.stages import budget, divides
+from layerlock.budget.words import on_what
 from layerlock.config import Config
 from layerlock.learn.masking import MultiBlockMasking
 from layerlock.learn.plans import Blockwise, JointEmbedding
@@ -179,5 +180,7 @@ def test_the_planner_divides_moments_where_they_do_not_fit_or_where_it_is_told()
     half = budget(told["yes"], machine=machine(1e9))
     assert [stage.moments for stage in half] == [stage.moments / 2 for stage in whole]
     assert [a.peak - b.peak for a, b in zip(whole, half, strict=True)] == [stage.moments for stage in half]
+    assert on_what(forecast(told["yes"], machine=machine(1e9))).endswith("moments divided")
     planned = forecast(made, machine=machine(1e9))
+    assert "divided" not in on_what(planned)
     assert fit(planned, 0.95 * peak)[0].total.peak < peak

@@ -11,6 +11,7 @@ from layerlock.budget.stages import (
     StageBudget,
     Total,
     clips_at_once,
+    divides,
     foretold,
     micro_batch,
     precision,
@@ -126,7 +127,9 @@ def on_what(found: Forecast) -> str:
     micro, at_once = micro_batch(found.config, found.machine), clips_at_once(found.config, found.machine)
     parts = "" if at_once == micro else f", activations of {at_once} at once"
     devices = f"one of {found.machine.gpus} " if found.machine.gpus > 1 else ""
-    return f"{devices}{found.machine.device.words}, micro-batches of {micro} clips{parts}"
+    plan = found.plan or found.config.build_plan()
+    divided = ", moments divided" if divides(found.config, plan, found.machine) else ""
+    return f"{devices}{found.machine.device.words}, micro-batches of {micro} clips{parts}{divided}"
 
 
 def sentences(found: Forecast) -> list[str]:
