@@ -24,7 +24,7 @@ FLOORS = [
     ["learn", "features"],
     ["encoders"],
     ["model", "data"],
-    ["lock", "signals"],
+    ["exchange", "lock", "signals"],
     ["draws", "files", "holder", "measures", "process", "settings", "together", "progress"],
     ["errors", "first_calls", "parcels", "torch_private"],
 ]

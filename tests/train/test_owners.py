@@ -18,7 +18,7 @@ from test_together import BESIDE, OPTIM, assert_alike, at_step, events, free_por
 from tiny import Noise, config, run_config
 from torch import multiprocessing as mp
 
-from layerlock import together
+from layerlock import exchange, together
 from layerlock.budget.devices import DEVICES, Machine
 from layerlock.budget.fit import fit
 from layerlock.budget.forecast import forecast
@@ -67,7 +67,7 @@ def job(rank: int, folder: Path, port: int, processes: int) -> None:
     """One of several processes; what it leaves behind is for the tests below."""
     torch.set_num_threads(1)
     together.TIMEOUT = timedelta(seconds=60)
-    together.BUCKET_BYTES = 8_000
+    exchange.BUCKET_BYTES = 8_000
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

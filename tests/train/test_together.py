@@ -29,7 +29,7 @@ from tiny import Noise, config, run_config
 from torch import Tensor
 from torch import multiprocessing as mp
 
-from layerlock import cli, together
+from layerlock import cli, exchange, together
 from layerlock.config import Config, OptimConfig
 from layerlock.data import ClipConfig, Sample
 from layerlock.data.synth import SynthConfig, write_videos
@@ -355,9 +355,9 @@ def test_weights_by_the_motion_of_a_whole_batch_are_for_one_process() -> None:
 def test_a_process_alone_keeps_what_it_has() -> None:
     parameter = torch.nn.Parameter(torch.ones(2))
     parameter.grad = gradient = torch.tensor([1.0, 2.0])
-    assert together.reduce_gradients([parameter]) == 0
+    assert exchange.reduce_gradients([parameter]) == 0
     assert parameter.grad is gradient
     assert together.largest(3) == 3
     assert together.gathered("ab") == ["a", "b"]
     assert together.of_first(lambda: 5) == 5
-    assert torch.equal(together.first_rows(torch.eye(3), 2), torch.eye(3)[:2])
+    assert torch.equal(exchange.first_rows(torch.eye(3), 2), torch.eye(3)[:2])

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import torch
 
-from layerlock import together
+from layerlock import exchange, together
 from layerlock.encoders import FrozenEncoder
 from layerlock.signals import StopSignal
 
@@ -67,7 +67,7 @@ class _Crew:
 
     def _take(self) -> Any:
         sender, self.coming = self.coming[0], self.coming[1:]
-        return together.take(sender)
+        return exchange.take(sender)
 
     def call_off(self) -> None:
         """Has the others leave a series that ends early, when what is on its way has arrived."""
@@ -124,7 +124,7 @@ def _help(series: Series[Any], numbers: range, encoders: Mapping[str, FrozenEnco
             if together.largest(0):
                 return
             if has_one:
-                together.give(item)
+                exchange.give(item)
 
 
 def divided(

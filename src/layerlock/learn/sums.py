@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from layerlock import together
+from layerlock import exchange
 
 RIDGE = 1e-3
 """penalty, as a share of the mean of the diagonal of the inputs' covariance"""
@@ -42,7 +42,7 @@ class Sums:
     def add_up(self) -> None:
         """Those of all processes of the job."""
         count = torch.tensor(float(self.count), dtype=torch.float64, device=self.x_w.device)
-        together.add_up([count, *(value for value in vars(self).values() if isinstance(value, Tensor))])
+        exchange.add_up([count, *(value for value in vars(self).values() if isinstance(value, Tensor))])
         self.count = int(count)
 
     def mean(self) -> Tensor:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from layerlock import together
+from layerlock import exchange, together
 from layerlock.config import Config
 from layerlock.data import Batch, Source, batches, check_memory, open_source, save_source, short_name
 from layerlock.data.augment import augment
@@ -388,7 +388,7 @@ class Run:
                 told = f"explains {start.explained:.3f} of its target on clips held out"
                 told = "nothing held out to tell what it explains" if math.isnan(start.explained) else told
                 self.tell("head", f"{name} {told}; solved on {start.tokens} tokens")
-        together.copy_first(list(self.learner.state().values()))
+        exchange.copy_first(list(self.learner.state().values()))
 
     def write_line(self, figures: StepFigures) -> dict[str, Any]:
         """Writes a line of `metrics.jsonl`, and returns it; what depends on the machine and the moment stands under

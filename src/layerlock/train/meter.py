@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerlock import together
+from layerlock import exchange
 
 
 class Meter:
@@ -33,7 +33,7 @@ class Meter:
         """All values not yet logged, `[steps]` by name, as means over the processes of the job."""
         stacked = {name: torch.stack(values) for name, values in self._values.items() if values}
         new = [values[self._averaged.get(name, 0) :] for name, values in stacked.items()]
-        together.average([values for values in new if len(values)])
+        exchange.average([values for values in new if len(values)])
         self._values = {name: list(values.unbind()) for name, values in stacked.items()}
         self._averaged = {name: len(values) for name, values in stacked.items()}
         return stacked

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerlock import together
+from layerlock import exchange
 from layerlock.learn.learner import Learner, StepFigures
 from layerlock.measures import rank
 from layerlock.measures.tokens import token_cosine
@@ -52,8 +52,8 @@ def of_the_job(step: StepFigures) -> StepFigures:
     """A watched step's targets and first features of all processes, so that figures of them are of the whole batch."""
     if step.features_nd is None:
         return step
-    together.average(list(step.moments.values()))
-    return replace(step, features_nd=together.first_rows(step.features_nd.flatten(0, -2), ROWS))
+    exchange.average(list(step.moments.values()))
+    return replace(step, features_nd=exchange.first_rows(step.features_nd.flatten(0, -2), ROWS))
 
 
 class CollapseMonitor:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from layerlock import together
+from layerlock import exchange, together
 from layerlock.budget.devices import DEVICES, Machine
 from layerlock.budget.stages import divides
 from layerlock.config import Config
@@ -58,9 +58,9 @@ class Owners:
         equal shares, and the others none. Returns how many bytes each process gave.
         """
         if not self.divided:
-            return together.reduce_gradients(live.values())
+            return exchange.reduce_gradients(live.values())
         self._learned = [name for name, p in live.items() if p.grad is not None]
-        given = together.average_at(self._of_each([(name, live[name].grad) for name in self._learned]))
+        given = exchange.average_at(self._of_each([(name, live[name].grad) for name in self._learned]))
         for name in self._learned:
             if self._owner[name] != together.rank():
                 live[name].grad = None
@@ -75,7 +75,7 @@ class Owners:
         for place, name in enumerate(self._learned):
             if name in own:
                 norm_p[place] = torch.linalg.vector_norm(own[name].grad)
-        together.add_up([norm_p])
+        exchange.add_up([norm_p])
         norm = torch.linalg.vector_norm(norm_p)
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(own.values(), limit, norm)
@@ -84,7 +84,7 @@ class Owners:
     def spread(self, live: Live) -> None:
         """Gives all processes what each has updated."""
         if self.divided:
-            together.copy_each(self._of_each([(name, live[name]) for name in self._learned]))
+            exchange.copy_each(self._of_each([(name, live[name]) for name in self._learned]))
 
     def gathered(self, moments: Moments) -> Moments:
         """The moments of all processes, on the CPU, in the first one; none in the others."""
@@ -94,9 +94,9 @@ class Owners:
         found: Moments = {}
         for name, owner in self._owner.items():
             if together.rank() == owner != 0:
-                together.give(moments.get(name, {}))
+                exchange.give(moments.get(name, {}))
             elif together.leads():
-                here = together.take(owner) if owner else moments.get(name, {})
+                here = exchange.take(owner) if owner else moments.get(name, {})
                 found[name] = {kind: value.cpu() for kind, value in here.items()}
         return found
 
