@@ -1,12 +1,16 @@
 """Clips a second through the whole loader on one core, beside a plain PyAV loop, and how long training waits for data.
 
     python benchmarks/loader.py --data DIR [--size 224] [--epochs 2] [--rounds 3]
+    python benchmarks/loader.py --data DIR --packed SHARDS
     python benchmarks/loader.py --data DIR --wait 200
 
 The plain loop does what most readers of video do: for each clip open the file, seek, decode, resize the frames of the
 clip. All read the same videos in the same order, each video equally often, in one thread and no worker process. They
 take turns, round by round, so that a machine that slows down slows all; the ratio is of the same round, its median and
 its range are printed. The last column counts frames that were decoded for each frame of a clip.
+
+With `--packed SHARDS`, which `layerlock pack DIR --out SHARDS` wrote, the loader also reads these, and the pixels of
+both are compared: the middle clip of each video, resized as the loader does, by its peak signal-to-noise ratio.
 
 With `--wait N` it trains `layerlock-tiny` for N steps, with the store of decoded frames, and prints what share of the
 time the training waited for data.
@@ -31,6 +35,7 @@ import torch
 import layerlock
 from layerlock.data import ClipConfig, batches, decode, folder, open_source
 from layerlock.data.folder import FolderSource
+from layerlock.data.index import build_index
 from layerlock.data.order import video_at
 
 DECODES = (1, 4, 8, 16)
@@ -43,6 +48,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--packed")
     parser.add_argument("--wait", type=int, default=0)
     given = parser.parse_args()
     print(f"{given.data}; {os.cpu_count()} cores, PyAV {av.__version__}, torch {torch.__version__}")
@@ -50,20 +56,24 @@ def main() -> None:
         show_waits(given.data, given.wait)
     else:
         torch.set_num_threads(1)
-        show_rates(given.data, ClipConfig(size=given.size), given.epochs, given.rounds)
+        clip = ClipConfig(size=given.size)
+        show_rates(given.data, given.packed, clip, given.epochs, given.rounds)
+        if given.packed:
+            show_pixels(given.data, given.packed, clip)
 
 
-def show_rates(data: str, clip: ClipConfig, epochs: int, rounds: int) -> None:
-    """A row for the plain loop and for each number of clips a decode."""
-    sources = {n: open_source(data, replace(clip, per_decode=n), seed=0) for n in DECODES}
-    plain = sources[1]
+def show_rates(data: str, packed: str | None, clip: ClipConfig, epochs: int, rounds: int) -> None:
+    """A row for the plain loop and for each number of clips a decode, of the videos and of what was packed of them."""
+    plain = open_source(data, clip, seed=0)
     assert isinstance(plain, FolderSource)
     groups = epochs * len(plain)
     ways: dict[str, Callable[[], int]] = {"plain PyAV loop": lambda: plain_loop(plain, groups)}
     clips = {"plain PyAV loop": groups}
-    for n, source in sources.items():
-        ways[f"loader, {n} a decode"] = lambda source=source: loader(source, groups)
-        clips[f"loader, {n} a decode"] = groups * n
+    for name, place in (("loader", data), ("packed", packed)):
+        for n in DECODES if place else ():
+            source = open_source(place, replace(clip, per_decode=n), seed=0)
+            ways[f"{name}, {n} a decode"] = lambda source=source: loader(source, groups)
+            clips[f"{name}, {n} a decode"] = groups * n
     rates: dict[str, list[float]] = {name: [] for name in ways}
     decoded: dict[str, int] = {}
     for _ in range(rounds):
@@ -131,6 +141,25 @@ def plain_loop(source: FolderSource, count: int) -> int:
         if frames:
             np.stack(frames)[:, : clip.size, : clip.size].copy()
     return decoded
+
+
+def show_pixels(data: str, packed: str, clip: ClipConfig) -> None:
+    """How far the pixels of packed videos are from those of the originals."""
+    index = build_index(packed, targets={"path": "class"})
+    originals = build_index(data)
+    video_of = {os.path.relpath(video.path, originals.root): video for video in originals.videos}
+    column, ratios = index.targets["path"], []
+    for row, video in enumerate(index.videos):
+        original = video_of[(column.classes or ())[int(column.values[row])]]
+        cut = clip.cut(max(0, original.frames - clip.cut(0).span(original.fps)) // 2)
+        size = original.resized(clip.resize_side)
+        one, other = (decode.read_clips(each, [cut], size=size).video_nthwc for each in (original, video))
+        ratios.append(10 * np.log10(255**2 / np.square(one.astype(np.float32) - other).mean()))
+    before, after = (sum(video.bytes for video in each.videos) / 1e6 for each in (originals, index))
+    print(
+        f"PSNR of {len(ratios)} videos: median {np.median(ratios):.1f} dB, {min(ratios):.1f} to {max(ratios):.1f}; "
+        f"{before:.1f} MB became {after:.1f} MB"
+    )
 
 
 def show_waits(data: str, steps: int) -> None:

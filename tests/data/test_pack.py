@@ -6,6 +6,7 @@ import os
 import signal
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,21 @@ from video_files import number_of, numbered, tag_rotation, write_audio_only, wri
 
 from layerlock.data import pack as pack_module
 from layerlock.data.decode import frame_times, read_whole
+from layerlock.data.decode.video import UnreadableVideo
 from layerlock.data.index import build_index
 from layerlock.data.pack import Packed, write_pack
-from layerlock.data.transcode import Encoding
+from layerlock.data.transcode import Encoding, transcode
 from layerlock.errors import ConfigError, LayerlockError
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight videos of two classes, each with its own number of frames, one of them turned; and two broken files."""
+    """Eight videos of two classes, each with its own number of frames, two of them turned; and two broken files."""
     root = tmp_path_factory.mktemp("videos")
     for number in range(8):
         write_video(root / "ab"[number % 2] / f"{number}.mp4", frames=20 + number, size=(64, 320))
     tag_rotation(root / "a" / "4.mp4", 1)
+    tag_rotation(root / "b" / "5.mp4", 3, mirrored=True)
     (root / "b" / "text.mp4").write_text("no video")
     write_audio_only(root / "a" / "sound.mp4")
     return root
@@ -77,12 +80,15 @@ def test_every_frame_is_there_at_its_time(folder: Path, tmp_path: Path) -> None:
     for video, original in zip(index.videos, originals, strict=True):
         assert (video.frames, video.fps, video.seconds) == (original.frames, original.fps, original.seconds)
         assert video.seekable
-        assert video.rotation == 0
+        assert (video.rotation, video.mirrored) == (0, False)
         assert sorted((video.height, video.width)) == [32, 160]
         assert (video.height < video.width) == (original.height < original.width)
         times, frame_nhwc = read_whole(video, size=(video.height, video.width), most=100)
         assert times == frame_times(original)
-        assert [number_of(np.rot90(x, -original.rotation)) for x in frame_nhwc] == list(range(original.frames))
+        before_nhwc = read_whole(original, size=(video.height, video.width), most=100)[1]
+        assert np.abs(frame_nhwc.astype(int) - before_nhwc).mean() < 5
+        decoded = [np.rot90(x[:, ::-1] if original.mirrored else x, -original.rotation) for x in frame_nhwc]
+        assert [number_of(x) for x in decoded] == list(range(original.frames))
 
 
 def test_uneven_times_gaps_and_small_pictures(tmp_path: Path) -> None:
@@ -211,7 +217,7 @@ def test_a_video_that_breaks_after_it_was_indexed_is_left_out(
 
     def breaking(video: Any, *given: Any) -> Any:
         if video.path.endswith(("2.mp4", "7.mp4")):
-            raise pack_module.UnreadableVideo(video.path, "a part of it is damaged")
+            raise UnreadableVideo(video.path, "a part of it is damaged")
         return transcode(video, *given)
 
     monkeypatch.setattr(pack_module, "transcode", breaking)
@@ -223,6 +229,15 @@ def test_a_video_that_breaks_after_it_was_indexed_is_left_out(
     stats = [json.loads(path.read_text()) for path in sorted(made.out.glob("*_stats.json"))]
     assert sum(each["count"] for each in stats) == 8
     assert stats[0]["status_dict"] == {"success": stats[0]["successes"], "a part of it is damaged": 1}
+
+
+def test_a_video_that_does_not_hold_what_is_known_is_an_error(folder: Path, tmp_path: Path) -> None:
+    video = build_index(folder / "a" / "0.mp4", 0).videos[0]
+    for known in (replace(video, frames=21), replace(video, frames=19), replace(video, bytes=100)):
+        with pytest.raises(UnreadableVideo):
+            transcode(known, tmp_path / "a.mp4", Encoding())
+    with pytest.raises(OSError, match="No such file"):
+        transcode(video, tmp_path / "none" / "a.mp4", Encoding())
 
 
 def test_another_pack_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from layerlock.data.decode import frame_times, frames_of, probe
-from layerlock.data.decode.video import UnreadableVideo, VideoInfo
+from layerlock.data.decode.picture import upright
+from layerlock.data.decode.video import IMAGES, SENS, UnreadableVideo, VideoInfo
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
+    from av.video.frame import VideoFrame
+    from av.video.plane import VideoPlane
     from av.video.stream import VideoStream
 
 _TICKS = 90_000
@@ -60,16 +63,19 @@ def transcode(video: VideoInfo, out: Path, encoding: Encoding) -> VideoInfo:
     """
     import av
 
-    size = encoding.size(video)
-    time_n = frame_times(video)
-    rate, tick_n = _clock(time_n, video.fps)
-    frames = frames_of(video, size=size)
+    rate, tick_n = _clock(frame_times(video), video.fps)
+    pictures = _pictures(video, encoding.size(video))
     try:
         with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            stream = _stream(container, size, rate, encoding, even=tick_n is None)
-            _encode(container, stream, frames, tick_n)
+            first = next(pictures)
+            stream = _stream(container, first, rate, encoding, even=tick_n is None)
+            for place, picture in enumerate(itertools.chain([first], pictures)):
+                picture.pts = place if tick_n is None else tick_n[place]
+                picture.time_base = stream.codec_context.time_base
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
     except av.FFmpegError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES):
+        if error.errno in errno.errorcode and error.errno not in (errno.EINVAL, errno.ENOMEM):  # the system's
             raise OSError(error.errno, error.strerror, str(out)) from None
         raise UnreadableVideo(video.path, f"it cannot be encoded: {error.strerror}") from None
     written = probe(str(out))
@@ -87,11 +93,47 @@ def _clock(time_n: Sequence[float], fps: float) -> tuple[Fraction, list[int] | N
     return rate, list(itertools.accumulate(ticks, lambda before, tick: max(tick, before + 1)))
 
 
-def _stream(
-    container: OutputContainer, size: tuple[int, int], rate: Fraction, encoding: Encoding, *, even: bool
-) -> VideoStream:
-    from av.video.reformatter import ColorRange, Colorspace
+def _pictures(video: VideoInfo, size: tuple[int, int]) -> Iterator[VideoFrame]:
+    """The frames, upright and resized to `size` (height, width), in yuv420p of limited range.
 
+    Colours stay in the matrix that the frame has, so that nothing is rounded twice; those of pictures go to ITU 601's.
+    """
+    import av
+    from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+
+    turns, mirrored = (0, False) if video.codec in (IMAGES, SENS) else (video.rotation, video.mirrored)
+    height, width = reversed(size) if turns % 2 else size
+    scaler, exact = VideoReformatter(), Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+    for frame in frames_of(video):
+        matrix = Colorspace.ITU601 if frame.format.is_rgb else None
+        picture = scaler.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="yuv420p",
+            dst_colorspace=matrix,
+            dst_color_range="MPEG",
+            interpolation=exact,
+            threads=1,
+        )
+        if not turns and not mirrored:
+            yield picture
+            continue
+        turned = av.VideoFrame(size[1], size[0], "yuv420p")
+        for plane, before in zip(turned.planes, picture.planes, strict=True):
+            _rows(plane)[:] = upright(_rows(before), turns, mirrored, axes=(0, 1))
+        turned.colorspace, turned.color_range = picture.colorspace, picture.color_range
+        yield turned
+
+
+def _rows(plane: VideoPlane) -> np.ndarray:
+    """The values of a plane of bytes, `[H, W]`, which can be written."""
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+def _stream(
+    container: OutputContainer, picture: VideoFrame, rate: Fraction, encoding: Encoding, *, even: bool
+) -> VideoStream:
     options = {
         "crf": str(encoding.crf),
         "preset": "veryfast",
@@ -101,30 +143,8 @@ def _stream(
         "x264-params": f"keyint={encoding.gop}:min-keyint={encoding.gop}:scenecut=0:bframes=0:mbtree=0",
     }
     stream = container.add_stream("libx264", rate=rate, options=options)
-    stream.height, stream.width = size
-    stream.pix_fmt = "yuv420p"
-    stream.codec_context.colorspace = Colorspace.ITU601
-    stream.codec_context.color_range = ColorRange.MPEG
-    stream.codec_context.time_base = 1 / rate if even else Fraction(1, _TICKS)
+    stream.height, stream.width, stream.pix_fmt = picture.height, picture.width, "yuv420p"
+    context = stream.codec_context
+    context.time_base = 1 / rate if even else Fraction(1, _TICKS)
+    context.colorspace, context.color_range = picture.colorspace, picture.color_range
     return stream
-
-
-def _encode(
-    container: OutputContainer,
-    stream: VideoStream,
-    frames: Iterator[tuple[float, np.ndarray]],
-    tick_n: Sequence[int] | None,
-) -> None:
-    import av
-    from av.video.reformatter import Colorspace, VideoReformatter
-
-    scaler = VideoReformatter()
-    for place, (_, picture_hwc) in enumerate(frames):
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_hwc), format="rgb24")
-        frame = scaler.reformat(
-            picture, format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range="MPEG", threads=1
-        )
-        frame.pts = place if tick_n is None else tick_n[place]
-        frame.time_base = stream.codec_context.time_base
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode())

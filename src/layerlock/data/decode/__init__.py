@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from layerlock.data.decode import beside, images, pyav, scan, sens, torchcodec
 from layerlock.data.decode.span import Span
 from layerlock.data.decode.video import IMAGES, SENS, Clips, Cut, VideoInfo
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
 
 _FRAMES = 16
 """pictures of a folder or a scan that are decoded together"""
@@ -54,17 +58,21 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[l
     return pyav.read_whole(video, size=size, most=most)
 
 
-def frames_of(video: VideoInfo, *, size: tuple[int, int]) -> Iterator[tuple[float, np.ndarray]]:
-    """When each frame is shown, in seconds, and the frame, uint8 `[H, W, 3]`, resized to `size` (height, width), which
-    holds until the next is asked for. Raises UnreadableVideo.
+def frames_of(video: VideoInfo) -> Iterator[VideoFrame]:
+    """The frames of a video, one after the other, not resized; those of a file are as they are decoded, not upright.
+
+    Raises UnreadableVideo, at the latest after the last one.
     """
+    import av
+
     if video.codec not in (IMAGES, SENS):
-        yield from pyav.frames_of(video, size=size)
+        yield from (frame for _, frame in pyav.frames_of(video))
         return
-    time_n = video.time_n()
+    size = video.height, video.width
     for begin in range(0, video.frames, _FRAMES):
         cut = Cut(start=begin, frames=min(_FRAMES, video.frames - begin), stride=1)
-        yield from zip(time_n[begin:], read_clips(video, [cut], size=size).video_nthwc[0], strict=False)
+        for picture_hwc in read_clips(video, [cut], size=size).video_nthwc[0]:
+            yield av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_hwc), format="rgb24")
 
 
 def frame_times(video: VideoInfo) -> Sequence[float]:

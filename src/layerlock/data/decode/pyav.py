@@ -63,36 +63,35 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[l
     """
     if video.frames > most:
         raise UnreadableVideo(video.path, f"it has {video.frames} frames, more than {most}")
-    time_n: list[float] = []
-    frame_nhwc = np.empty((video.frames, *size, 3), np.uint8)
-    for place, (time, picture_hwc) in enumerate(frames_of(video, size=size)):
-        time_n.append(time)
-        frame_nhwc[place] = picture_hwc
-    return time_n, frame_nhwc
-
-
-def frames_of(video: VideoInfo, *, size: tuple[int, int]) -> Iterator[tuple[float, np.ndarray]]:
-    """When each frame is shown, in seconds, and the frame, uint8 `[H, W, 3]`, which holds until the next is asked for.
-
-    Raises UnreadableVideo, at the latest after the last frame, where a part is damaged or others come than are known.
-    """
     from av.video.reformatter import VideoReformatter
 
     height, width = reversed(size) if video.rotation % 2 else size
-    picture_hwc = np.empty((height, width, 3), np.uint8)
-    upright_hwc = upright(picture_hwc, video.rotation, video.mirrored, axes=(0, 1))
+    frame_nhwc, scaler = np.empty((video.frames, height, width, 3), np.uint8), VideoReformatter()
+    time_n: list[float] = []
+    for time, frame in frames_of(video):
+        convert(frame, scaler, frame_nhwc[len(time_n)])
+        time_n.append(time)
+    return time_n, upright(frame_nhwc, video.rotation, video.mirrored, axes=(1, 2))
+
+
+def frames_of(video: VideoInfo) -> Iterator[tuple[float, VideoFrame]]:
+    """When each frame is shown, in seconds, and the frame as it is decoded, not upright.
+
+    Raises UnreadableVideo, at the latest after the last frame, where a part is damaged or others come than are known.
+    """
     with opened(video.path, video.bytes, video.span) as (container, stream):
-        scaler, base, place, latest = VideoReformatter(), float(stream.time_base or 1), -1, -math.inf
+        base, place, latest = float(stream.time_base or 1), -1, -math.inf
         time_n = () if video.seekable else video.time_n()
         for place, frame in enumerate(shown_frames(container, stream)):
             if place == video.frames:
                 raise changed(video.path)
-            if video.seekable and (frame.pts is None or frame.pts <= latest):
+            if not video.seekable:
+                yield time_n[place], frame
+            elif frame.pts is None or frame.pts <= latest:
                 raise UnreadableVideo(video.path, "a part of it is damaged")
-            convert(frame, scaler, picture_hwc)
-            if frame.pts is not None:
+            else:
                 latest = frame.pts
-            yield video.closed_up((latest - video.zero) * base) if video.seekable else time_n[place], upright_hwc
+                yield video.closed_up((latest - video.zero) * base), frame
     if place + 1 < video.frames:
         raise UnreadableVideo(video.path, "a part of it is damaged") if video.seekable else changed(video.path)
 

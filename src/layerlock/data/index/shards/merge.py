@@ -15,7 +15,7 @@ from layerlock.data.index.columns import Wanted, number, read_column
 from layerlock.data.index.rows import Entry, Rows
 from layerlock.data.index.shards.contents import Cell
 from layerlock.data.index.shards.record import Record
-from layerlock.data.index.shards.table import COLUMNS, TYPES, VERSION, text_of
+from layerlock.data.index.shards.table import COLUMNS, VERSION, create_table, text_of
 from layerlock.data.targets import LABEL, Column, ColumnKind
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole
@@ -156,27 +156,11 @@ def _write(part: Path, facts: _Facts, record: Callable[[int], Record]) -> None:
     types = COLUMNS | {f"target.{name}": kind for name, kind in kinds.items()}
     types |= {"codec": "U8", "text": "U8", "rejected": "U8"}
     counts |= dict.fromkeys(types.keys() - counts, facts.videos) | {"text": facts.letters, "rejected": len(rejected)}
-    layout, at = {}, 0
-    for name, kind in sorted(types.items(), key=lambda pair: -np.dtype(TYPES[pair[1]]).itemsize):  # all are aligned
-        size = counts[name] * np.dtype(TYPES[kind]).itemsize
-        layout[name] = {"dtype": kind, "shape": [counts[name]], "data_offsets": [at, at + size]}
-        at += size
-    head = json.dumps({"__metadata__": {"layerlock": json.dumps(facts.about())}, **layout}).encode()
-    head += b" " * (-len(head) % 8)
-    with part.open("wb") as file:
-        file.write(len(head).to_bytes(8, "little") + head)
-        file.truncate(8 + len(head) + at)
-    memory = np.memmap(part, np.uint8, mode="r+", offset=8 + len(head), shape=(at,)) if at else np.empty(0, np.uint8)
-    arrays: dict[str, np.ndarray] = {
-        name: memory[slice(*about["data_offsets"])].view(TYPES[about["dtype"]])  # type: ignore[index]
-        for name, about in layout.items()
-    }
+    arrays = create_table(part, facts.about(), types, counts)
     arrays["rejected"][:] = np.frombuffer(rejected, np.uint8)
     letters = 0
     for shard, first in enumerate(facts.firsts):
         letters = _fill(arrays, facts, record(shard), first, letters)
-    if isinstance(memory, np.memmap):
-        memory.flush()
 
 
 def _fill(arrays: Mapping[str, np.ndarray], facts: _Facts, record: Record, first: int, letters: int) -> int:

@@ -142,6 +142,25 @@ def _opened_again(path: Path, url: str, digest: str) -> Table:
     return table
 
 
+def create_table(
+    path: Path, about: Mapping[str, Any], types: Mapping[str, str], counts: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """A new file with an array of each type and number of values, mapped into memory to be filled. Raises OSError."""
+    layout, at = {}, 0
+    for name, kind in sorted(types.items(), key=lambda pair: -np.dtype(TYPES[pair[1]]).itemsize):  # all are aligned
+        size = counts[name] * np.dtype(TYPES[kind]).itemsize
+        layout[name] = {"dtype": kind, "shape": [counts[name]], "data_offsets": [at, at + size]}
+        at += size
+    head = json.dumps({"__metadata__": {"layerlock": json.dumps(about)}, **layout}).encode()
+    head += b" " * (-len(head) % 8)
+    base = 8 + len(head)
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        file.truncate(base + at)
+    memory = np.memmap(path, np.uint8, mode="r+")
+    return {name: _array(memory, base, **values) for name, values in layout.items()}  # type: ignore[arg-type]
+
+
 def text_of(name: str, video: VideoInfo, group: str) -> bytes:
     """What `name_and_more` reads."""
     usual: dict[str, Any] = {**_DEFAULTS, "seconds": video.frames / video.fps, "rotation": 0}
