@@ -180,7 +180,7 @@ class Config:
     recipe: str = "custom"
     """name of the recipe that this config started from"""
     data: str = "synthetic"
-    """folder of videos, list of videos (docs/data.md), or `synthetic`"""
+    """folder of videos, list of videos, tar shards, their URL (docs/data.md), or `synthetic`"""
     data_root: str | None = None
     """folder that paths of a list are relative to; None: the folder of the list"""
     out: str = "run"

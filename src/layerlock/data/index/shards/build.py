@@ -19,10 +19,10 @@ from layerlock.data.index.columns import Wanted
 from layerlock.data.index.listing import NothingUsable, printable
 from layerlock.data.index.shards.contents import Packed, read_contents
 from layerlock.data.index.shards.fetched import fetched_table
-from layerlock.data.index.shards.find import Shards, find_shards
+from layerlock.data.index.shards.find import TABLE, Shards, find_shards
 from layerlock.data.index.shards.merge import Target, write_table
 from layerlock.data.index.shards.record import Known, Record, read_record, record_path, write_record
-from layerlock.data.index.shards.table import TABLE, DamagedTable, Groups, Table, Videos, targets_of
+from layerlock.data.index.shards.table import DamagedTable, Groups, Table, Videos, targets_of
 from layerlock.data.pool import Failure, run_in_processes
 from layerlock.data.ranges import read_text
 from layerlock.errors import LayerlockError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerlock.data.index.listing import printable
-from layerlock.data.index.shards.find import Shards, home_in_cache
-from layerlock.data.index.shards.table import TABLE, DamagedTable, Table
+from layerlock.data.index.shards.find import TABLE, Shards, home_in_cache
+from layerlock.data.index.shards.table import DamagedTable, Table
 from layerlock.data.remote import fetch, is_remote, read_remote, size_of_remote
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole

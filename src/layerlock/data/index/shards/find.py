@@ -18,6 +18,8 @@ from layerlock.data.remote import is_remote, list_remote
 from layerlock.errors import LayerlockError
 
 TAR = ".tar"
+TABLE = "index.safetensors"
+"""name of the table of all shards"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,8 @@ def are_shards(data: str) -> bool:
         return True
     if not os.path.isdir(data):
         return data.endswith(TAR) or (data.endswith(".txt") and _lists_shards(data))
+    if os.path.exists(os.path.join(data, TABLE)):
+        return True
     with suppress(OSError), os.scandir(data) as entries:
         names = [entry.name for entry in entries if not entry.name.startswith(".")]
         return any(name.endswith(TAR) for name in names) and not any(map(has_video_ending, names))
@@ -92,29 +96,40 @@ def absolute(data: str) -> str:
 def find_shards(data: str, root: str | None = None) -> Shards:
     """The shards of a folder, or of a list whose paths begin at `root`. Raises LayerlockError."""
     data = absolute(data)
+    is_folder, is_list = os.path.isdir(data), data.endswith(".txt")
+    if root is not None and (is_folder or not is_list):
+        raise LayerlockError(f"data_root: {printable(data)} is not a list of paths; only lists take it")
     try:
-        is_list = data.endswith(".txt") and not os.path.isdir(data)
-        if root is not None and not is_list:
-            raise LayerlockError(f"data_root: {printable(data)} is not a list of paths; only lists take it")
+        if is_folder:
+            with os.scandir(data) as entries:
+                named = sorted((entry.name, entry.stat().st_size) for entry in entries if _is_shard(entry.name))
+            return _some(Shards(data=data, root=data, named=tuple(named)))
         if is_list:
             lines = map(str.strip, read_text(data).splitlines())
             root, names = absolute(root or os.path.dirname(data)), list(dict.fromkeys(filter(None, lines)))
-        elif data.endswith(TAR) and not os.path.isdir(data):
+        elif data.endswith(TAR):
             root, names = os.path.dirname(data), [os.path.basename(data)]
         else:
-            listed = list_remote(data) if is_remote(data) else sorted(os.listdir(data))
-            root, names = data, [name for name in listed if name.endswith(TAR) and not name.startswith(".")]
+            root, names = data, list(filter(_is_shard, list_remote(data)))
     except (OSError, ValueError) as error:
         raise LayerlockError(f"{printable(data)}: it cannot be read ({error})") from None
-    if not names:
-        raise LayerlockError(f"{printable(data)}: there are no shards; their names end in {TAR}")
     named, rejected = [], []
     for name in names:
         try:
             named.append((name, size_of_file(_joined(root, name))))
         except OSError as error:
             rejected.append((_joined(root, name), f"it cannot be opened: {error.strerror or error}"))
-    return Shards(data=data, root=root, named=tuple(named), rejected=tuple(rejected))
+    return _some(Shards(data=data, root=root, named=tuple(named), rejected=tuple(rejected)))
+
+
+def _some(shards: Shards) -> Shards:
+    if not shards.named and not shards.rejected:
+        raise LayerlockError(f"{printable(shards.data)}: there are no shards; their names end in {TAR}")
+    return shards
+
+
+def _is_shard(name: str) -> bool:
+    return name.endswith(TAR) and not name.startswith(".")
 
 
 def _joined(root: str, name: str) -> str:

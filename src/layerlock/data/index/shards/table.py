@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,9 +25,6 @@ from layerlock.data.remote import fetch
 from layerlock.data.targets import Column, ColumnKind
 from layerlock.errors import LayerlockError
 from layerlock.files import write_whole
-
-TABLE = "index.safetensors"
-"""name of the file"""
 
 VERSION = 1
 
@@ -61,7 +59,11 @@ class Table:
             self.about: dict[str, Any] = json.loads(header.pop("__metadata__")["layerlock"])
             if self.about["version"] != VERSION:
                 raise ValueError
-            memory = np.memmap(path, np.uint8, mode="r")
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if hasattr(mmap, "MADV_RANDOM"):
+                mapped.madvise(mmap.MADV_RANDOM)  # a video needs a few pages, not those beside them
+            memory = np.frombuffer(mapped, np.uint8)
             self.arrays = {name: _array(memory, 8 + length, **about) for name, about in header.items()}
             self.shards: list[tuple[str, int]] = [(name, size) for name, size, _ in self.about["shards"]]
             """names, and sizes in bytes"""
