@@ -38,8 +38,10 @@ UNHURRIED = timedelta(days=365)
 
 ROLL_CALL_SECONDS = 5.0
 
+ASK_SECONDS = 0.05
+
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
-"""how often `torchrun` has started the processes again"""
+"""set by `torchrun`: how often its agent on this machine has started the processes again"""
 
 Value = TypeVar("Value")
 
@@ -81,18 +83,46 @@ def leads() -> bool:
 
 
 def launch() -> str:
-    """What tells a start by `torchrun`, with the restarts that follow, from all others; empty without `torchrun`."""
-    return _launch() if RESTARTS in os.environ else ""
+    """What tells this launch by `torchrun` from others, and after a dot this start of it from those before a restart;
+    empty without `torchrun`. Within a job.
+    """
+    return f"{_launch()}.{_start()}" if RESTARTS in os.environ else ""
 
 
 def restarted(began: str) -> bool:
-    """Whether this is a restart of the launch that began something: then it goes on with that."""
-    return began != "" and began == launch()
+    """Whether an earlier start of this launch began something: then a restart goes on with that."""
+    own = launch()
+    return began != own and began.partition(".")[0] == own.partition(".")[0] != ""
 
 
 @cache
 def _launch() -> str:
-    return str(_address().compare_set("launch of layerlock", "", secrets.token_hex(8)).decode())
+    return str(_address().compare_set("layerlock launch", "", secrets.token_hex(8)).decode())
+
+
+@cache
+def _start() -> str:
+    """What tells this start of the processes from those before a restart. The first process draws it, and gives it to
+    whoever asks: the store holds what was said before, and agents of `torchrun` do not count restarts alike.
+    """
+    store, drawn = _address(), secrets.token_hex(8)
+    if rank() > 0:
+        store.set(f"layerlock asks {rank()}", drawn)
+        start = str(store.get(f"layerlock answer {drawn}").decode())
+        store.set(f"layerlock asks {rank()}", start)  # it has the answer
+        return start
+    waiting, until = set(range(1, size())), time.monotonic() + TIMEOUT.total_seconds()
+    while True:
+        for other in sorted(waiting):
+            if store.check([f"layerlock asks {other}"]):
+                asked = store.get(f"layerlock asks {other}").decode()
+                store.set(f"layerlock answer {asked}", drawn)
+                waiting -= {other} if asked == drawn else set()
+        if not waiting:
+            return drawn
+        if time.monotonic() > until:
+            raise RuntimeError(f"these did not come: {', '.join(map(str, sorted(waiting)))}")
+        time.sleep(ASK_SECONDS)
 
 
 def local_rank() -> int:
@@ -155,15 +185,15 @@ def _join() -> _Job:
 
 @cache
 def _store() -> Store:
-    """Where the processes find each other; it outlives a job, and may hold what was said before a restart."""
+    """Where the processes of this start find each other; it outlives a job."""
     from torch.distributed.distributed_c10d import PrefixStore
 
-    return PrefixStore(f"start {os.environ.get(RESTARTS, '0')}", _address())
+    return PrefixStore(f"layerlock start {_start()}", _address())
 
 
 @cache
 def _address() -> Store:
-    """What the launcher names."""
+    """The store that the launcher names; it may hold what was said before a restart."""
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 

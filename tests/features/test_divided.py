@@ -275,13 +275,13 @@ def test_a_restart_goes_on_with_the_evaluation_that_its_launch_began(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = EVALUATIONS["augmented clips"]
-    monkeypatch.setattr(together, "launch", lambda: "5e1f")
+    monkeypatch.setattr(together, "launch", lambda: "5e1f.1")
     with stopped():
         assert evaluate(made, tmp_path, changes).signal == signal.SIGTERM
-    monkeypatch.setattr(together, "launch", lambda: "another")
+    monkeypatch.setattr(together, "launch", lambda: "another.1")
     with pytest.raises(LayerlockError, match="an evaluation is there already"):
         evaluate(made, tmp_path, changes)
-    monkeypatch.setattr(together, "launch", lambda: "5e1f")
+    monkeypatch.setattr(together, "launch", lambda: "5e1f.2")
     began, load = list[int](), Sweep.load
     monkeypatch.setattr(Sweep, "load", lambda self, state, step: (began.append(step), load(self, state, step)))
     assert evaluate(made, tmp_path, changes, overwrite=True).signal is None

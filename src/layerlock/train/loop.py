@@ -4,8 +4,8 @@ Order within a step: figures of depths (if the run is watched), switch (if the p
 log, what the plan decides by the line, checkpoint. A checkpoint after n updates holds all that update n + 1 depends on;
 every random draw is a function of (seed, purpose, global sample index).
 
-Of several processes each goes through all of this with its share of every batch; what they exchange is in `together`.
-The first one alone writes.
+Of several processes each goes through all of this with its share of every batch; what they exchange is in `together`
+and `exchange`. The first one alone writes.
 """
 
 from __future__ import annotations
