@@ -242,7 +242,8 @@ def test_an_evaluation_is_that_of_one_process(made: Path, name: str) -> None:
     for file in sorted(path.name for path in one.glob("*.safetensors")):
         first, second = load_file(one / file), load_file(two / file)
         assert first.keys() == second.keys()
-        assert all(torch.equal(first[key], second[key]) or not first[key].isfinite().all() for key in first), file
+        for key, value in first.items():  # nan where a video is lost
+            torch.testing.assert_close(second[key], value, rtol=0, atol=0, equal_nan=True, msg=f"{file}: {key}")
     assert (two / "report.html").exists()
 
 
@@ -292,7 +293,7 @@ def test_a_restart_goes_on_with_the_evaluation_that_its_launch_began(
 def test_what_one_process_alone_meets_ends_both(made: Path, broken: int) -> None:
     first, second = ((made / f"broken {broken}-{rank}").read_text() for rank in (0, 1))
     assert "the encoder is broken" in first
-    assert second.startswith("ToldElsewhere") or broken == 1
+    assert second.startswith("ToldElsewhere")
     assert ("process 1 on" in first) == (broken == 1)
 
 
