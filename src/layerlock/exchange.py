@@ -1,6 +1,7 @@
-"""Tensors and things that the processes of a job exchange: sums, means, copies; from one to the first one.
+"""Tensors that the processes of a job exchange, as sums, means and copies; and what one of them sends to the first one.
 
-All processes call each function at the same point of their work, but `give` and `take`, which go from one to another.
+All processes call each function at the same point of their work, except `give`, which the sender calls, and `take`,
+which the first process calls.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def reduce_gradients(parameters: Iterable[nn.Parameter]) -> int:
 
 
 def average_at(groups: Sequence[Sequence[Tensor]]) -> int:
-    """Puts the mean over all processes into the tensors of each group, in the process whose number it has; in the
-    others nothing that is of use is left in them. Returns how many bytes each process gave.
+    """Puts the mean over all processes into the tensors of each group, in the process whose number the group has; in
+    the other processes their values are undefined afterwards. Returns how many bytes each process gave.
     """
 
     def average_one(flat: Tensor, owner: int) -> None:
@@ -58,14 +59,14 @@ def average_at(groups: Sequence[Sequence[Tensor]]) -> int:
 
 
 def copy_first(tensors: Sequence[Tensor]) -> None:
-    """Puts those of the first process into the tensors of the others: what each computed by itself may be rounded in
-    another way on another machine.
+    """Copies the tensors of the first process to all others: what each computed by itself may be rounded in another way
+    on another machine.
     """
     copy_each([tensors])
 
 
 def copy_each(groups: Sequence[Sequence[Tensor]]) -> None:
-    """Puts those of the process whose number a group has into its tensors of the others."""
+    """Copies the tensors of each group from the process whose number the group has to all others."""
     _in_buckets(groups, lambda flat, owner: distributed.broadcast(flat, src=owner))
 
 

@@ -1,4 +1,4 @@
-"""Anything that can be pickled, with its tensors beside it: these travel between devices as they are.
+"""Anything that can be pickled, with its tensors apart: these are not pickled, and go from device to device.
 
 For processes of one job, which trust each other; files are never pickled.
 """
@@ -37,7 +37,7 @@ class _Unpacker(pickle.Unpickler):
 
 
 def pack(item: object) -> tuple[bytes, list[Tensor]]:
-    """What `unpack` makes the item of again."""
+    """The item, pickled, and its tensors; `unpack` restores it from both."""
     file = BytesIO()
     packer = _Packer(file)
     packer.dump(item)

@@ -290,14 +290,14 @@ def _meet(job: _Job, word: int = 0, error: Exception | None = None) -> int:
             return int(most)
         job.over = True
         first = job.size - failed
-        told = [f"process {job.rank} on {socket.gethostname()}: {_text(error)}" if job.rank == first else ""]
-        distributed.broadcast_object_list(told, src=first, device=torch.device("cpu"))
+        words = [f"process {job.rank} on {socket.gethostname()}: {_text(error)}" if job.rank == first else ""]
+        distributed.broadcast_object_list(words, src=first, device=torch.device("cpu"))
     except RuntimeError as broken:
         lost = _lost(job, broken)
         raise error or lost from None
     if error is not None and (job.rank == 0 or not isinstance(error, LayerlockError)):
         raise error
-    raise LayerlockError(told[0]) if job.rank == 0 else ToldElsewhere(told[0])
+    raise LayerlockError(words[0]) if job.rank == 0 else ToldElsewhere(words[0])
 
 
 @contextmanager

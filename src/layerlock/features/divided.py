@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 
 
 class Series(Protocol[Item_co]):
-    """How numbered items are made. Several processes: it has to be picklable, as its items, and holds no encoder."""
+    """How numbered items are made. In a job it and its items have to be picklable; it holds no encoder."""
 
     def __call__(
         self, encoders: Mapping[str, FrozenEncoder], device: torch.device, numbers: range
