@@ -260,7 +260,7 @@ def test_what_is_not_there_is_an_error(server: Server, monkeypatch: pytest.Monke
 
 def test_s3(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs", reason="needs the extra `remote`")
-    moto_server = pytest.importorskip("moto.server", reason="needs moto[server]")
+    moto_server = pytest.importorskip("moto.server", reason="needs moto and flask")
     import boto3
     from fsspec.config import conf
 
