@@ -198,7 +198,7 @@ def full(*_: object, **__: object) -> Any:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("what", ["transcode", "write_record", "_member"])
+@pytest.mark.parametrize("what", ["transcode", "write_record", "_member", "build_shards"])
 def test_a_full_disk_is_told_and_the_command_is_repeated(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -252,6 +252,47 @@ def test_another_pack_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "p" / "pack.json").write_text("[")
     with pytest.raises(LayerlockError, match=r"pack\.json: it is damaged"):
         pack(folder, tmp_path / "p")
+
+
+def test_a_refused_folder_keeps_its_files(folder: Path, tmp_path: Path) -> None:
+    half = tmp_path / "mine" / "deep" / ".film.mp4.part"
+    half.parent.mkdir(parents=True)
+    half.write_text("of a download")
+    with pytest.raises(LayerlockError, match="is not empty, and no pack"):
+        pack(folder, tmp_path / "mine")
+    assert half.read_text() == "of a download"
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["deep"]
+
+
+@pytest.mark.parametrize("changed", ["y,1,g", "x,2,g", "x,1,h"])
+def test_a_pack_of_other_labels_numbers_or_groups_is_refused(tmp_path: Path, changed: str) -> None:
+    write_video(tmp_path / "v" / "0.mp4")
+    write_video(tmp_path / "v" / "1.mp4")
+    rows, other = "file_name,label,speed:float,group\n1.mp4,y,1,g\n0.mp4,", tmp_path / "v" / "list.csv"
+    other.write_text(rows + "x,1,g")
+    pack(other, tmp_path / "p")
+    other.write_text((rows if changed[0] == "x" else rows.replace("y,", "x,")) + changed)
+    with pytest.raises(LayerlockError, match="other videos, targets or groups"):
+        pack(other, tmp_path / "p")
+
+
+def test_damaged_counts_are_named(folder: Path, tmp_path: Path) -> None:
+    whole = content(pack(folder, tmp_path / "p").out)
+    counts = tmp_path / "p" / "00000_stats.json"
+    counts.write_text("[")
+    with pytest.raises(LayerlockError, match=r"00000_stats\.json: it is damaged; remove it"):
+        pack(folder, tmp_path / "p")
+    counts.unlink()
+    pack(folder, tmp_path / "p")
+    assert content(tmp_path / "p") == whole
+
+
+def test_frames_that_are_hours_apart_keep_their_times(tmp_path: Path) -> None:
+    write_video(tmp_path / "v" / "0.mp4", frames=4, times=[0, 60_000, 120_000, 180_000])
+    (original,) = build_index(tmp_path / "v", 0).videos
+    (packed,) = build_index(pack(tmp_path / "v", tmp_path / "p").out, 0).videos
+    assert original.fps < 1 / 1001
+    assert np.allclose(frame_times(packed), frame_times(original))
 
 
 def test_settings_are_checked_together(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ videos and the settings alone, so a call that was interrupted is repeated and go
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import itertools
 import json
@@ -21,6 +22,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from layerlock.data.decode.span import Span
 from layerlock.data.decode.video import UnreadableVideo, VideoInfo
@@ -87,7 +90,9 @@ def write_pack(
         "videos": index.fingerprint,
         "settings": asdict(encoding) | {"shard_mb": shard_mb},
         "targets": {name: column.classes for name, column in index.targets.items()},
+        "values": _digest(index),
     }
+    _refuse_others(out)  # before the lock, which removes what is half written in its folder
     with FolderLock(out):
         try:
             _claim(out, about)
@@ -95,17 +100,46 @@ def write_pack(
             pack.go(progress)
             _note(out, about | pack.told())
         except OSError as error:
-            raise LayerlockError(
-                f"{out}: it cannot be written ({error.strerror or error}); repeat the command to go on after "
-                "the last whole shard"
-            ) from None
+            raise _unwritable(out, error) from None
         finally:
             remove_parts(out)
-    packed = build_shards(str(out), workers) if pack.videos else None
+    try:
+        packed = build_shards(str(out), workers) if pack.videos else None
+    except OSError as error:
+        raise _unwritable(out, error) from None
     sizes = [path.stat().st_size for path in out.glob("*.tar")]
     return Packed(
         out=out, shards=len(sizes), videos=len(packed) if packed else 0, bytes=sum(sizes), left_out=tuple(pack.left_out)
     )
+
+
+def _unwritable(out: Path, error: OSError) -> LayerlockError:
+    return LayerlockError(
+        f"{out}: it cannot be written ({error.strerror or error}); repeat the command to go on after "
+        "the last whole shard"
+    )
+
+
+def _digest(index: Index) -> str:
+    """Of the targets and the group of each video."""
+    total = hashlib.blake2b(digest_size=8)
+    for name, column in sorted(index.targets.items()):
+        total.update(f"{name}\0".encode() + np.array(column.values, np.float64).tobytes())
+    for group in index.groups:
+        total.update(f"{group}\0".encode(errors="surrogateescape"))
+    return total.hexdigest()
+
+
+def _refuse_others(out: Path) -> None:
+    """Raises LayerlockError for a folder with files that is no pack; nothing in it is touched."""
+    try:
+        names = [path.name for path in out.iterdir()]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LayerlockError(f"{out}: it cannot be read ({error.strerror or error})") from None
+    if PACK not in names and any(name not in FILES and not is_part(name) for name in names):
+        raise LayerlockError(f"{out} is not empty, and no pack; give a new or an empty folder")
 
 
 def _claim(out: Path, about: dict[str, Any]) -> None:
@@ -115,8 +149,6 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
         before = json.loads((out / PACK).read_bytes())
         before = {name: before.get(name) for name in about}
     except FileNotFoundError:
-        if any(path.name not in FILES and not is_part(path.name) for path in out.iterdir()):
-            raise LayerlockError(f"{out} is not empty, and no pack; give a new or an empty folder") from None
         _note(out, about)
         return
     except (ValueError, AttributeError):
@@ -130,7 +162,7 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
         ]
         raise LayerlockError(f"{out} holds a pack of other settings ({', '.join(told)}); give another folder")
     if different:
-        raise LayerlockError(f"{out} holds a pack of other videos or targets; give another folder")
+        raise LayerlockError(f"{out} holds a pack of other videos, targets or groups; give another folder")
 
 
 def _note(out: Path, about: dict[str, Any]) -> None:
@@ -180,10 +212,13 @@ class _Pack:
     def _read_stats(self) -> None:
         """What earlier calls have written whole: shards one after the other, each with its counts."""
         while (path := self._path(self.shards, _STATS)).exists() and self._path(self.shards, ".tar").exists():
-            stats = json.loads(path.read_bytes())
-            self.done += stats["count"]
-            self.videos += stats["successes"]
-            self.left_out += [(name, reason) for name, reason in stats["left_out"]]
+            try:
+                stats = json.loads(path.read_bytes())
+                self.done += stats["count"]
+                self.videos += stats["successes"]
+                self.left_out += [(name, reason) for name, reason in stats["left_out"]]
+            except (ValueError, TypeError, KeyError):
+                raise LayerlockError(f"{path}: it is damaged; remove it to pack this shard again") from None
             self.shards += 1
 
     def _path(self, shard: int, ending: str) -> Path:

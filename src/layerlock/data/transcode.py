@@ -86,8 +86,8 @@ def transcode(video: VideoInfo, out: Path, encoding: Encoding) -> VideoInfo:
 
 def _clock(time_n: Sequence[float], fps: float) -> tuple[Fraction, list[int] | None]:
     """Frames a second and, where they are shown at uneven times, the time of each in ticks, rising."""
-    rate = Fraction(fps).limit_denominator(1001)
-    if all(abs(time * fps - place) < 0.01 for place, time in enumerate(time_n)):
+    rate = Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)  # a nominal one where frames are hours apart
+    if fps >= 1 / 1001 and all(abs(time * fps - place) < 0.01 for place, time in enumerate(time_n)):
         return rate, None
     ticks = (round(time * _TICKS) for time in time_n)
     return rate, list(itertools.accumulate(ticks, lambda before, tick: max(tick, before + 1)))

@@ -285,3 +285,14 @@ def test_s3(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(build_index("s3://bucket/set", 0)) < 7
     finally:
         made.stop()
+
+
+def test_an_index_that_names_files_of_this_machine_is_refused(pack: Path) -> None:
+    import fsspec
+
+    raw = (pack / "index.safetensors").read_bytes()
+    forged = raw.replace(b"00000.tar", b"/etc/.tar", 1)
+    assert forged != raw
+    fsspec.filesystem("memory").pipe("/forged/index.safetensors", forged)
+    with pytest.raises(LayerlockError, match=r"index\.safetensors: it cannot be read \(it names shards outside"):
+        build_index("memory://forged", 0)

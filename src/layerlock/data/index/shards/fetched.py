@@ -30,6 +30,8 @@ def fetched_table(data: str) -> tuple[Table, Shards] | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, lambda part: fetch(url, part))
         table = Table(path, url)
+        if any("/" in name for name, _ in table.shards):  # it would lead to files elsewhere, of this machine too
+            raise DamagedTable("it names shards outside its folder")
     except FileNotFoundError:
         return None
     except (OSError, RuntimeError, DamagedTable) as error:
