@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from layerlock.errors import LayerlockError
 
@@ -31,6 +32,19 @@ Result = TypeVar("Result")
 def is_remote(place: str) -> bool:
     """Whether a place is a URL, not a path."""
     return re.match(r"[a-z][a-z0-9+.-]*://", place) is not None
+
+
+def refuse_secrets(place: str) -> None:
+    """LayerlockError for a URL with a password or a query, as signed ones have: it would be written into indexes, run
+    folders and logs.
+    """
+    if is_remote(place) and ("?" in place or "@" in urlsplit(place).netloc):
+        scheme, netloc, path, *_ = urlsplit(place)
+        bare = urlunsplit((scheme, netloc.rpartition("@")[2], path, "", ""))
+        raise LayerlockError(
+            f"{bare}: URLs with a password or a query are not taken, since they would be written into indexes and run "
+            "folders; set credentials where fsspec reads them (docs/data.md)"
+        )
 
 
 def read_remote(url: str, begin: int, end: int) -> bytes:

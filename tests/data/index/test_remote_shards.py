@@ -258,6 +258,17 @@ def test_what_is_not_there_is_an_error(server: Server, monkeypatch: pytest.Monke
         build_index(server.url, 0)
 
 
+@pytest.mark.parametrize(
+    "secret", ["https://host/a.tar?sig=SECRET", "https://me:SECRET@host/shards", "s3://b/x?SECRET"]
+)
+def test_urls_with_secrets_are_refused_without_naming_them(secret: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"a.tar\n{secret}\n")
+    for data, root in ((secret, None), (str(tmp_path / "list.txt"), None), (str(tmp_path / "list.txt"), secret)):
+        with pytest.raises(LayerlockError, match="URLs with a password or a query are not taken") as told:
+            build_index(data, 0, root=root)
+        assert "SECRET" not in str(told.value)
+
+
 def test_s3(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs", reason="needs the extra `remote`")
     moto_server = pytest.importorskip("moto.server", reason="needs moto and flask")

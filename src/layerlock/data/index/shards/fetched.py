@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerlock.data.index.listing import printable
-from layerlock.data.index.shards.find import TABLE, Shards, home_in_cache
+from layerlock.data.index.shards.find import TABLE, Shards, absolute, home_in_cache
 from layerlock.data.index.shards.table import DamagedTable, Table
 from layerlock.data.remote import fetch, is_remote, read_remote, size_of_remote
 from layerlock.errors import LayerlockError
@@ -20,7 +20,8 @@ def fetched_table(data: str) -> tuple[Table, Shards] | None:
 
     None where there is none. A copy is used again while size and beginning are the same. Raises LayerlockError.
     """
-    data, url = data.rstrip("/"), f"{data.rstrip('/')}/{TABLE}"
+    data = absolute(data)
+    url = f"{data}/{TABLE}"
     if not is_remote(data) or data.endswith((".tar", ".txt")):
         return None
     try:

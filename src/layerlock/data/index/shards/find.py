@@ -14,7 +14,7 @@ from layerlock.data.decode.video import has_video_ending
 from layerlock.data.index.cache import cache_folder
 from layerlock.data.index.listing import printable
 from layerlock.data.ranges import read_text, size_of_file
-from layerlock.data.remote import is_remote, list_remote
+from layerlock.data.remote import is_remote, list_remote, refuse_secrets
 from layerlock.errors import LayerlockError
 
 TAR = ".tar"
@@ -89,7 +89,8 @@ def are_shards(data: str) -> bool:
 
 
 def absolute(data: str) -> str:
-    """The place of a data set that is no relative path."""
+    """The place of a data set that is no relative path. LayerlockError for a URL with secrets."""
+    refuse_secrets(data)
     return data.rstrip("/") if is_remote(data) else os.path.abspath(data)
 
 
@@ -115,6 +116,7 @@ def find_shards(data: str, root: str | None = None) -> Shards:
         raise LayerlockError(f"{printable(data)}: it cannot be read ({error})") from None
     named, rejected = [], []
     for name in names:
+        refuse_secrets(name)
         try:
             named.append((name, size_of_file(_joined(root, name))))
         except OSError as error:
