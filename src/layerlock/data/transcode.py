@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from layerlock.data.decode import frame_times, frames_of, probe
-from layerlock.data.decode.picture import upright
+from layerlock.data.decode.picture import scaled, upright
 from layerlock.data.decode.video import IMAGES, SENS, UnreadableVideo, VideoInfo
 
 if TYPE_CHECKING:
@@ -106,15 +106,16 @@ def _pictures(video: VideoInfo, size: tuple[int, int]) -> Iterator[VideoFrame]:
     scaler, exact = VideoReformatter(), Interpolation.BILINEAR | Interpolation.ACCURATE_RND
     for frame in frames_of(video):
         matrix = Colorspace.ITU601 if frame.format.is_rgb else None
-        picture = scaler.reformat(
+        picture = scaled(
+            video.path,
             frame,
+            scaler,
             width=width,
             height=height,
             format="yuv420p",
             dst_colorspace=matrix,
             dst_color_range="MPEG",
             interpolation=exact,
-            threads=1,
         )
         if not turns and not mirrored:
             yield picture

@@ -6,8 +6,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 from video_files import HEIGHT, number_of, numbered, shared, tag_rotation, write_audio_only, write_video
 
+from layerlock.data.decode.picture import convert
 from layerlock.data.decode.pyav import frame_times, probe, read_clips, read_whole
 from layerlock.data.decode.video import Cut, UnreadableVideo, VideoInfo
 
@@ -413,3 +415,12 @@ def test_the_docs_name_all_formats() -> None:
 
 def test_numbers_survive_drawing() -> None:
     assert [number_of(numbered(number)) for number in (0, 1, 513, 1023)] == [0, 1, 513, 1023]
+
+
+@pytest.mark.parametrize("colours", [3, 200])
+def test_a_picture_whose_colours_there_are_not_is_damage(colours: int) -> None:
+    frame = av.VideoFrame(32, 16, "yuv422p10le")
+    frame.colorspace = colours
+    with pytest.raises(UnreadableVideo, match="a picture of it cannot be converted") as told:
+        convert("odd.mkv", frame, VideoReformatter(), np.empty((16, 32, 3), np.uint8))
+    assert told.value.path == "odd.mkv"

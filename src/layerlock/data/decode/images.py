@@ -323,7 +323,7 @@ def _read(video: VideoInfo, pictures: Sequence[str], size: tuple[int, int]) -> n
     frame_khwc = np.empty((len(pictures), height, width, 3), np.uint8)
     scaler = VideoReformatter()
     for frame_hwc, picture in zip(frame_khwc, pictures, strict=True):
-        convert(_picture(video, picture), scaler, frame_hwc)
+        convert(video.path, _picture(video, picture), scaler, frame_hwc)
     return upright(frame_khwc, video.rotation, video.mirrored, axes=(1, 2))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
+
+from layerlock.data.decode.video import UnreadableVideo
 
 if TYPE_CHECKING:
     from av.buffer import Buffer
@@ -53,12 +55,24 @@ def upright(pixels: np.ndarray, turns: int, mirrored: bool, *, axes: tuple[int, 
     return np.flip(turned, axes[1]) if mirrored else turned
 
 
-def convert(frame: VideoFrame, scaler: VideoReformatter, out_hwc: np.ndarray) -> None:
-    """Writes the frame as full-range RGB, resized to `out_hwc`."""
+def scaled(path: str, frame: VideoFrame, scaler: VideoReformatter, **how: Any) -> VideoFrame:
+    """A frame of the video `path` as `VideoReformatter.reformat` makes it. Raises UnreadableVideo for one that it does
+    not take: damage can ask for colours that there are not.
+    """
+    import av
+
+    try:
+        return scaler.reformat(frame, threads=1, **how)
+    except (av.FFmpegError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise UnreadableVideo(path, f"it is damaged: a picture of it cannot be converted ({told})") from error
+
+
+def convert(path: str, frame: VideoFrame, scaler: VideoReformatter, out_hwc: np.ndarray) -> None:
+    """Writes a frame of the video `path` as full-range RGB, resized to `out_hwc`. Raises UnreadableVideo."""
     height, width, _ = out_hwc.shape
-    picture = scaler.reformat(
-        frame, width=width, height=height, format="rgb24", dst_color_range="JPEG", interpolation="BILINEAR", threads=1
-    )
+    how = {"format": "rgb24", "dst_color_range": "JPEG", "interpolation": "BILINEAR"}
+    picture = scaled(path, frame, scaler, width=width, height=height, **how)
     plane = picture.planes[0]
     row_hs = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
     out_hwc[:] = row_hs[:, : width * 3].reshape(height, width, 3)

@@ -69,7 +69,7 @@ def read_whole(video: VideoInfo, *, size: tuple[int, int], most: int) -> tuple[l
     frame_nhwc, scaler = np.empty((video.frames, height, width, 3), np.uint8), VideoReformatter()
     time_n: list[float] = []
     for time, frame in frames_of(video):
-        convert(frame, scaler, frame_nhwc[len(time_n)])
+        convert(video.path, frame, scaler, frame_nhwc[len(time_n)])
         time_n.append(time)
     return time_n, upright(frame_nhwc, video.rotation, video.mirrored, axes=(1, 2))
 
@@ -228,7 +228,7 @@ def _by_seeking(clips_nthwc: np.ndarray, video: VideoInfo, cuts: Sequence[Cut]) 
             if section is not None:
                 uses = _uses([cut.places(section.seconds, video.fps) for cut in cuts])
                 try:
-                    return _fill(clips_nthwc, uses, _promised(stream, section, uses))
+                    return _fill(video.path, clips_nthwc, uses, _promised(stream, section, uses))
                 except _Damage:
                     return None
     return None
@@ -240,7 +240,7 @@ def _from_the_start(clips_nthwc: np.ndarray, video: VideoInfo, cuts: Sequence[Cu
         if not video.seekable:
             uses = _uses([cut.places(video.time_n(), video.fps) for cut in cuts])
             try:
-                return _fill(clips_nthwc, uses, enumerate(shown_frames(container, stream)))
+                return _fill(video.path, clips_nthwc, uses, enumerate(shown_frames(container, stream)))
             except _Damage:
                 raise changed(video.path) from None
         section = section_of(container, stream, video, cuts, math.inf)
@@ -248,7 +248,7 @@ def _from_the_start(clips_nthwc: np.ndarray, video: VideoInfo, cuts: Sequence[Cu
             raise changed(video.path)
         uses = _uses([cut.places(section.seconds, video.fps) for cut in cuts])
         try:
-            return _fill(clips_nthwc, uses, _concealed(stream, section))
+            return _fill(video.path, clips_nthwc, uses, _concealed(stream, section))
         except _Damage as damage:
             raise UnreadableVideo(video.path, f"it is damaged: {damage} cannot be decoded") from None
 
@@ -286,7 +286,7 @@ def _place(place_of: dict[int, int], timed: Packet[Any] | VideoFrame) -> int:
     return -1 if timed.pts is None else place_of.get(timed.pts, -1)
 
 
-def _fill(clips_nthwc: np.ndarray, uses: Uses, frames: Iterable[tuple[int, VideoFrame]]) -> int:
+def _fill(path: str, clips_nthwc: np.ndarray, uses: Uses, frames: Iterable[tuple[int, VideoFrame]]) -> int:
     """Converts frames into the clips; returns how many were decoded. Raises _Damage where one does not come."""
     from av.video.reformatter import VideoReformatter
 
@@ -295,7 +295,7 @@ def _fill(clips_nthwc: np.ndarray, uses: Uses, frames: Iterable[tuple[int, Video
         if place in waiting:
             waiting.remove(place)
             first, *others = uses[place]
-            convert(frame, scaler, clips_nthwc[first])
+            convert(path, frame, scaler, clips_nthwc[first])
             for other in others:
                 clips_nthwc[other] = clips_nthwc[first]
         if not waiting:

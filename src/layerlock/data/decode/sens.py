@@ -103,7 +103,7 @@ def _colour(video: VideoInfo, places: Sequence[int], size: tuple[int, int]) -> n
             picture = decode_picture(video.path, f"of frame {place}", _take(video.path, file, begin, length))
             if (picture.height, picture.width) != scan.colour:
                 raise UnreadableVideo(video.path, f"frame {place} is {picture.width}x{picture.height}")
-            convert(picture, scaler, frame_hwc)
+            convert(video.path, picture, scaler, frame_hwc)
     return frame_khwc
 
 
