@@ -128,7 +128,7 @@ def show_convergence(found: Mapping[str, Any], out: Path) -> None:
     """Prints the deviations of all cells, what ranks them, and where the figures are."""
     console = Console(highlight=False, soft_wrap=True, width=WIDEST)
     layers = list(dict.fromkeys(cell["layer"] for cell in found["cells"]))
-    drawn = Table("deviation, %", *(f"{layer} blocks" for layer in layers), box=None, pad_edge=False)
+    drawn = Table("deviation, %", *(f"{layer} block{'s' * (layer != 1)}" for layer in layers), box=None, pad_edge=False)
     for step in dict.fromkeys(cell["step"] for cell in found["cells"]):
         cells = {cell["layer"]: cell["deviation"] for cell in found["cells"] if cell["step"] == step}
         drawn.add_row(f"step {step:,}", *(f"{cells[layer]:+.3f}" for layer in layers))

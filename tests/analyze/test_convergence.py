@@ -26,7 +26,7 @@ from layerlock.config import Config, OptimConfig
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.learn.plans import JointEmbedding, Progressive
 from layerlock.report.convergence import best_signal, sentences, write_convergence
-from layerlock.train import checkpoint
+from layerlock.train import checkpoint, finished
 from layerlock.train.folder import RunFolder
 from layerlock.train.loop import Run, train
 
@@ -49,7 +49,8 @@ def four_blocks(out: Path, **changes: Any) -> Config:
 @pytest.fixture
 def few(noise: Noise, threads: None, monkeypatch: pytest.MonkeyPatch) -> Noise:
     """Runs and the probe take their clips from noise."""
-    monkeypatch.setattr(moments, "open_source", lambda *args, **kwargs: noise)
+    for module in (moments, finished):
+        monkeypatch.setattr(module, "open_source", lambda *args, **kwargs: noise)
     return noise
 
 
@@ -131,6 +132,8 @@ def check_files(out: Path, found: Mapping[str, Any]) -> None:
     page = (out / "report.html").read_text()
     assert "weight norm change over the rate" in page
     assert "Baselines of 3 seeds differ from their mean by" in page
+    above = sum(cell["layer"] > 0 and cell["within"] for cell in found["cells"])
+    assert f"{above} of 4 cells that freeze something are not above that." in page, "controls do not count"
 
 
 def test_a_stopped_analysis_goes_on(tmp_path: Path, few: Noise, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,11 +179,12 @@ def test_a_baseline_that_does_not_learn_ends_it(tmp_path: Path, few: Noise) -> N
         ({"layers": (-1,)}, "layers: -1 of 3"),
         ({"layers": (1, 1)}, "layers: one is named twice"),
         ({"times": ()}, "times: empty"),
-        ({"times": (1.5,)}, "times: 1.5 is step 60 of 40"),
-        ({"times": (1.0,)}, "times: 1.0 is step 40 of 40"),
-        ({"times": (0.0,)}, "times: 0.0 is step 0 of 40"),
-        ({"times": (0.9,)}, "times: 0.9 is step 36; losses after step 32 are the final loss"),
-        ({"times": (0.25, 0.26)}, "times: two are the same log line"),
+        ({"times": (1.5,)}, "times: 1.5 must be above 0 and below 1, a fraction of the run"),
+        ({"times": (1.0,)}, "times: 1.0 must be"),
+        ({"times": (0.0,)}, "times: 0.0 must be"),
+        ({"times": (0.02,)}, "times: 0.02 is before the first log line; there is a log line every 2 steps (run.log_"),
+        ({"times": (0.9,)}, "times: 0.9 is step 36 of 40; losses after step 32 are the final loss"),
+        ({"times": (0.25, 0.26)}, "times: two are the same log line; there is a log line every 2 steps"),
         ({"seeds": ()}, "seeds: empty"),
         ({"branched": 4}, "branched: 4 of 3 seeds"),
         ({"final": 0.6}, "final: 0.6 must be above 0"),
@@ -199,6 +203,24 @@ def test_all_that_is_wrong_with_cells_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         api.run_convergence(four_blocks(tmp_path), replace(CELLS, layers=(9,), times=(0.99,), branched=7), quiet=True)
     assert [problem.partition(":")[0] for problem in raised.value.problems] == ["layers", "branched", "times"]
+
+
+def test_a_run_folder_is_not_written_over(tmp_path: Path) -> None:
+    RunFolder(tmp_path).begin(four_blocks(tmp_path), resume=False, overwrite=False)
+    with pytest.raises(ConfigError, match=f"out: {tmp_path} is a run folder, whose report would be replaced"):
+        api.run_convergence(four_blocks(tmp_path), CELLS, quiet=True)
+
+
+@pytest.mark.parametrize("name", ["device", "precision", "threads"])
+def test_runs_that_were_carried_out_in_another_way_are_refused(tmp_path: Path, few: Noise, name: str) -> None:
+    cells = Cells(layers=(1,), times=(0.5,), seeds=(0,), final=0.2, probe_clips=16)
+    settings = four_blocks(tmp_path, optim=OptimConfig(lr=1e-12, warmup=0.1))
+    with pytest.raises(LayerlockError, match="did not fall"):
+        api.run_convergence(settings, cells, quiet=True)
+    facts = tmp_path / "seed-0" / "baseline" / "checkpoints" / "step-00000040" / "state.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {name: "other"}))
+    with pytest.raises(ConfigError, match=rf"run\.{name}: .*seed-0/baseline was trained with 'other', now"):
+        api.run_convergence(settings, cells, quiet=True)
 
 
 def test_plans_that_do_not_predict_patches_and_unknown_fields_are_refused(tmp_path: Path) -> None:
@@ -289,7 +311,7 @@ def test_signals_are_what_their_docstrings_say(tmp_path: Path, few: Noise) -> No
     assert SIGNALS["unexplained share"][0](replace(at, target_bsp=linear), 1) < 0.01
     noise = torch.randn(12, 36, 3, generator=torch.Generator().manual_seed(1))
     assert SIGNALS["unexplained share"][0](replace(at, target_bsp=noise), 1) > 0.9
-    with pytest.raises(ValueError, match="too near to the beginning"):
+    with pytest.raises(ValueError, match="no checkpoint shortly before"):
         SIGNALS["drift"][0](replace(at, before=None), 1)
     with pytest.raises(ValueError, match="only AdamW"):
         SIGNALS["gradient size"][0](replace(at, now=replace_moment(now)), 1)

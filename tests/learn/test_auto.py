@@ -83,7 +83,10 @@ def test_a_norm_that_falls_does_not_grow_and_one_that_never_grew_is_waited_for()
     assert switches(AUTO, log_lines(only_falls)) == []
     plan = AUTO.build(STEPS, ENCODER, DEPTH)
     observe(plan, log_lines(only_falls))
-    assert "had not grown yet at the last line" in conclusion(plan)
+    assert "the patch projection and block 1 has never grown; what is waited for" in conclusion(plan)
+    plan = AUTO.build(STEPS, ENCODER, DEPTH)
+    observe(plan, log_lines(lambda step: [20 - step / 40, *[math.exp(step / 1e3)] * DEPTH]))
+    assert "grew at 100% of its fastest at the last line, and that of one of these has never grown" in conclusion(plan)
 
 
 def observe(plan: AutoPlan, lines: list[dict[str, Any]]) -> None:
@@ -94,7 +97,7 @@ def observe(plan: AutoPlan, lines: list[dict[str, Any]]) -> None:
 def test_that_nothing_froze_is_said_and_that_something_did_is_not() -> None:
     never = log_lines(lambda step: [math.exp(step / 1e3)] * (DEPTH + 1))
     plan = AUTO.build(STEPS, ENCODER, DEPTH)
-    assert "block 1 was not known: it takes 5 log lines at the last line" in conclusion(plan)
+    assert conclusion(plan) == "no block froze: growth of weight norms is known from 5 log lines on"
     observe(plan, never)
     assert conclusion(plan) == (
         "no block froze: over the learning rate the weight norm of the patch projection and block 1 grew at 100% of "

@@ -121,6 +121,19 @@ def test_a_run_killed_between_decisions_and_resumed_is_the_undisturbed_one(
 
 
 @pytest.mark.usefixtures("noise")
+def test_what_goes_wrong_with_a_conclusion_does_not_cost_the_encoder(tmp_path: Path) -> None:
+    class Odd(Falling):
+        def conclusion(self) -> str:
+            raise KeyError("count")
+
+    train(settings(tmp_path), Odd(), quiet=True)
+    assert (tmp_path / "encoder").exists()
+    events = (tmp_path / "events.log").read_text()
+    assert "step 12 warning: the plan's conclusion is missing: KeyError: 'count'" in events
+    assert "step 12 end:" in events
+
+
+@pytest.mark.usefixtures("noise")
 def test_the_plan_that_was_given_remembers_nothing_and_can_be_given_again(tmp_path: Path) -> None:
     plan = Falling()
     for name in ("a", "b"):

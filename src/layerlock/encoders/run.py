@@ -44,6 +44,11 @@ def checkpoints_of(folder: Path) -> dict[int, Path]:
     return dict(sorted(whole.items()))
 
 
+def facts_of(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint knows beside tensors. Raises LayerlockError where it cannot be read."""
+    return _table(checkpoint / FACTS)
+
+
 def open_checkpoint(run: Path, step: int) -> Encoder:
     """The backbone of a run after `step` steps, in float32 on the CPU, with the clips of its training.
 
@@ -59,7 +64,7 @@ def open_checkpoint(run: Path, step: int) -> Encoder:
         raise LayerlockError(f"{run / 'config.json'}: not the config of a run")
     shape = {field.name: config["clip"].get(field.name) for field in fields(ClipShape)}
     encoder = Encoder.from_settings({"model": config.get("model"), "clip": shape}, run / "config.json")
-    _check_facts(found[step] / FACTS, step, run / "plan.json")
+    _check_facts(found[step], step, run / "plan.json")
     weights = _backbone(found[step] / TENSORS)
     check_weights(found[step] / TENSORS, weights, encoder.vit.state_dict())
     encoder.vit.load_state_dict(weights)
@@ -76,9 +81,9 @@ def _backbone(path: Path) -> dict[str, Tensor]:
         raise LayerlockError(f"{path}: not a readable safetensors file ({error})") from None
 
 
-def _check_facts(path: Path, step: int, plan: Path) -> None:
+def _check_facts(checkpoint: Path, step: int, plan: Path) -> None:
     """LayerlockError for a checkpoint of another step than its folder says, or of a run with other stages."""
-    facts = _table(path)
+    path, facts = checkpoint / FACTS, facts_of(checkpoint)
     if facts.get("step") != step:
         raise LayerlockError(f"{path}: a checkpoint of step {facts.get('step')!r}, in the folder of step {step}")
     if plan.exists() and _stages(facts.get("plan")) != _stages(_table(plan)):

@@ -147,7 +147,7 @@ def _plateaus(history: History) -> Iterator[Chart]:
     plan = history.config.build_plan() if history.planned else None
     if not isinstance(plan, AutoPlan):
         return
-    frozen_at = {line["step"]: line["frozen"] for line in history.lines}
+    frozen_at = {line["step"]: line.get("frozen", 0) for line in history.lines}
     for line in history.lines:
         if line["step"] < history.config.steps:
             plan.observe(line["step"], line)
@@ -159,7 +159,8 @@ def _plateaus(history: History) -> Iterator[Chart]:
         return Curve(steps=[step for step, _ in live], values=[share for _, share in live], name=name, shade=shade)
 
     told = (
-        f"Over the learning rate, from one line to the {plan.settings.lines}th after it; a plateau is {threshold:.0%}."
+        f"Over the learning rate; growth is measured over {plan.settings.lines} log line"
+        f"{'s' * (plan.settings.lines > 1)}, and {threshold:.0%} or less is a plateau."
     )
     conclusion = plan.conclusion()
     yield Chart(

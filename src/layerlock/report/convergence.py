@@ -46,19 +46,21 @@ def sentences(found: Found) -> list[str]:
     seeds, branched = len(found["seeds"]), len(found["branched"])
     said = [
         f"Baselines of {found['recipe']} on {found['data']}, {found['steps']:,} steps of {found['batch']:,} clips, "
-        f"{seeds} seed{'s' * (seeds > 1)}; of {branched} of them branches freeze the first blocks of "
-        f"{found['encoder_blocks']} at one step and train to the end with the same target.",
+        f"{seeds} seed{'s' * (seeds > 1)}. From the baselines of {branched} of these, branches freeze the first of "
+        f"{found['encoder_blocks']} encoder blocks at one step and train to the end with the same target.",
         f"The final loss is the mean over the last {found['final_steps']:,} steps; a deviation is from the baseline of "
         "the same seed, with the same past, clips and masks.",
     ]
     if (band := found["band"]) is None:
         said.append(f"There is no noise band: {seeds} seed{'s are' if seeds > 1 else ' is'} too few, 3 are needed.")
     else:
-        inside = sum(cell["within"] for cell in found["cells"])
+        frozen = [cell for cell in found["cells"] if cell["layer"]]
+        inside = sum(cell["within"] for cell in frozen)
+        noise = "is their range over seeds" if branched > 1 else "is unknown with branches of one seed"
         said.append(
             f"Baselines of {band['seeds']} seeds differ from their mean by {band['low']:+.2f} to "
-            f"{band['high']:+.2f} %: {inside} of {len(found['cells'])} cells are not above that. Deviations are within "
-            "a seed and vary less; their own noise is their range over seeds."
+            f"{band['high']:+.2f} %: {inside} of {len(frozen)} cells that freeze something are not above that. Both "
+            f"runs of a deviation are of one seed, so that this band is not its noise, which {noise}."
         )
     if found["pairs"]:
         said.append(
@@ -69,8 +71,9 @@ def sentences(found: Found) -> list[str]:
         control = max((one["spearman"] for one in _of(found, "control")), default=None)
         beside = "" if control is None else f"; the better control has {control:+.2f}"
         said.append(
-            f"The signal that ranks the cells best at the step itself is {best['name']} (Spearman "
-            f"{best['spearman']:+.2f}{beside})."
+            f"Of {len(_of(found, 'at once'))} signals that are known at the step itself, {best['name']} ranks the "
+            f"cells best (Spearman {best['spearman']:+.2f} over {_ranked(best)} cells{beside}). The best of several is "
+            "partly so by chance, the more with few cells."
         )
     return said
 
@@ -78,6 +81,10 @@ def sentences(found: Found) -> list[str]:
 def best_signal(found: Found) -> Mapping[str, Any] | None:
     """Of the signals that are known at the step itself the one with the highest rank correlation."""
     return max(_of(found, "at once"), key=lambda one: float(one["spearman"]), default=None)
+
+
+def _ranked(signal: Mapping[str, Any]) -> int:
+    return sum(value is not None for value in signal["values"])
 
 
 def _of(found: Found, known: str) -> list[Mapping[str, Any]]:
@@ -114,7 +121,7 @@ def _figure(found: Found) -> str:
                 capsize=2.5,
                 linewidth=1.2,
                 color=colours(_shade(found, layer)),
-                label=f"{layer} blocks",
+                label=f"{layer} block{'s' * (layer != 1)}",
             )
         ends = [0.0, *(cell[end] for cell in found["cells"] for end in ("low", "high"))]
         room = 0.1 * (max(ends) - min(ends)) or 1.0

@@ -26,6 +26,7 @@ from layerlock.recipes import recipe
 from layerlock.report.analysis import write_analysis
 from layerlock.settings import type_problems
 from layerlock.studies import blockwise
+from layerlock.train.finished import is_finished
 from layerlock.train.folder import RunFolder
 
 RANDOM = "random weights"
@@ -140,12 +141,12 @@ def run_study(config: StudyConfig, *, quiet: bool = False) -> dict[str, Any]:
 
 
 def _train(config: Config, quiet: bool) -> int | None:
-    """Trains what is not done; the signal that stopped it. ConfigError where a run of other settings is there."""
+    """Trains what is not done; the signal that stopped it. ConfigError where a run of other settings is there,
+    LayerlockError where it is of other videos.
+    """
+    if is_finished(config):
+        return None
     folder = RunFolder(config.out)
-    if folder.exists:
-        folder.check(config, resume=True, overwrite=False)
-        if folder.is_done(config.steps):
-            return None
     _settings(folder.path.parent).unlink(missing_ok=True)  # what is compared there is of another encoder
     return api.pretrain(config, resume=folder.exists, quiet=quiet).signal
 

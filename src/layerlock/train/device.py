@@ -44,6 +44,11 @@ def set_threads(threads: int | None, device: torch.device) -> None:
         torch.set_num_threads(threads)
 
 
+def threads_of(device: torch.device) -> int:
+    """How many threads share a batch on a CPU, after `set_threads`; 0 elsewhere."""
+    return torch.get_num_threads() if device.type == "cpu" else 0
+
+
 def pick_precision(run: RunConfig, device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it (CUDA from Ampere on; AMX or AVX512-BF16), float32 elsewhere."""
     if run.precision != "auto":

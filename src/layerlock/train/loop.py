@@ -48,6 +48,7 @@ from layerlock.train.device import (
     pick_precision,
     resolved,
     set_threads,
+    threads_of,
 )
 from layerlock.train.folder import RunFolder
 from layerlock.train.identity import Identity, refuse_different
@@ -182,7 +183,7 @@ class Run:
             plan=plan_facts(plan, config.steps, config.run.log_every),
             networks=fingerprints({name for stage in stages for name in stage.networks}, config.clip.frames),
             **resolved(device, pick_precision(config.run, device)),
-            threads=torch.get_num_threads() if device.type == "cpu" else 0,
+            threads=threads_of(device),
             processes=together.size(),
         )
         self.labels = None if observes(plan) else {stage.label(tap) for stage in stages for tap in stage.taps}
@@ -277,8 +278,9 @@ class Run:
         if not received:
             self.look()
             self.preview()
-            if text := conclusion(self.plan):
-                self.warn(text)
+            with self.sparing("the plan's conclusion is missing"):
+                if text := conclusion(self.plan):
+                    self.warn(text)
         self.export()
         self.tell("stop" if received else "end", f"after step {self.step} of {config.steps}")
         together.meet()

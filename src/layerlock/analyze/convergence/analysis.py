@@ -19,6 +19,7 @@ from layerlock.learn.plans import Progressive
 from layerlock.learn.targets import PatchTarget
 from layerlock.progress import Progress
 from layerlock.train.device import pick_device, set_threads
+from layerlock.train.folder import RunFolder
 
 Value = tuple[float, str]
 """of a signal in a cell; nan, and why there is none"""
@@ -63,7 +64,10 @@ def analyze_convergence(config: Config, cells: Cells, *, quiet: bool = False) ->
 
 def check(config: Config, cells: Cells) -> None:
     """Raises ConfigError with all that is wrong, before anything is trained."""
-    if problems := cells.problems(config):
+    problems = cells.problems(config)
+    if RunFolder(config.out).exists:
+        problems.append(f"out: {config.out} is a run folder, whose report would be replaced; name another")
+    if problems:
         raise ConfigError(problems)
     base = baseline(config, cells, cells.seeds[0])
     base.check()

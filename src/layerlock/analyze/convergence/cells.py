@@ -62,13 +62,19 @@ class Cells:
 
     def _time_problems(self, config: Config) -> Iterator[str]:
         steps, last = self.steps(config), config.steps - self.final_steps(config)
+        lines = f"there is a log line every {config.run.log_every:,} steps (run.log_every)"
         for time, step in steps.items():
-            if not 0 < time < 1 or step < 1:
-                yield f"times: {time} is step {step:,} of {config.steps:,}; branches freeze between log lines 1 and end"
+            if not 0 < time < 1:
+                yield f"times: {time} must be above 0 and below 1, a fraction of the run"
+            elif step < 1:
+                yield f"times: {time} is before the first log line; {lines}"
             elif step > last:
-                yield f"times: {time} is step {step:,}; losses after step {last:,} are the final loss that is compared"
+                yield (
+                    f"times: {time} is step {step:,} of {config.steps:,}; losses after step {max(last, 0):,} are the "
+                    f"final loss that is compared; {lines}"
+                )
         if len(set(steps.values())) < len(steps):
-            yield f"times: two are the same log line; there is one every {config.run.log_every} steps"
+            yield f"times: two are the same log line; {lines}"
 
     def steps(self, config: Config) -> dict[float, int]:
         """The step of each time: that of a log line, since no line is of two stages."""

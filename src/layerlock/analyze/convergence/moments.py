@@ -19,6 +19,7 @@ from layerlock.encoders.run import checkpoints_of, open_checkpoint
 from layerlock.learn.targets import PatchTarget
 from layerlock.model.patches import patchify
 from layerlock.train import checkpoint
+from layerlock.train.folder import RunFolder
 
 EPSILON = 1e-8
 """torch's, of AdamW"""
@@ -65,10 +66,11 @@ class Moment:
 
 def open_probe(config: Config, clips: int) -> Probe:
     """The clips that come after those of a run of `config`, as frozen encoders see them: cropped, colours unchanged."""
-    source = open_source(config.data, config.clip, config.seed, root=config.data_root, workers=config.run.workers)
+    saved, workers = RunFolder(config.out).index, config.run.workers
+    source = open_source(config.data, config.clip, config.seed, root=config.data_root, workers=workers, saved=saved)
     together = config.clip.per_decode
     after = -(-config.steps * config.batch // (clips * together))
-    stream = batches(source, batch=clips * together, start=after, stop=after + 1, workers=min(config.run.workers, 1))
+    stream = batches(source, batch=clips * together, start=after, stop=after + 1, workers=min(workers, 1))
     with closing(stream) as loader:
         video_btchw = crop_and_flip(next(loader).slice(0, clips * together, together))
     order_n = torch.randperm(config.tokens, generator=draws.generator(0, "analyze/convergence"))

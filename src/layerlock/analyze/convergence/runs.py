@@ -9,9 +9,12 @@ from typing import Any
 
 from layerlock.analyze.convergence.cells import Cells, baseline, branch_of
 from layerlock.config import Config, load_config
-from layerlock.encoders.run import checkpoints_of
+from layerlock.encoders.run import checkpoints_of, facts_of
 from layerlock.errors import ConfigError, LayerlockError
+from layerlock.train import checkpoint
 from layerlock.train.branch import branch
+from layerlock.train.device import pick_device, pick_precision, resolved, set_threads, threads_of
+from layerlock.train.finished import is_finished
 from layerlock.train.folder import RunFolder
 from layerlock.train.loop import train
 
@@ -68,13 +71,13 @@ def _trained(config: Config, root: RunFolder | None, step: int, quiet: bool) -> 
     is not after `step`; without any it begins anew, and comes to the same.
     """
     folder = RunFolder(config.out)
+    finished = is_finished(config)
     if folder.exists:
-        folder.check(config, resume=True, overwrite=False)
         _refuse_other_rounding(folder, config)
     elif root is not None and (there := [each for each in checkpoints_of(root.checkpoints) if each <= step]):
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)
         branch(root, there[-1], config)
-    if not folder.is_done(config.steps):
+    if not finished:
         signal = train(config, resume=folder.exists, quiet=quiet).signal
         if signal is not None:
             raise Stopped(signal)
@@ -82,14 +85,19 @@ def _trained(config: Config, root: RunFolder | None, step: int, quiet: bool) -> 
 
 
 def _refuse_other_rounding(folder: RunFolder, config: Config) -> None:
-    """Raises ConfigError where a run is carried out otherwise than the others are to be, so that they would differ in
-    more than what is frozen.
+    """Raises ConfigError where a run was carried out in another way than the others would be now, whatever `auto` is,
+    so that they would differ in more than what is frozen.
     """
-    old, new = load_config(folder.config).run, config.run
+    device = pick_device(config.run.device)
+    set_threads(config.run.threads, device)
+    now = resolved(device, pick_precision(config.run, device)) | {"threads": threads_of(device)}
+    last = checkpoint.latest(folder.checkpoints)
+    before = now if last is None else {name: facts_of(last).get(name) for name in now}
+    before = before | {"log_every": load_config(folder.config).run.log_every}
     changed = [
-        f"run.{name}: {folder.path} was trained with {getattr(old, name)!r}, now {getattr(new, name)!r}"
-        for name in ("device", "precision", "threads", "log_every")
-        if getattr(old, name) != getattr(new, name)
+        f"run.{name}: {folder.path} was trained with {before[name]!r}, now {value!r}"
+        for name, value in (now | {"log_every": config.run.log_every}).items()
+        if before[name] != value
     ]
     if changed:
         raise ConfigError([*changed, "the runs of an analysis differ in what is frozen alone; name another --out"])

@@ -38,7 +38,7 @@ class At:
     def earlier(self) -> Moment:
         """The moment a little before. ValueError where there is none."""
         if self.before is None:
-            raise ValueError("the step is too near to the beginning of the run")
+            raise ValueError("the baseline has no checkpoint shortly before the step")
         return self.before
 
     def rate(self) -> float:

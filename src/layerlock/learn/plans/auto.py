@@ -120,12 +120,14 @@ class AutoPlan(Waiting):
         if self.number or len(self.stages) == 1:
             return ""
         settings, shares = self.settings, self.shares()
-        known = [share for share in shares if not math.isnan(share)]
-        grew = f"grew at {max(known):.0%} of its fastest" if known else "had not grown yet"
         if not shares:
-            grew = f"was not known: it takes {settings.lines + 1} log lines"
+            return f"no block froze: growth of weight norms is known from {settings.lines + 1} log lines on"
+        known = [share for share in shares if not math.isnan(share)]
+        grew = f"grew at {max(known):.0%} of its fastest at the last line" if known else "has never grown"
+        if 0 < len(known) < len(shares):
+            grew += ", and that of one of these has never grown"
         return (
-            f"no block froze: over the learning rate the weight norm of {self.next_blocks()} {grew} at the last line; "
-            f"what is waited for is {settings.threshold:.0%} or less, {settings.patience} log lines in a row, not "
-            f"before {settings.earliest:.0%} of the run"
+            f"no block froze: over the learning rate the weight norm of {self.next_blocks()} {grew}; what is waited "
+            f"for is {settings.threshold:.0%} or less, {settings.patience} log lines in a row, not before "
+            f"{settings.earliest:.0%} of the run"
         )
