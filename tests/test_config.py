@@ -96,6 +96,8 @@ def test_what_is_too_large_for_any_machine_is_said_at_once(changes: dict[str, An
         ({"optim": OptimConfig(warmup=5.0)}, "optim.warmup"),
         ({"optim": OptimConfig(warmup=0.3, cycles=4)}, "optim.warmup: 0.3 of the run does not fit in one of 4 cycles"),
         ({"optim": OptimConfig(cycles=0)}, "optim.cycles: 0 is not positive"),
+        ({"run": RunConfig(keep_at=(0,))}, "run.keep_at: 0 is not positive"),
+        ({"run": RunConfig(keep_at=(8, 9)), "steps": 8}, "run.keep_at: 9 is after the last of 8 steps"),
         ({"optim": OptimConfig(cycles=9), "steps": 8}, "optim.cycles: 9 do not fit in 8 steps"),
         ({"optim": OptimConfig(weight_decay=math.nan)}, "optim.weight_decay: nan is not finite"),
         ({"optim": OptimConfig(betas=(0.9, math.inf))}, r"optim.betas: \(0.9, inf\) is not finite"),

@@ -363,6 +363,9 @@ class Config:
             *self.optim.problems(),
             *self.run.problems(),
         ]
+        if self.steps > 0:
+            kept = (step for step in self.run.keep_at if step > self.steps)
+            found += [f"run.keep_at: {step:,} is after the last of {self.steps:,} steps" for step in kept]
         if self.clip.per_decode > 0 and self.batch % self.clip.per_decode:
             found.append(f"clip.per_decode: {self.clip.per_decode} does not divide a batch of {self.batch}")
         if 1 <= self.steps < self.optim.cycles:

@@ -80,6 +80,9 @@ def test_what_cannot_branch_off_is_refused_and_leaves_nothing(tmp_path: Path) ->
         branch(base, 6, replace(made, batch=2))
     with pytest.raises(ConfigError, match="plan: its stages before step 6 are not those of"):
         branch(base, 6, replace(made, plan=Progressive(freezes=((0.25, 1),))))
+    between = replace(made, plan=FREEZE, run=replace(made.run, log_every=4))
+    with pytest.raises(ConfigError, match=r"plan: it switches at step 6, between log lines \(run\.log_every: 4\)"):
+        branch(base, 6, between)
     with pytest.raises(ConfigError, match="decides by what it observes has no branches"):
         branch(base, 6, replace(made, plan=Plateau()))
     with pytest.raises(LayerlockError, match="a run is there already"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layerlock.config import Config
-from layerlock.encoders.run import FACTS, TENSORS, checkpoints_of
+from layerlock.encoders.run import FACTS, TENSORS, checkpoints_of, facts_of
 from layerlock.errors import ConfigError, LayerlockError
 from layerlock.files import sync
 from layerlock.learn.observed import observes
@@ -23,8 +23,9 @@ def branch(before: RunFolder, step: int, config: Config) -> None:
     goes on from there by the config's plan, so that the whole is what that plan would have trained alone.
 
     The folder is there whole or not at all; weights are linked, not copied, where the disk can. Raises ConfigError
-    where settings other than the plan differ, or the plans do before `step`; LayerlockError where there is no such
-    checkpoint, something is at `config.out`, or it cannot be written.
+    where settings other than the plan differ, or the plans do before `step`, and where the plan switches at `step`
+    between two log lines, which the run before mixes; LayerlockError where there is no such checkpoint, something is
+    at `config.out`, or it cannot be written.
     """
     plan = config.check()
     before.refuse_another(config, free=(*FREE, "plan"))
@@ -34,11 +35,14 @@ def branch(before: RunFolder, step: int, config: Config) -> None:
         raise LayerlockError(f"{before.path}: no checkpoint of step {step} to branch off from")
     own = plan_facts(plan, config.steps, config.run.log_every)
     try:
-        facts = json.loads((place / FACTS).read_text())
+        facts = facts_of(place)
         if observes(plan) or any(switch["reason"] for switch in facts["log"]):
             raise ConfigError(["plan: a plan that decides by what it observes has no branches"])
         if _until(step, facts["plan"]) != _until(step, own):
             raise ConfigError([f"plan: its stages before step {step} are not those of {before.path}"])
+        if str(step) in own["stages"] and step % config.run.log_every:
+            every = config.run.log_every
+            raise ConfigError([f"plan: it switches at step {step}, between log lines (run.log_every: {every})"])
         _write(before, place, config, facts | {"plan": own})
     except (OSError, ValueError, KeyError) as error:
         raise LayerlockError(f"{config.out}: no branch of {place} ({error})") from None
