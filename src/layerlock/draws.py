@@ -14,7 +14,7 @@ from torch import Tensor
 
 from layerlock import first_calls  # noqa: F401  same numbers on several threads
 
-_GOLDEN = 0x9E3779B97F4A7C15
+GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
@@ -38,7 +38,8 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def mixed(x: int) -> int:
-    """The finalizer of SplitMix64 on a plain integer of 64 bits."""
+    """The finalizer of SplitMix64 on a plain integer modulo 2**64."""
+    x &= _MASK
     x = ((x ^ (x >> 30)) * _MIX_1) & _MASK
     x = ((x ^ (x >> 27)) * _MIX_2) & _MASK
     return x ^ (x >> 31)
@@ -53,8 +54,8 @@ def key(seed: int, purpose: str) -> int:
 
 def bits(seed: int, purpose: str, index_b: Tensor, count: int) -> Tensor:
     """Non-negative 63-bit integers `[B, count]` (int64), a row for each global sample index in `index_b` `[B]`."""
-    row_b = _mix(index_b.to(torch.int64) * _signed(_GOLDEN) + key(seed, purpose))
-    column_n = torch.arange(1, count + 1, device=index_b.device, dtype=torch.int64) * _signed(_GOLDEN)
+    row_b = _mix(index_b.to(torch.int64) * _signed(GOLDEN) + key(seed, purpose))
+    column_n = torch.arange(1, count + 1, device=index_b.device, dtype=torch.int64) * _signed(GOLDEN)
     return _mix(_mix(row_b[:, None] + column_n[None, :])) & ((1 << 63) - 1)
 
 
@@ -65,8 +66,8 @@ def uniform(seed: int, purpose: str, index_b: Tensor, count: int) -> Tensor:
 
 def uniform_of_one(seed: int, purpose: str, index: int, count: int) -> list[float]:
     """The numbers of `uniform` for one index, without tensors: several times as fast for a few numbers."""
-    row = mixed((index * _GOLDEN + key(seed, purpose)) & _MASK)
-    numbers = (mixed(mixed((row + column * _GOLDEN) & _MASK)) for column in range(1, count + 1))
+    row = mixed(index * GOLDEN + key(seed, purpose))
+    numbers = (mixed(mixed(row + column * GOLDEN)) for column in range(1, count + 1))
     return [((number & (_MASK >> 1)) >> 10) * 2.0**-53 for number in numbers]
 
 

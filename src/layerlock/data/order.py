@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from layerlock import draws
 
 _ROUNDS = 4
-_GOLDEN = 0x9E3779B97F4A7C15
-_MASK_64 = (1 << 64) - 1
 
 
 def permuted(position: int, count: int, key: int) -> int:
@@ -47,4 +45,4 @@ def _feistel(value: int, half: int, key: int) -> int:
 
 
 def _hash(x: int) -> int:
-    return draws.mixed((x + _GOLDEN) & _MASK_64)
+    return draws.mixed(x + draws.GOLDEN)
