@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,19 @@ def test_the_final_loss_counts_each_line_as_often_as_it_has_updates() -> None:
     assert runs.mean_loss(logged, 3, 10) == pytest.approx(4.0), "a line of other steps too does not count"
     with pytest.raises(LayerlockError, match="no log line is of the steps 9 to 10"):
         runs.mean_loss(logged, 9, 10)
+
+
+@pytest.mark.parametrize(("steps", "every", "expected"), [(40, 2, 8), (41, 2, 9), (45, 10, 15), (40, 30, 40)])
+def test_the_final_steps_are_whole_log_lines(tmp_path: Path, steps: int, every: int, expected: int) -> None:
+    made = four_blocks(tmp_path, steps=steps, run=run_config(log_every=every))
+    window = CELLS.final_steps(made)
+    assert window == expected
+    ends = [*range(every, steps, every), steps]
+    logged = [{"step": end, "loss": sum(range(begin, end)) / (end - begin)} for begin, end in pairwise([0, *ends])]
+    of_each = range(steps - window, steps)
+    assert runs.mean_loss(logged, steps - window, steps) == pytest.approx(sum(of_each) / window), (
+        "its updates, no other"
+    )
 
 
 def test_without_three_seeds_there_is_no_band_and_ranks_need_cells_that_differ() -> None:

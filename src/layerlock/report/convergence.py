@@ -46,7 +46,7 @@ def sentences(found: Found) -> list[str]:
     seeds, branched = len(found["seeds"]), len(found["branched"])
     said = [
         f"Baselines of {found['recipe']} on {found['data']}, {found['steps']:,} steps of {found['batch']:,} clips, "
-        f"{seeds} seed{'s' * (seeds > 1)}. From the baselines of {branched} of these, branches freeze the first of "
+        f"{seeds} seed{'s' * (seeds > 1)}. Branches of {branched} of these freeze the first L of "
         f"{found['encoder_blocks']} encoder blocks at one step and train to the end with the same target.",
         f"The final loss is the mean over the last {found['final_steps']:,} steps; a deviation is from the baseline of "
         "the same seed, with the same past, clips and masks.",

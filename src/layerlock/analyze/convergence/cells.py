@@ -82,9 +82,10 @@ class Cells:
         return {time: round(time * config.steps / every) * every for time in self.times}
 
     def final_steps(self, config: Config) -> int:
-        """How many steps at the end have the final loss as their mean, whole log lines."""
+        """How many steps at the end have the final loss as their mean: whole log lines, a shorter last one too."""
         every = config.run.log_every
-        return max(1, round(self.final * config.steps / every)) * every
+        wanted = max(1, round(self.final * config.steps / every)) * every
+        return config.steps - (config.steps - wanted) // every * every
 
     def before(self, config: Config, step: int) -> int:
         """The step at which the changes that end in `step` begin; 0 or less where there is none."""

@@ -60,7 +60,7 @@ def train_all(config: Config, cells: Cells, quiet: bool) -> tuple[Losses, dict[i
     for seed in cells.branched_seeds():
         for step in steps:
             for layer in cells.layers:
-                say(f"seed {seed}, {layer} blocks frozen at step {step:,}")
+                say(f"seed {seed}, {layer} block{'s' * (layer != 1)} frozen at step {step:,}")
                 lines = _trained(branch_of(bases[seed], layer, step), RunFolder(bases[seed].out), step, quiet)
                 losses[seed, layer, step] = mean_loss(lines, config.steps - window, config.steps)
     return losses, first
@@ -95,12 +95,13 @@ def _refuse_other_rounding(folder: RunFolder, config: Config) -> None:
     before = now if last is None else {name: facts_of(last).get(name) for name in now}
     before = before | {"log_every": load_config(folder.config).run.log_every}
     changed = [
-        f"run.{name}: {folder.path} was trained with {before[name]!r}, now {value!r}"
+        f"run.{name}: {folder.path} was trained with {before[name]!r}, now {value!r}; runs that are compared differ "
+        "in what is frozen alone: set it as it was, or name another --out"
         for name, value in (now | {"log_every": config.run.log_every}).items()
         if before[name] != value
     ]
     if changed:
-        raise ConfigError([*changed, "the runs of an analysis differ in what is frozen alone; name another --out"])
+        raise ConfigError(changed)
 
 
 def mean_loss(lines: Sequence[Mapping[str, Any]], begin: int, end: int) -> float:
