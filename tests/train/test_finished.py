@@ -32,6 +32,13 @@ def test_a_run_counts_where_it_is_at_its_end_and_of_the_same_settings_and_videos
     shown[0] = Noise(fingerprint="others")
     with pytest.raises(LayerlockError, match=r"elsewhere: its videos are not those that .*run was trained on; name an"):
         is_finished(replace(made, data="elsewhere"))
+    shown[0] = noise
+    events = tmp_path / "run" / "events.log"
+    told = events.read_text()
+    events.write_text("".join(line for line in told.splitlines(keepends=True) if " end: " not in line))
+    assert not is_finished(made), "killed before the last encoder was there"
+    events.write_text(told)
+    assert is_finished(made)
     last = tmp_path / "run" / "checkpoints" / "step-00000012"
     last.rename(tmp_path / "elsewhere")
     assert not is_finished(made), "other videos are refused when it is resumed"

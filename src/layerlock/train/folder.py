@@ -70,8 +70,17 @@ class RunFolder:
         return self.config.exists()
 
     def is_done(self, steps: int) -> bool:
-        """Whether the run here has come to its end, which is after `steps` updates."""
-        return steps in checkpoints_of(self.checkpoints) and self.encoder.exists()
+        """Whether the run here has come to its end, which is after `steps` updates: the encoder of a run that was
+        killed between its last checkpoint and its end can be of an earlier stop.
+        """
+        return steps in checkpoints_of(self.checkpoints) and self.encoder.exists() and self._ended(steps)
+
+    def _ended(self, steps: int) -> bool:
+        if not self.events.exists():
+            return False
+        text = self.events.read_text(encoding="utf-8", errors="surrogateescape")
+        parsed = (EVENT.match(line) for line in text.splitlines(keepends=True))
+        return any(each is not None and each["kind"] == "end" and int(each["step"]) == steps for each in parsed)
 
     @property
     def launch(self) -> str:
