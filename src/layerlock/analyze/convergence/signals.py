@@ -74,7 +74,7 @@ def update_ratio_over_rate(at: At, layer: int) -> float:
 
 def gradient_size(at: At, layer: int) -> float:
     """Root mean square of the gradients of the prefix, a parameter, over the last updates (AdamW's second moment,
-    without its bias)."""
+    without its bias), after clipping where there is any."""
     return at.now.norm(at.now.gradients, layer) / math.sqrt(sum(at.now.counts[: layer + 1]))
 
 
